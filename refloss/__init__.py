@@ -1,0 +1,30 @@
+"""refloss: a NumPy reference for the softmax-loss family, checked by independent witnesses.
+
+    loss = refloss.ArcFace(scale=64, margin=0.5)
+    out = loss.forward(x, W, labels)
+    grads = loss.backward(out)
+
+Importing refloss loads NumPy and nothing heavier; the witnesses load SciPy and autograd on first use.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from refloss.losses import *  # noqa: F403  (its __all__ is the public list)
+from refloss.losses import __all__ as _losses
+
+if TYPE_CHECKING:
+    from refloss.witnesses.gradcheck import gradcheck as gradcheck
+
+__version__ = "0.1.0"
+__all__ = [*_losses, "__version__", "gradcheck"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "gradcheck":
+        from refloss.witnesses.gradcheck import gradcheck
+
+        globals()["gradcheck"] = gradcheck
+        return gradcheck
+    raise AttributeError(f"module 'refloss' has no attribute {name!r}")

@@ -1,0 +1,81 @@
+"""One file a loss: its docstring gives formula, source and shapes; then the forward; then the backward."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from refloss.losses.a_softmax import ASoftmax
+from refloss.losses.am_softmax import AMSoftmax
+from refloss.losses.arcface import ArcFace
+from refloss.losses.base import Loss
+from refloss.losses.cross_entropy import CrossEntropy
+from refloss.losses.f_norm_sphereface import FNormSphereFace
+from refloss.losses.l2_softmax import L2Softmax
+from refloss.losses.l_softmax import LSoftmax
+from refloss.losses.margin_softmax import MarginSoftmax
+from refloss.losses.softmax import Softmax
+from refloss.losses.w_norm_softmax import WNormSoftmax
+from refloss.losses.weighted_softmax import WeightedSoftmax, hed_class_weights
+
+ModifiedSoftmax = WNormSoftmax
+SphereFace = ASoftmax
+CosFace = AMSoftmax
+
+# in the survey's order
+_LOSSES: dict[str, type[Loss]] = {
+    cls.name: cls
+    for cls in (
+        Softmax,
+        WeightedSoftmax,
+        WNormSoftmax,
+        LSoftmax,
+        ASoftmax,
+        FNormSphereFace,
+        L2Softmax,
+        AMSoftmax,
+        ArcFace,
+    )
+}
+
+
+def losses() -> list[str]:
+    """The names of the survey's losses, in its order, for `refloss.get`.
+
+    >>> losses()[:3]
+    ['softmax', 'weighted_softmax', 'w_norm_softmax']
+    """
+    return list(_LOSSES)
+
+
+def get(name: str, **parameters: Any) -> Loss:
+    """The loss called `name` (see `refloss.losses()`), made with these parameters.
+
+    Raises ValueError for an unknown name and whatever the loss raises for its parameters.
+
+    >>> get("arcface", margin=0.3)
+    ArcFace(scale=64.0, margin=0.3, easy_margin=False, past_pi='cos')
+    """
+    if name not in _LOSSES:
+        raise ValueError(f"name must be one of {', '.join(_LOSSES)}, got {name!r}")
+    return _LOSSES[name](**parameters)
+
+
+__all__ = [
+    "AMSoftmax",
+    "ASoftmax",
+    "ArcFace",
+    "CosFace",
+    "CrossEntropy",
+    "FNormSphereFace",
+    "L2Softmax",
+    "LSoftmax",
+    "MarginSoftmax",
+    "ModifiedSoftmax",
+    "Softmax",
+    "SphereFace",
+    "WNormSoftmax",
+    "WeightedSoftmax",
+    "get",
+    "hed_class_weights",
+    "losses",
+]

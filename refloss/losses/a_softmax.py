@@ -1,0 +1,77 @@
+"""A-Softmax (SphereFace) loss. Derivation: derivations/a_softmax.md, steps (1)–(11)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from refloss.losses.base import LogitsPass, Pairs, PsiMarginLoss, add_at_pairs, target_stages
+from refloss.steps.angle import angle, angle_backward, cosines
+from refloss.steps.linear import linear_backward
+from refloss.steps.normalise import normalise, normalise_backward
+from refloss.steps.psi import multiplied_angle
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class ASoftmax(PsiMarginLoss):
+    """A-Softmax, the loss of SphereFace: L-Softmax with ‖W_j‖ = 1 and no bias.
+
+        z_j = ‖x‖ cos θ_j,  z_y = ‖x‖ ψ(θ_y),  ψ(θ) = (−1)^k cos(mθ) − 2k on [kπ/m, (k+1)π/m]
+
+    Source: Liu et al., "SphereFace", CVPR 2017, eq. (7); survey, section 2.3. Shapes: x (N, D),
+    W (C, D), labels (N,). margin an integer m ≥ 1; annealing λ ≥ 0: (λ ‖x‖ cos θ_y + ‖x‖ ψ(θ_y)) /
+    (1 + λ); continuation as in `LSoftmax`.
+
+    Singular at zero rows (`zero_norm`); smooth at θ = 0 and π (dψ/dcos θ = m²); continuously
+    differentiable, not twice, at kπ/m.
+
+    Released code: SphereFace's Caffe layer is not the derivative of its forward: dW is the gradient
+    of m = 1 without projection, and dx's coefficients are divided by √(c_w² + c_x²).
+
+    >>> out = ASoftmax(margin=2).forward([[3.0, 4.0]], [[2.0, 0.0], [0.0, 1.0]], [1])
+    >>> print(f"{out.loss:.12f}")  # log(1 + e^(5·0.6 − 5·(2·0.8² − 1)))
+    1.783900740888
+    """
+
+    name: ClassVar[str] = "a_softmax"
+
+    def forward_logits(self, x: np.ndarray, W: np.ndarray, b: np.ndarray | None, pairs: Pairs) -> LogitsPass:
+        # (1) x̂_i = x_i / ‖x_i‖, ŵ_j = W_j / ‖W_j‖
+        x_norm, x_hat = normalise(x)
+        W_norm, W_hat = normalise(W)
+        cos_theta = cosines(x_hat, W_hat)  # (2) cos θ_ij = x̂_i·ŵ_j
+        at = angle(x[pairs.rows], W[pairs.y])  # (3) θ_y of the target pairs
+        # (4) ψ(θ) = (−1)^k cos mθ − 2k
+        psi = self._with_options(multiplied_angle(at, self.margin, self.continuation), at)
+        # (5) z_j = ‖x‖ cos θ_j, z_y = ‖x‖ ψ(θ_y)
+        z = x_norm[:, None] * cos_theta
+        z[pairs] = at.x_norm * psi.value
+        # (6) cross-entropy of z, in steps/cross_entropy.py
+        return LogitsPass(
+            x=x,
+            W=W,
+            x_norm=x_norm,
+            W_norm=W_norm,
+            x_hat=x_hat,
+            W_hat=W_hat,
+            cos_theta=cos_theta,
+            logits=z,
+            **target_stages(psi, at, pairs, len(x)),
+        )
+
+    def backward_logits(self, at: LogitsPass, g: np.ndarray) -> dict[str, np.ndarray]:
+        rows, _ = at.pairs
+        g_y, g_others = at.pairs.split(g)
+        # (7) the other classes, z_j = ŵ_j·x: plain in x, smooth where x = 0
+        grad_x, grad_W_hat, _ = linear_backward(g_others, at.x, at.W_hat)
+        # (8) through ŵ: (I − ŵ ŵᵀ) / ‖W‖
+        grad_W = normalise_backward(grad_W_hat, at.W_norm, at.W_hat)
+        # (9) the target's tangential part: ∂L/∂θ_y = g_y ‖x‖ ψ'(θ_y), along the unit tangents
+        at_x, at_W = angle_backward(g_y * at.angle.x_norm * at.psi.slope, at.angle)
+        # (10) its radial part: ∂z_y/∂‖x‖ = ψ(θ_y), along x̂
+        at_x += (g_y * at.psi.value)[:, None] * at.x_hat[rows]
+        # (11) both added where they belong
+        add_at_pairs(grad_x, grad_W, at.pairs, at_x, at_W)
+        return {"x": grad_x, "W": grad_W}

@@ -1,0 +1,86 @@
+"""AM-Softmax (CosFace) loss. Derivation: derivations/am_softmax.md, steps (1)–(11)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from refloss.losses.base import LogitsPass, MarginLoss, Pairs, add_at_pairs, target_stages
+from refloss.steps.angle import angle, angle_backward, cosines, cosines_backward
+from refloss.steps.margin import cosine_margin
+from refloss.steps.normalise import normalise, normalise_backward
+from refloss.validation import cosine_offset, positive
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class AMSoftmax(MarginLoss):
+    """AM-Softmax, also CosFace: an additive margin on the target's cosine.
+
+        z_j = s cos θ_j,  z_y = s (cos θ_y − m)
+
+    Source: Wang et al., arXiv 1801.05599, eq. (6); Wang et al., "CosFace", CVPR 2018, eq. (4);
+    survey, section 2.5. Shapes: x (N, D), W (C, D), labels (N,). scale s > 0; margin 0 ≤ m ≤ 2, an
+    offset of the cosine. Smooth but at zero rows (`zero_norm`); θ = 0 and π are ordinary points.
+
+    Released code: AM-Softmax's own layer adds the margin only where cos θ_y > m, which the paper
+    does not say; values of s (30, 32, 64) and m (0.35, 0.4) differ between repositories.
+
+    >>> out = AMSoftmax(scale=2, margin=0.5).forward([[3.0, 4.0]], [[1.0, 0.0], [0.0, 1.0]], [1])
+    >>> print(f"{out.loss:.12f}")  # log(1 + e^(2·0.6 − 2·(0.8 − 0.5)))
+    1.037487950486
+    """
+
+    name: ClassVar[str] = "am_softmax"
+
+    scale: float = 30.0
+    margin: float = 0.35
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._set(scale=positive(self.scale, "scale"), margin=cosine_offset(self.margin))
+
+    def forward_logits(self, x: np.ndarray, W: np.ndarray, b: np.ndarray | None, pairs: Pairs) -> LogitsPass:
+        s, m = self.scale, self.margin
+        # (1) x̂_i = x_i / ‖x_i‖, ŵ_j = W_j / ‖W_j‖
+        x_norm, x_hat = normalise(x)
+        W_norm, W_hat = normalise(W)
+        cos_theta = cosines(x_hat, W_hat)  # (2) cos θ_ij = x̂_i·ŵ_j
+        at = angle(x[pairs.rows], W[pairs.y])  # (3) θ_y of the target pairs
+        psi = self._with_options(cosine_margin(at, m), at)  # (4) ψ(θ) = cos θ − m
+        # (5) z_j = s cos θ_j, z_y = s ψ(θ_y)
+        z = s * cos_theta
+        z[pairs] = s * psi.value
+        # (6) cross-entropy of z, in steps/cross_entropy.py
+        return LogitsPass(
+            x=x,
+            W=W,
+            x_norm=x_norm,
+            W_norm=W_norm,
+            x_hat=x_hat,
+            W_hat=W_hat,
+            cos_theta=cos_theta,
+            logits=z,
+            **target_stages(psi, at, pairs, len(x)),
+        )
+
+    def backward_logits(self, at: LogitsPass, g: np.ndarray) -> dict[str, np.ndarray]:
+        s = self.scale
+        g_y, g_others = at.pairs.split(g)
+        # (7) the other classes: ∂L/∂cos θ_ij = s g_ij
+        grad_x_hat, grad_W_hat = cosines_backward(s * g_others, at.x_hat, at.W_hat)
+        # (8) through x̂ and ŵ: (I − v̂ v̂ᵀ) / ‖v‖
+        grad_x = normalise_backward(grad_x_hat, at.x_norm, at.x_hat)
+        grad_W = normalise_backward(grad_W_hat, at.W_norm, at.W_hat)
+        # (9) the target: ∂L/∂θ_y = s g_y ψ'(θ_y), along the unit tangents
+        at_x, at_W = angle_backward(s * g_y * at.psi.slope, at.angle)
+        add_at_pairs(grad_x, grad_W, at.pairs, at_x, at_W)
+        return {
+            "x": grad_x,
+            "W": grad_W,
+            # (10) ∂L/∂s = Σ_{j≠y} g_j cos θ_j + g_y ψ(θ_y)
+            "scale": np.sum(g_others * at.cos_theta) + np.sum(g_y * at.psi.value),
+            # (11) ∂L/∂m = s Σ g_y ∂ψ/∂m
+            "margin": s * np.sum(g_y * at.psi.in_margin),
+        }

@@ -1,0 +1,103 @@
+"""ArcFace loss. Derivation: derivations/arcface.md, steps (1)–(11)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from refloss.losses.base import LogitsPass, MarginLoss, Pairs, add_at_pairs, target_stages
+from refloss.steps.angle import angle, angle_backward, cosines, cosines_backward
+from refloss.steps.margin import arc_margin
+from refloss.steps.normalise import normalise, normalise_backward
+from refloss.validation import angle_margin, boolean, one_of, positive
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class ArcFace(MarginLoss):
+    """ArcFace: an additive margin on the target's angle.
+
+        z_j = s cos θ_j,  z_y = s cos(θ_y + m)
+
+    Source: Deng et al., arXiv 1801.07698v1, eq. (9)–(10); survey, section 2.6. Shapes: x (N, D),
+    W (C, D), labels (N,). scale s > 0; margin 0 ≤ m < π, radians.
+
+    past_pi      "cos": the formula as it stands, for every θ · "linear": s (cos θ − m sin m) where
+                 θ ≥ π − m, as released
+    easy_margin  True: the margin only where cos θ_y > 0, else s cos θ_y
+
+    Singular points (D ≥ 2, m > 0): zero rows (`zero_norm`). A cone at θ_y = 0, and at θ_y = π with
+    past_pi="cos" and easy_margin=False: the backward takes the centre of the generalised gradient
+    and `out.cone` marks the sample. Jumps of the value at θ_y = π − m (past_pi="linear") and at π/2
+    (easy_margin): the gradient is that of the side taken; the jump itself has none.
+
+    Released code: insightface has dropped the margin from its gradient since December 2022
+    (`detach_margin`); pytorch-metric-learning takes the margin in degrees (28.6); clamps of cos θ
+    at 1e-7 … 1e-3 change value and gradient near the poles.
+
+    >>> out = ArcFace(scale=2, margin=0.5).forward([[3.0, 4.0]], [[1.0, 0.0], [0.0, 1.0]], [1])
+    >>> print(f"{out.loss:.12f} {out.theta[0]:.12f}")  # θ_y = arccos 0.8
+    0.895860179913 0.643501108793
+    """
+
+    name: ClassVar[str] = "arcface"
+
+    scale: float = 64.0
+    margin: float = 0.5
+    easy_margin: bool = False
+    past_pi: str = "cos"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._set(
+            scale=positive(self.scale, "scale"),
+            margin=angle_margin(self.margin),
+            easy_margin=boolean(self.easy_margin, "easy_margin"),
+            past_pi=one_of(self.past_pi, "past_pi", ("cos", "linear")),
+        )
+
+    def forward_logits(self, x: np.ndarray, W: np.ndarray, b: np.ndarray | None, pairs: Pairs) -> LogitsPass:
+        s, m = self.scale, self.margin
+        # (1) x̂_i = x_i / ‖x_i‖, ŵ_j = W_j / ‖W_j‖
+        x_norm, x_hat = normalise(x)
+        W_norm, W_hat = normalise(W)
+        cos_theta = cosines(x_hat, W_hat)  # (2) cos θ_ij = x̂_i·ŵ_j
+        at = angle(x[pairs.rows], W[pairs.y])  # (3) θ_y of the target pairs
+        # (4) ψ(θ) = cos(θ + m)
+        psi = self._with_options(arc_margin(at, m, self.easy_margin, self.past_pi), at)
+        # (5) z_j = s cos θ_j, z_y = s ψ(θ_y)
+        z = s * cos_theta
+        z[pairs] = s * psi.value
+        # (6) cross-entropy of z, in steps/cross_entropy.py
+        return LogitsPass(
+            x=x,
+            W=W,
+            x_norm=x_norm,
+            W_norm=W_norm,
+            x_hat=x_hat,
+            W_hat=W_hat,
+            cos_theta=cos_theta,
+            logits=z,
+            **target_stages(psi, at, pairs, len(x)),
+        )
+
+    def backward_logits(self, at: LogitsPass, g: np.ndarray) -> dict[str, np.ndarray]:
+        s = self.scale
+        g_y, g_others = at.pairs.split(g)
+        # (7) the other classes: ∂L/∂cos θ_ij = s g_ij
+        grad_x_hat, grad_W_hat = cosines_backward(s * g_others, at.x_hat, at.W_hat)
+        # (8) through x̂ and ŵ: (I − v̂ v̂ᵀ) / ‖v‖
+        grad_x = normalise_backward(grad_x_hat, at.x_norm, at.x_hat)
+        grad_W = normalise_backward(grad_W_hat, at.W_norm, at.W_hat)
+        # (9) the target: ∂L/∂θ_y = s g_y ψ'(θ_y), along the unit tangents
+        at_x, at_W = angle_backward(s * g_y * at.psi.slope, at.angle)
+        add_at_pairs(grad_x, grad_W, at.pairs, at_x, at_W)
+        return {
+            "x": grad_x,
+            "W": grad_W,
+            # (10) ∂L/∂s = Σ_{j≠y} g_j cos θ_j + g_y ψ(θ_y)
+            "scale": np.sum(g_others * at.cos_theta) + np.sum(g_y * at.psi.value),
+            # (11) ∂L/∂m = s Σ g_y ∂ψ/∂m
+            "margin": s * np.sum(g_y * at.psi.in_margin),
+        }

@@ -1,0 +1,332 @@
+"""What every loss shares: its options, reading its input, and "logits, then cross-entropy".
+
+The passes of a loss stand in its own file, as `forward_logits` and `backward_logits`. Here they are
+only joined to the cross-entropy, which is the same for all:
+
+    forward     inputs → forward_logits → z → cross_entropy → loss
+    backward    upstream → cross_entropy_backward → ∂L/∂z → backward_logits → gradients
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+
+from refloss import validation as check
+from refloss.record import Forward, Gradients
+from refloss.steps.angle import Angle
+from refloss.steps.cross_entropy import Targets, cross_entropy, cross_entropy_backward
+from refloss.steps.margin import Target, anneal, cone, detach
+from refloss.steps.psi import Continuation
+
+
+class Pairs(NamedTuple):
+    """The target pairs (x_i, W_{y_i}) of the rows that have a class: two index arrays (R,)."""
+
+    rows: np.ndarray
+    y: np.ndarray
+
+    def split(self, g: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """∂L/∂z (N, C) as g_y (R,) and the rest (N, C), where the target's entries are zero."""
+        others = g.copy()
+        others[self] = 0.0
+        return g[self], others
+
+
+@dataclass(eq=False, kw_only=True)
+class LogitsPass:
+    """What `forward_logits` computed and `backward_logits` consumes."""
+
+    x: np.ndarray
+    W: np.ndarray
+    logits: np.ndarray
+    has_b: bool = False
+    x_norm: np.ndarray | None = None
+    W_norm: np.ndarray | None = None
+    x_hat: np.ndarray | None = None
+    W_hat: np.ndarray | None = None
+    cos_theta: np.ndarray | None = None
+    pairs: Pairs | None = None  # rows whose target logit carries a margin
+    angle: Angle | None = None  # of those pairs
+    psi: Target | None = None
+    theta: np.ndarray | None = None  # (N,)
+    cone: np.ndarray | None = None  # (N,)
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class CrossEntropyOptions:
+    """Options of the cross-entropy, shared by every loss and by `refloss.CrossEntropy`.
+
+    reduction        "mean" = Σℓ/#valid (default) · "sum" · "none" · "weighted_mean" = Σℓ/Σ_valid w_{y_i}
+                     (torch's "mean" is our "weighted_mean" for labels and our "mean" for soft targets)
+    class_weights    (C,) ≥ 0, or None
+    label_smoothing  ε in [0, 1]: t = (1 − ε) target + ε/C
+    ignore_index     rows with this label have loss 0 and gradient 0, and are not counted
+    empty_mean       "error" | "zero" | "nan" where a divisor is 0
+    precision        "double"
+    """
+
+    reduction: str = "mean"
+    class_weights: Any = None
+    label_smoothing: float = 0.0
+    ignore_index: int | None = None
+    empty_mean: str = "error"
+    precision: str = "double"
+
+    def __post_init__(self) -> None:
+        self._set(
+            reduction=check.one_of(self.reduction, "reduction", ("mean", "sum", "none", "weighted_mean")),
+            class_weights=check.weights_tuple(self.class_weights),
+            label_smoothing=check.fraction(self.label_smoothing, "label_smoothing"),
+            ignore_index=None
+            if self.ignore_index is None
+            else check.integer(self.ignore_index, "ignore_index"),
+            empty_mean=check.one_of(self.empty_mean, "empty_mean", ("error", "zero", "nan")),
+            precision=check.one_of(self.precision, "precision", ("double",)),
+        )
+
+    def _set(self, **checked: Any) -> None:
+        """Replaces fields by their checked values while the object is being made."""
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
+
+    def __repr__(self) -> str:
+        shown = []
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            # a loss's own parameters always; shared options only where they were set
+            if field.name in _SHARED_OPTIONS and value == field.default:
+                continue
+            if isinstance(value, tuple) and len(value) > 8:
+                shown.append(f"{field.name}=<{len(value)} weights>")
+            else:
+                shown.append(f"{field.name}={value!r}")
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+    def _forward_cross_entropy(self, z: np.ndarray, targets: Targets):
+        return cross_entropy(
+            z,
+            targets,
+            reduction=self.reduction,
+            class_weights=check.class_weights(self, z.shape[1]),
+            label_smoothing=self.label_smoothing,
+            empty_mean=self.empty_mean,
+        )
+
+    def _made(self, out: Any) -> Forward:
+        if not isinstance(out, Forward):
+            raise TypeError(f"out must be the record that forward returned, got {type(out).__name__}")
+        if out._made_by != self:
+            raise ValueError(f"out was made by {out._made_by!r}, not by {self!r}")
+        return out
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Loss(CrossEntropyOptions):
+    """A loss of the family: logits, then cross-entropy. x (N, D), W (C, D), labels (N,).
+
+    Frozen, compared and hashed by its parameters. The inputs may be arrays of any real dtype,
+    strides and byte order, or lists; they are rounded to float64 and never changed.
+    """
+
+    name: ClassVar[str]
+    has_bias: ClassVar[bool] = False
+    has_margin: ClassVar[bool] = False  # on the target's logit; then soft targets are refused
+
+    # -- the passes, in the file of each loss ------------------------------------------------------
+
+    def forward_logits(self, x: np.ndarray, W: np.ndarray, b: np.ndarray | None, pairs: Pairs) -> LogitsPass:
+        """z (N, C). `pairs` lists the target pairs; a class block without the target lists none."""
+        raise NotImplementedError
+
+    def backward_logits(self, at: LogitsPass, g: np.ndarray) -> dict[str, np.ndarray]:
+        """The gradients of Σ g_ij z_ij by name: x, W, and b, scale, margin, alpha where they exist."""
+        raise NotImplementedError
+
+    # -- joined to the cross-entropy ---------------------------------------------------------------
+
+    def forward(self, x: Any, W: Any, labels: Any, b: Any = None) -> Forward:
+        """The forward pass. Returns the record of every stage.
+
+        x: (N, D) features. W: (C, D) class weights. labels: (N,) integers, or soft targets (N, C)
+        where the loss has no margin. b: (C,) where the loss has a bias.
+        Raises ValueError or TypeError that names the argument and what was expected.
+        """
+        x, W = check.features_and_weights(x, W)
+        b = check.bias(b, len(W), self)
+        targets = check.targets(labels, len(x), len(W), self)
+        pairs = Pairs(*targets.pairs)
+        self._refuse_zero_rows(x, W, pairs, np.flatnonzero(~targets.ignored))
+        at = self.forward_logits(x, W, b, pairs)
+        z = check.finite_logits(at.logits)
+        end = self._forward_cross_entropy(z, targets)
+        return Forward(
+            x_norm=at.x_norm,
+            W_norm=at.W_norm,
+            cos_theta=at.cos_theta,
+            theta=at.theta,
+            logits=z,
+            probabilities=end.probabilities,
+            losses=end.losses,
+            loss=end.loss,
+            complement=end.complement,
+            ignored=targets.ignored,
+            cone=at.cone,
+            _made_by=self,
+            _logits_pass=at,
+            _cross_entropy_pass=end,
+        )
+
+    def backward(self, out: Forward, upstream: Any = 1.0) -> Gradients:
+        """The backward pass of the record `out`, which it does not change.
+
+        upstream: the gradient arriving at out.loss. A scalar, or (N,) under reduction="none", where
+        a scalar means every sample. Returns the gradients of Σ upstream · out.loss.
+        """
+        out = self._made(out)
+        upstream = check.upstream_gradient(upstream, out.losses.shape, self.reduction)
+        g = cross_entropy_backward(out._cross_entropy_pass, upstream, self.empty_mean)
+        return Gradients(logits=g, _made_by=self, **self.backward_logits(out._logits_pass, g))
+
+    def value_and_grad(
+        self, x: Any, W: Any, labels: Any, b: Any = None, upstream: Any = 1.0
+    ) -> tuple[np.ndarray, Gradients]:
+        """(out.loss, gradients) of one forward and backward pass."""
+        out = self.forward(x, W, labels, b)
+        return out.loss, self.backward(out, upstream)
+
+    def inference_logits(self, x: Any, W: Any, b: Any = None) -> np.ndarray:
+        """(N, C) logits without any margin: what a classifier uses at test time."""
+        x, W = check.features_and_weights(x, W)
+        return self._logits(x, W, check.bias(b, len(W), self), np.arange(0))
+
+    def decision_boundary(self, x: Any, W: Any, b: Any = None) -> np.ndarray:
+        """(N,) class 1's target logit minus class 2's plain logit; zero on class 1's boundary.
+
+        W: (2, D), class 1 in the first row; swap the rows for class 2's boundary. The survey's
+        Table 1 (Deng et al., arXiv 1801.07698v1, Table 1) wherever its formula is the loss's own.
+        """
+        x, W = check.features_and_weights(x, W)
+        if len(W) != 2:
+            raise ValueError(f"W must have two rows, class 1 and class 2, got shape {W.shape}")
+        z = self._logits(x, W, check.bias(b, 2, self), np.arange(len(x)))
+        return z[:, 0] - z[:, 1]
+
+    def _logits(self, x: np.ndarray, W: np.ndarray, b: np.ndarray | None, rows: np.ndarray):
+        """Logits with class 0 as the target of `rows`; the others carry no margin."""
+        pairs = Pairs(rows, np.zeros(len(rows), dtype=np.intp))
+        self._refuse_zero_rows(x, W, pairs, np.arange(len(x)))
+        return check.finite_logits(self.forward_logits(x, W, b, pairs).logits)
+
+    def _refuse_zero_rows(self, x: np.ndarray, W: np.ndarray, pairs: Pairs, valid: np.ndarray) -> None:
+        """Losses with singular zero rows name them here."""
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class NormalisingLoss(Loss):
+    """A loss that is singular at zero rows.
+
+    zero_norm  "error" names the rows · "zero" takes the zero vector for their direction (cos θ = 0,
+               θ = π/2), and nothing flows back through that normalisation
+    """
+
+    normalises_x: ClassVar[bool] = True
+    normalises_W: ClassVar[bool] = True
+
+    zero_norm: str = "error"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._set(zero_norm=check.one_of(self.zero_norm, "zero_norm", ("error", "zero")))
+
+    def _refuse_zero_rows(self, x: np.ndarray, W: np.ndarray, pairs: Pairs, valid: np.ndarray) -> None:
+        if self.normalises_x:
+            check.no_zero_rows(x, "x", valid, self)
+        if self.normalises_W:
+            check.no_zero_rows(W, "W", np.arange(len(W)), self)
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class MarginLoss(NormalisingLoss):
+    """A loss with a margin on the target's logit. Soft targets are refused: they have no one class.
+
+    detach_margin  True: z_y = r · (cos θ + stop(ψ(θ) − cos θ)), as current InsightFace and
+                   OpenSphere do on purpose: the value with its margin, the slope without it
+    """
+
+    has_margin: ClassVar[bool] = True
+
+    detach_margin: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._set(detach_margin=check.boolean(self.detach_margin, "detach_margin"))
+
+    def _with_options(self, psi: Target, at: Angle) -> Target:
+        """ψ after the options that are no part of the loss's own formula."""
+        return detach(psi, at) if self.detach_margin else psi
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class PsiMarginLoss(MarginLoss):
+    """A loss whose margin multiplies the angle: ψ(θ) = (−1)^k cos(mθ) − 2k.
+
+    margin        integer m ≥ 1
+    annealing     λ ≥ 0: the target logit is (λ · plain + margin) / (1 + λ)
+    continuation  (D, dD), each called as f(theta, xp): your own decreasing D for θ > π/m with
+                  D(π/m) = −1 and its derivative; xp is the array namespace to compute with
+    """
+
+    margin: int = 4
+    annealing: float = 0.0
+    continuation: Continuation | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        m = check.multiplier(self.margin)
+        self._set(
+            margin=m,
+            annealing=check.not_negative(self.annealing, "annealing"),
+            continuation=check.continuation(self.continuation, m),
+        )
+
+    def _with_options(self, psi: Target, at: Angle) -> Target:
+        if self.annealing:
+            psi = anneal(psi, at, self.annealing)
+        return super()._with_options(psi, at)
+
+
+def add_at_pairs(
+    grad_x: np.ndarray, grad_W: np.ndarray, pairs: Pairs, at_x: np.ndarray, at_W: np.ndarray
+) -> None:
+    """Adds the target pairs' gradients (R, D) to their rows of x, and of W where classes repeat."""
+    grad_x[pairs.rows] += at_x
+    np.add.at(grad_W, pairs.y, at_W)
+
+
+def per_sample(values: np.ndarray, pairs: Pairs, n: int) -> np.ndarray:
+    """(n,) the pairs' values on their rows; 0 (or False) on rows without a pair."""
+    full = np.zeros(n, dtype=values.dtype)
+    full[pairs.rows] = values
+    return full
+
+
+def target_stages(psi: Target, at: Angle, pairs: Pairs, n: int) -> dict[str, Any]:
+    """What a margin loss records of its target pairs: theta (N,) and cone (N,) among them."""
+    return {
+        "pairs": pairs,
+        "angle": at,
+        "psi": psi,
+        "theta": per_sample(at.theta, pairs, n),
+        "cone": per_sample(cone(psi, at), pairs, n),
+    }
+
+
+_SHARED_OPTIONS = {field.name for field in dataclasses.fields(CrossEntropyOptions)} | {
+    "zero_norm",
+    "detach_margin",
+    "continuation",
+}

@@ -1,0 +1,86 @@
+"""F-Norm SphereFace loss. Derivation: derivations/f_norm_sphereface.md, steps (1)–(10)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from refloss.losses.base import LogitsPass, Pairs, PsiMarginLoss, add_at_pairs, target_stages
+from refloss.steps.angle import angle, angle_backward, cosines, cosines_backward
+from refloss.steps.normalise import normalise, normalise_backward
+from refloss.steps.psi import multiplied_angle
+from refloss.validation import positive
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class FNormSphereFace(PsiMarginLoss):
+    """F-Norm SphereFace: SphereFace's multiplied angle with the feature's length fixed to s.
+
+        z_j = s cos θ_j,  z_y = s ψ(θ_y),  ψ(θ) = (−1)^k cos(mθ) − 2k on [kπ/m, (k+1)π/m]
+
+    Source: Deng et al., arXiv 1801.07698v1, Table 1 (the name); ψ of Liu et al., "SphereFace",
+    CVPR 2017, eq. (7). Shapes: x (N, D), W (C, D), labels (N,). scale s > 0; margin an integer m ≥ 1;
+    annealing λ ≥ 0: (λ s cos θ_y + s ψ(θ_y)) / (1 + λ); continuation as in `LSoftmax`.
+
+    Singular at zero rows (`zero_norm`); smooth at θ = 0 and π (dψ/dcos θ = m²); continuously
+    differentiable, not twice, at kπ/m.
+
+    Released code: a real m such as 1.35 without ψ's branches, cos(1.35 θ), is common.
+
+    >>> out = FNormSphereFace(scale=2, margin=2).forward([[3.0, 4.0]], [[1.0, 0.0], [0.0, 1.0]], [1])
+    >>> print(f"{out.loss:.12f}")  # log(1 + e^(2·0.6 − 2·(2·0.8² − 1)))
+    1.063496510223
+    """
+
+    name: ClassVar[str] = "f_norm_sphereface"
+
+    scale: float = 64.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._set(scale=positive(self.scale, "scale"))
+
+    def forward_logits(self, x: np.ndarray, W: np.ndarray, b: np.ndarray | None, pairs: Pairs) -> LogitsPass:
+        s, m = self.scale, self.margin
+        # (1) x̂_i = x_i / ‖x_i‖, ŵ_j = W_j / ‖W_j‖
+        x_norm, x_hat = normalise(x)
+        W_norm, W_hat = normalise(W)
+        cos_theta = cosines(x_hat, W_hat)  # (2) cos θ_ij = x̂_i·ŵ_j
+        at = angle(x[pairs.rows], W[pairs.y])  # (3) θ_y of the target pairs
+        # (4) ψ(θ) = (−1)^k cos mθ − 2k
+        psi = self._with_options(multiplied_angle(at, m, self.continuation), at)
+        # (5) z_j = s cos θ_j, z_y = s ψ(θ_y)
+        z = s * cos_theta
+        z[pairs] = s * psi.value
+        # (6) cross-entropy of z, in steps/cross_entropy.py
+        return LogitsPass(
+            x=x,
+            W=W,
+            x_norm=x_norm,
+            W_norm=W_norm,
+            x_hat=x_hat,
+            W_hat=W_hat,
+            cos_theta=cos_theta,
+            logits=z,
+            **target_stages(psi, at, pairs, len(x)),
+        )
+
+    def backward_logits(self, at: LogitsPass, g: np.ndarray) -> dict[str, np.ndarray]:
+        s = self.scale
+        g_y, g_others = at.pairs.split(g)
+        # (7) the other classes: ∂L/∂cos θ_ij = s g_ij
+        grad_x_hat, grad_W_hat = cosines_backward(s * g_others, at.x_hat, at.W_hat)
+        # (8) through x̂ and ŵ: (I − v̂ v̂ᵀ) / ‖v‖
+        grad_x = normalise_backward(grad_x_hat, at.x_norm, at.x_hat)
+        grad_W = normalise_backward(grad_W_hat, at.W_norm, at.W_hat)
+        # (9) the target: ∂L/∂θ_y = s g_y ψ'(θ_y), along the unit tangents
+        at_x, at_W = angle_backward(s * g_y * at.psi.slope, at.angle)
+        add_at_pairs(grad_x, grad_W, at.pairs, at_x, at_W)
+        return {
+            "x": grad_x,
+            "W": grad_W,
+            # (10) ∂L/∂s = Σ_{j≠y} g_j cos θ_j + g_y ψ(θ_y)
+            "scale": np.sum(g_others * at.cos_theta) + np.sum(g_y * at.psi.value),
+        }

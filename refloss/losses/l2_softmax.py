@@ -1,0 +1,59 @@
+"""L2-constrained softmax loss. Derivation: derivations/l2_softmax.md, steps (1)–(8)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from refloss.losses.base import LogitsPass, NormalisingLoss, Pairs
+from refloss.steps.linear import linear, linear_backward
+from refloss.steps.normalise import normalise, normalise_backward
+from refloss.validation import positive
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class L2Softmax(NormalisingLoss):
+    """L2-constrained softmax loss: the feature is put on a sphere of radius α; W stays as it is.
+
+        z_j = W_j·(α x̂) + b_j,  x̂ = x / ‖x‖
+
+    Source: Ranjan et al., arXiv 1703.09507, eq. (3); survey, section 2.4. Shapes: x (N, D),
+    W (C, D), b (C,) optional, labels (N,) or soft targets (N, C). alpha > 0, a length; its gradient
+    is `grads.alpha`. Singular at x = 0 (`zero_norm`).
+
+    Released code: several re-implementations normalise W too, which makes it NormFace.
+
+    >>> out = L2Softmax(alpha=5).forward([[30.0, 40.0]], [[1.0, 0.0], [0.0, 1.0]], [1])
+    >>> print(f"{out.loss:.12f}")  # log(1 + e^(3 − 4))
+    0.313261687518
+    """
+
+    name: ClassVar[str] = "l2_softmax"
+    has_bias: ClassVar[bool] = True
+    normalises_W: ClassVar[bool] = False
+
+    alpha: float = 16.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._set(alpha=positive(self.alpha, "alpha"))
+
+    def forward_logits(self, x: np.ndarray, W: np.ndarray, b: np.ndarray | None, pairs: Pairs) -> LogitsPass:
+        x_norm, x_hat = normalise(x)  # (1) x̂_i = x_i / ‖x_i‖
+        z = linear(self.alpha * x_hat, W, b)  # (2) z_j = W_j·(α x̂) + b_j
+        # (3) cross-entropy of z, in steps/cross_entropy.py
+        return LogitsPass(x=x, W=W, has_b=b is not None, x_norm=x_norm, x_hat=x_hat, logits=z)
+
+    def backward_logits(self, at: LogitsPass, g: np.ndarray) -> dict[str, np.ndarray]:
+        # (4) u_i = Σ_j g_ij W_j arrives at α x̂_i,  (5) ∂L/∂W_j = Σ_i g_ij α x̂_i,  (6) ∂L/∂b_j = Σ_i g_ij
+        u, grad_W, grad_b = linear_backward(g, self.alpha * at.x_hat, at.W)
+        grads = {
+            # (7) ∂L/∂x_i = (I − x̂_i x̂_iᵀ) α u_i / ‖x_i‖
+            "x": normalise_backward(self.alpha * u, at.x_norm, at.x_hat),
+            "W": grad_W,
+            # (8) ∂L/∂α = Σ_i u_i·x̂_i
+            "alpha": np.sum(u * at.x_hat),
+        }
+        return grads | {"b": grad_b} if at.has_b else grads

@@ -1,0 +1,86 @@
+"""L-Softmax (large-margin softmax) loss. Derivation: derivations/l_softmax.md, steps (1)–(10)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from refloss.losses.base import LogitsPass, Pairs, PsiMarginLoss, add_at_pairs, target_stages
+from refloss.steps.angle import angle, angle_backward, cosines
+from refloss.steps.linear import linear_backward
+from refloss.steps.normalise import normalise
+from refloss.steps.psi import multiplied_angle
+from refloss.validation import no_zero_rows
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class LSoftmax(PsiMarginLoss):
+    """L-Softmax, the large-margin softmax loss: the target's angle is multiplied by m.
+
+        z_j = ‖W_j‖‖x‖ cos θ_j,  z_y = ‖W_y‖‖x‖ ψ(θ_y),
+        ψ(θ) = (−1)^k cos(mθ) − 2k on [kπ/m, (k+1)π/m], k = 0 … m − 1
+
+    Source: Liu et al., "Large-Margin Softmax Loss", ICML 2016, eq. (4)–(6); survey, section 2.2.
+    Shapes: x (N, D), W (C, D), labels (N,). margin an integer m ≥ 1; annealing λ ≥ 0: (λ W_y·x +
+    ‖W_y‖‖x‖ ψ(θ_y)) / (1 + λ); continuation (D, dD): the general ψ of eq. (5), D(θ) beyond π/m.
+
+    Singular (m > 1) at x_i = 0 and W_{y_i} = 0 (`zero_norm`), not at other rows of W. Smooth at
+    θ = 0 and π (dψ/dcos θ = m²); continuously differentiable, not twice, at kπ/m. A continuation
+    has a kink at π/m if D'(π/m) ≠ 0 (right derivative) and a cone at π if D'(π) ≠ 0.
+
+    Released code: the authors' CPU layer adds 1e-9 to ‖x‖‖W‖, their GPU layer does not.
+
+    >>> out = LSoftmax(margin=2).forward([[3.0, 4.0]], [[1.0, 0.0], [0.0, 1.0]], [1])
+    >>> print(f"{out.loss:.12f}")  # log(1 + e^(5·0.6 − 5·(2·0.8² − 1)))
+    1.783900740888
+    """
+
+    name: ClassVar[str] = "l_softmax"
+
+    def forward_logits(self, x: np.ndarray, W: np.ndarray, b: np.ndarray | None, pairs: Pairs) -> LogitsPass:
+        # (1) x̂_i = x_i / ‖x_i‖, ŵ_j = W_j / ‖W_j‖
+        x_norm, x_hat = normalise(x)
+        W_norm, W_hat = normalise(W)
+        cos_theta = cosines(x_hat, W_hat)  # (2) cos θ_ij = x̂_i·ŵ_j
+        at = angle(x[pairs.rows], W[pairs.y])  # (3) θ_y of the target pairs
+        # (4) ψ(θ) = (−1)^k cos mθ − 2k
+        psi = self._with_options(multiplied_angle(at, self.margin, self.continuation), at)
+        # (5) z_j = ‖W_j‖‖x‖ cos θ_j, z_y = ‖W_y‖‖x‖ ψ(θ_y)
+        z = x_norm[:, None] * W_norm * cos_theta
+        z[pairs] = at.x_norm * at.w_norm * psi.value
+        # (6) cross-entropy of z, in steps/cross_entropy.py
+        return LogitsPass(
+            x=x,
+            W=W,
+            x_norm=x_norm,
+            W_norm=W_norm,
+            x_hat=x_hat,
+            W_hat=W_hat,
+            cos_theta=cos_theta,
+            logits=z,
+            **target_stages(psi, at, pairs, len(x)),
+        )
+
+    def backward_logits(self, at: LogitsPass, g: np.ndarray) -> dict[str, np.ndarray]:
+        rows, y = at.pairs
+        x_norm, w_norm = at.angle.x_norm, at.angle.w_norm
+        g_y, g_others = at.pairs.split(g)
+        if self.margin == 1:  # no margin: the target is one more plain class, smooth at zero rows too
+            g_y, g_others = np.zeros_like(g_y), g
+        # (7) the other classes, z_j = W_j·x: plain
+        grad_x, grad_W, _ = linear_backward(g_others, at.x, at.W)
+        # (8) the target's tangential part: ∂L/∂θ_y = g_y ‖W_y‖‖x‖ ψ'(θ_y), along the unit tangents
+        at_x, at_W = angle_backward(g_y * x_norm * w_norm * at.psi.slope, at.angle)
+        # (9) its radial parts: ∂z_y/∂‖x‖ = ‖W_y‖ ψ(θ_y) along x̂, ∂z_y/∂‖W_y‖ = ‖x‖ ψ(θ_y) along ŵ_y
+        at_x += (g_y * w_norm * at.psi.value)[:, None] * at.x_hat[rows]
+        at_W += (g_y * x_norm * at.psi.value)[:, None] * at.W_hat[y]
+        # (10) both added where they belong
+        add_at_pairs(grad_x, grad_W, at.pairs, at_x, at_W)
+        return {"x": grad_x, "W": grad_W}
+
+    def _refuse_zero_rows(self, x: np.ndarray, W: np.ndarray, pairs: Pairs, valid: np.ndarray) -> None:
+        if self.margin > 1:
+            no_zero_rows(x, "x", pairs.rows, self)
+            no_zero_rows(W, "W", np.unique(pairs.y), self)

@@ -1,0 +1,113 @@
+"""A margin of your own: the family's polar form. Derivation: derivations/margins.md, steps (G1)–(G10)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from refloss.losses.base import LogitsPass, MarginLoss, Pairs, add_at_pairs, target_stages
+from refloss.steps.angle import angle, angle_backward, cosines, cosines_backward
+from refloss.steps.margin import Target
+from refloss.steps.normalise import normalise, normalise_backward
+from refloss.validation import function, one_of, positive
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class MarginSoftmax(MarginLoss):
+    """Your own margin: z_j = r cos θ_j and z_y = r ψ(θ_y), from ψ and its derivative.
+
+    psi, dpsi  ψ(θ) and ψ'(θ), each called as f(theta, xp) with theta (R,) in radians and xp the array
+               namespace to compute with (xp.cos, xp.sin, xp.where, …), so that every witness of
+               `refloss.gradcheck` can run them
+    radius     "scale": r = s · "x_norm": r = ‖x‖ · "both_norms": r = ‖W_j‖‖x‖
+    scale      s > 0, used by radius="scale"
+
+    Source: the form common to L-Softmax, SphereFace, CosFace and ArcFace (survey, section 3).
+    Shapes: x (N, D), W (C, D), labels (N,). Singular at zero rows (`zero_norm`); a cone at θ = 0 or π
+    where ψ' ≠ 0 there (`out.cone`).
+
+    >>> linear = MarginSoftmax(
+    ...     psi=lambda theta, xp: 1 - 2 * theta / np.pi,
+    ...     dpsi=lambda theta, xp: -2 / np.pi + 0 * theta,
+    ...     scale=2,
+    ... )
+    >>> out = linear.forward([[3.0, 4.0]], [[1.0, 0.0], [0.0, 1.0]], [1])
+    >>> print(f"{out.loss:.12f}")  # log(1 + e^(2·0.6 − 2·(1 − 2 arccos(0.8)/π)))
+    0.702859420460
+    """
+
+    name: ClassVar[str] = "margin_softmax"
+
+    psi: Callable
+    dpsi: Callable
+    radius: str = "scale"
+    scale: float = 64.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._set(
+            psi=function(self.psi, "psi"),
+            dpsi=function(self.dpsi, "dpsi"),
+            radius=one_of(self.radius, "radius", ("scale", "x_norm", "both_norms")),
+            scale=positive(self.scale, "scale"),
+        )
+
+    def forward_logits(self, x: np.ndarray, W: np.ndarray, b: np.ndarray | None, pairs: Pairs) -> LogitsPass:
+        # (G1) x̂, ŵ; (G2) cos θ_ij; (G3) θ_y
+        x_norm, x_hat = normalise(x)
+        W_norm, W_hat = normalise(W)
+        cos_theta = cosines(x_hat, W_hat)
+        at = angle(x[pairs.rows], W[pairs.y])
+        # (G4) ψ(θ_y), ψ'(θ_y)
+        value, slope = self.psi(at.theta, np), self.dpsi(at.theta, np)
+        psi = self._with_options(Target(value, slope, np.zeros_like(value)), at)
+        # (G5) z_j = r cos θ_j, z_y = r ψ(θ_y)
+        r = self._radius(x_norm, W_norm)
+        z = r * cos_theta
+        z[pairs] = r[pairs] * psi.value
+        # (G6) cross-entropy of z, in steps/cross_entropy.py
+        return LogitsPass(
+            x=x,
+            W=W,
+            x_norm=x_norm,
+            W_norm=W_norm,
+            x_hat=x_hat,
+            W_hat=W_hat,
+            cos_theta=cos_theta,
+            logits=z,
+            **target_stages(psi, at, pairs, len(x)),
+        )
+
+    def backward_logits(self, at: LogitsPass, g: np.ndarray) -> dict[str, np.ndarray]:
+        r = self._radius(at.x_norm, at.W_norm)
+        g_y, g_others = at.pairs.split(g)
+        # (G7) cos θ of the other classes, and through x̂ and ŵ
+        grad_x_hat, grad_W_hat = cosines_backward(r * g_others, at.x_hat, at.W_hat)
+        grad_x = normalise_backward(grad_x_hat, at.x_norm, at.x_hat)
+        grad_W = normalise_backward(grad_W_hat, at.W_norm, at.W_hat)
+        # (G8) the target: ∂L/∂θ_y = r g_y ψ'(θ_y), along the unit tangents
+        at_x, at_W = angle_backward(r[at.pairs] * g_y * at.psi.slope, at.angle)
+        add_at_pairs(grad_x, grad_W, at.pairs, at_x, at_W)
+        # (G9) the radius, for every class: ∂z/∂r = ψ for the target, cos θ for the others
+        in_radius = g_others * at.cos_theta
+        in_radius[at.pairs] = g_y * at.psi.value
+        grads = {"x": grad_x, "W": grad_W}
+        # (G10) ∂r/∂s = 1; ∂r/∂‖x‖ = 1 or ‖W_j‖, along x̂; ∂r/∂‖W_j‖ = ‖x‖, along ŵ
+        if self.radius == "scale":
+            return grads | {"scale": np.sum(in_radius)}
+        if self.radius == "x_norm":
+            grads["x"] += in_radius.sum(axis=1)[:, None] * at.x_hat
+            return grads
+        grads["x"] += (in_radius @ at.W_norm)[:, None] * at.x_hat
+        grads["W"] += (in_radius.T @ at.x_norm)[:, None] * at.W_hat
+        return grads
+
+    def _radius(self, x_norm: np.ndarray, W_norm: np.ndarray) -> np.ndarray:
+        """r (N, C)."""
+        ones = np.ones((len(x_norm), len(W_norm)))
+        if self.radius == "scale":
+            return self.scale * ones
+        return x_norm[:, None] * (ones if self.radius == "x_norm" else W_norm)

@@ -1,0 +1,45 @@
+"""Softmax loss. Derivation: derivations/softmax.md, steps (1)–(5)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from refloss.losses.base import LogitsPass, Loss, Pairs
+from refloss.steps.linear import linear, linear_backward
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Softmax(Loss):
+    """Softmax loss: cross-entropy of the softmax of a linear layer.
+
+        ℓ = −Σ_c y_c log p_c,  p = softmax(z),  z_j = W_j·x + b_j
+
+    Source: survey, section 1.1. Shapes: x (N, D), W (C, D), b (C,) optional, labels (N,) or soft
+    targets y_c (N, C). Smooth everywhere. For one prediction a pixel see `refloss.CrossEntropy`.
+
+    Released code: torch's reduction "mean" divides by the weights of the valid rows (our
+    "weighted_mean") for labels, by their number for soft targets; Caffe clamps p_y at 1.2e-38, so
+    that its loss stops at 87.34, and its backward ignores that clamp.
+
+    >>> out = Softmax().forward(x=[[1.0, 2.0]], W=[[1.0, 0.0], [0.0, 1.0]], labels=[1])
+    >>> print(f"{out.loss:.12f}")  # log(1 + e^(1 − 2))
+    0.313261687518
+    """
+
+    name: ClassVar[str] = "softmax"
+    has_bias: ClassVar[bool] = True
+
+    def forward_logits(self, x: np.ndarray, W: np.ndarray, b: np.ndarray | None, pairs: Pairs) -> LogitsPass:
+        # (1) z_j = W_j·x + b_j
+        z = linear(x, W, b)
+        # (2) cross-entropy of z, in steps/cross_entropy.py
+        return LogitsPass(x=x, W=W, has_b=b is not None, logits=z)
+
+    def backward_logits(self, at: LogitsPass, g: np.ndarray) -> dict[str, np.ndarray]:
+        # (3) ∂L/∂x_i = Σ_j g_ij W_j,  (4) ∂L/∂W_j = Σ_i g_ij x_i,  (5) ∂L/∂b_j = Σ_i g_ij
+        grad_x, grad_W, grad_b = linear_backward(g, at.x, at.W)
+        grads = {"x": grad_x, "W": grad_W}
+        return grads | {"b": grad_b} if at.has_b else grads

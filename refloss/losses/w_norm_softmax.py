@@ -1,0 +1,46 @@
+"""W-Norm ("modified") softmax loss. Derivation: derivations/w_norm_softmax.md, steps (1)–(6)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from refloss.losses.base import LogitsPass, NormalisingLoss, Pairs
+from refloss.steps.linear import linear, linear_backward
+from refloss.steps.normalise import normalise, normalise_backward
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class WNormSoftmax(NormalisingLoss):
+    """W-Norm softmax loss, the "modified softmax" of SphereFace: ‖W_j‖ = 1 and no bias.
+
+        z_j = ‖x‖ cos θ_j = ŵ_j·x,  ŵ_j = W_j / ‖W_j‖
+
+    Source: Liu et al., "SphereFace", CVPR 2017, eq. (3); survey, Table 1. Shapes: x (N, D), W (C, D),
+    labels (N,) or soft targets (N, C). Singular at W_j = 0 (`zero_norm`); smooth at x = 0, since
+    the backward in x does not pass through x̂. No stage x_norm or cos_theta: neither is on the path.
+
+    Released code: SphereFace's Caffe layer normalises W in place and leaves the projection of step
+    (6) out of its gradient.
+
+    >>> out = WNormSoftmax().forward([[1.0, 2.0]], [[9.0, 0.0], [0.0, 7.0]], [1])
+    >>> print(f"{out.loss:.12f}")  # log(1 + e^(1 − 2)): the lengths of W do not matter
+    0.313261687518
+    """
+
+    name: ClassVar[str] = "w_norm_softmax"
+    normalises_x: ClassVar[bool] = False
+
+    def forward_logits(self, x: np.ndarray, W: np.ndarray, b: np.ndarray | None, pairs: Pairs) -> LogitsPass:
+        W_norm, W_hat = normalise(W)  # (1) ŵ_j = W_j / ‖W_j‖
+        z = linear(x, W_hat)  # (2) z_j = ŵ_j·x
+        # (3) cross-entropy of z, in steps/cross_entropy.py
+        return LogitsPass(x=x, W=W, W_norm=W_norm, W_hat=W_hat, logits=z)
+
+    def backward_logits(self, at: LogitsPass, g: np.ndarray) -> dict[str, np.ndarray]:
+        # (4) ∂L/∂x_i = Σ_j g_ij ŵ_j,  (5) ∂L/∂ŵ_j = Σ_i g_ij x_i
+        grad_x, grad_W_hat, _ = linear_backward(g, at.x, at.W_hat)
+        # (6) ∂L/∂W_j = (I − ŵ_j ŵ_jᵀ) ∂L/∂ŵ_j / ‖W_j‖
+        return {"x": grad_x, "W": normalise_backward(grad_W_hat, at.W_norm, at.W_hat)}

@@ -1,0 +1,56 @@
+"""Weighted softmax loss. Derivation: derivations/weighted_softmax.md, steps (1)–(5)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+
+from refloss.losses.softmax import Softmax
+from refloss.validation import edge_map
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class WeightedSoftmax(Softmax):
+    """Weighted softmax loss: every class c counts w_c times.
+
+        ℓ = −Σ_c w_c y_c log p_c,  p = softmax(z),  z_j = W_j·x + b_j
+
+    Source: survey, section 2.1.3, after Xie & Tu, "Holistically-nested edge detection", ICCV 2015,
+    eq. (2). Logits and their backward are those of `Softmax`, steps (1) and (3)–(5); the weights
+    enter the cross-entropy, step (2). Smooth everywhere. `class_weights` (C,) ≥ 0 is required.
+
+    Released code: HED leaves a gradient on pixels that are neither edge nor non-edge although their
+    loss is 0; torch divides the mean by the weights of the valid rows (our "weighted_mean").
+
+    >>> out = WeightedSoftmax(class_weights=[1.0, 3.0]).forward([[1.0, 2.0]], [[1.0, 0.0], [0.0, 1.0]], [1])
+    >>> print(f"{out.loss:.12f}")  # 3 log(1 + e^(1 − 2))
+    0.939785062555
+    """
+
+    name: ClassVar[str] = "weighted_softmax"
+
+    class_weights: Sequence[float] = field()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.class_weights is None:
+            raise TypeError("class_weights must be given: (C,) weights ≥ 0")
+
+
+def hed_class_weights(labels: Any, ignore_index: int | None = None) -> np.ndarray:
+    """The edge-detection balancing: [|Y₊|/|Y|, |Y₋|/|Y|] for classes 0 (non-edge) and 1 (edge).
+
+    Source: Xie & Tu, ICCV 2015, eq. (2): β = |Y₋|/|Y| weighs the edges. Use it per image, with
+    reduction "sum", as the paper does. labels: integers of any shape, 0 or 1; entries equal to
+    `ignore_index` are not counted. Returns (2,) float64; an absent class gives weight 0 to the other.
+    Raises TypeError for labels that are not integers, ValueError for any other label.
+
+    >>> print(hed_class_weights([[0, 0, 0], [0, 1, 0]]))
+    [0.16666667 0.83333333]
+    """
+    edges = edge_map(labels, ignore_index)
+    positive, total = np.count_nonzero(edges), edges.size
+    return np.array([positive, total - positive]) / max(total, 1)

@@ -1,0 +1,1 @@
+"""Error-free transformations: arithmetic that keeps what rounding would throw away."""

@@ -1,0 +1,120 @@
+"""What a pass leaves behind: every named stage, in one vocabulary and order for the whole project."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+FORWARD_STAGES = (
+    "x_norm",
+    "W_norm",
+    "cos_theta",
+    "theta",
+    "logits",
+    "probabilities",
+    "losses",
+    "loss",
+)
+BACKWARD_STAGES = (
+    "grad_logits",
+    "grad_x",
+    "grad_W",
+    "grad_b",
+    "grad_scale",
+    "grad_margin",
+    "grad_alpha",
+)
+
+
+class _Stages:
+    """Shared by both records: the stages that apply, and a repr that shows their shapes."""
+
+    def stages(self) -> Mapping[str, Any]:
+        """The stages that apply, by name, in the project's order; their arrays are read-only."""
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        lines = []
+        for name, value in self.stages().items():
+            shape = np.shape(value)
+            shown = f"{float(value):.17g}" if shape == () else f"{shape} {value.dtype}"
+            lines.append(f"  {name:<13} {shown}")
+        return "\n".join([f"{type(self).__name__} of {self._made_by!r}", *lines])  # type: ignore
+
+
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class Forward(_Stages):
+    """The record of a forward pass; a stage that the loss does not have is None.
+
+    x_norm         (N,)    ‖x_i‖
+    W_norm         (C,)    ‖W_j‖
+    cos_theta      (N, C)  cosine of the angle between x_i and W_j
+    theta          (N,)    the target's angle in radians; 0 on ignored rows
+    logits         (N, C)  what the softmax sees, margin and scale included
+    probabilities  (N, C)
+    losses         (N,)    per sample, after class weights; 0 on ignored rows
+    loss           ()      reduced; (N,) under reduction="none"
+    complement     (N,)    1 − p_y without cancellation; 0 on ignored rows, None for soft targets
+    ignored        (N,)    bool
+    cone           (N,)    bool: the target logit has no gradient here (x ∥ W_y); the backward takes
+                           the centre of the generalised gradient. None where a loss has no margin
+
+    Of `CrossEntropy`, whose logits may have any shape, N stands for the targets' shape.
+    """
+
+    logits: np.ndarray
+    probabilities: np.ndarray
+    losses: np.ndarray
+    loss: np.ndarray
+    complement: np.ndarray | None
+    ignored: np.ndarray
+    x_norm: np.ndarray | None = None
+    W_norm: np.ndarray | None = None
+    cos_theta: np.ndarray | None = None
+    theta: np.ndarray | None = None
+    cone: np.ndarray | None = None
+    # what the backward consumes beyond the stages
+    _made_by: Any
+    _logits_pass: Any = None
+    _cross_entropy_pass: Any
+
+    def __post_init__(self) -> None:
+        for name in (*FORWARD_STAGES, "complement", "ignored", "cone"):
+            _freeze(getattr(self, name))
+
+    def stages(self) -> Mapping[str, Any]:
+        return {name: getattr(self, name) for name in FORWARD_STAGES if getattr(self, name) is not None}
+
+
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class Gradients(_Stages):
+    """The gradients of Σ upstream · loss; None where the loss has no such input.
+
+    logits (N, C) · x (N, D) · W (C, D) · b (C,) · scale, margin, alpha ()
+    """
+
+    logits: np.ndarray
+    x: np.ndarray | None = None
+    W: np.ndarray | None = None
+    b: np.ndarray | None = None
+    scale: np.ndarray | None = None
+    margin: np.ndarray | None = None
+    alpha: np.ndarray | None = None
+    _made_by: Any = None
+
+    def __post_init__(self) -> None:
+        for value in self.stages().values():
+            _freeze(value)
+
+    def stages(self) -> Mapping[str, Any]:
+        """The stages that apply: grad_logits, grad_x, …, in the project's order."""
+        fields = {name: getattr(self, name.removeprefix("grad_")) for name in BACKWARD_STAGES}
+        return {name: value for name, value in fields.items() if value is not None}
+
+
+def _freeze(value: Any) -> None:
+    if isinstance(value, np.ndarray):
+        value.flags.writeable = False

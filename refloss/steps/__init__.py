@@ -1,0 +1,9 @@
+"""The steps that the losses share: each a function pair, forward and backward, in a file of its own.
+
+`linear`         W_j·x + b_j of every pair
+`normalise`      ‖v‖ and v̂ of every row
+`angle`          cos θ of every pair; θ and both unit tangents of the target pairs
+`psi`            the multiplicative margin ψ(θ) of L-Softmax and SphereFace
+`margin`         what else may happen to a target logit: additive margins, annealing, detaching
+`cross_entropy`  from logits and targets to the loss, and back
+"""

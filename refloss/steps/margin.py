@@ -1,0 +1,74 @@
+"""What happens to the target logit: z_y = r · ψ(θ). Additive margins, annealing, detaching.
+
+Every function gives ψ(θ), its slope ψ'(θ) and its derivative in m for R target pairs; the loss
+multiplies by its radius r. Derivation: derivations/margins.md, steps (M1)–(M6).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from refloss.steps.angle import Angle
+
+
+class Target(NamedTuple):
+    """ψ(θ) (R,), ψ'(θ) (R,) and ∂ψ/∂m (R,) of the target pairs."""
+
+    value: np.ndarray
+    slope: np.ndarray
+    in_margin: np.ndarray
+
+
+def plain_cosine(at: Angle) -> Target:
+    """(M1) no margin: ψ = cos θ, ψ' = −sin θ."""
+    return Target(at.cos, -at.sin, np.zeros_like(at.theta))
+
+
+def cosine_margin(at: Angle, m: float) -> Target:
+    """(M2) ψ = cos θ − m, ψ' = −sin θ, ∂ψ/∂m = −1."""
+    return Target(at.cos - m, -at.sin, np.full_like(at.theta, -1.0))
+
+
+def arc_margin(at: Angle, m: float, easy_margin: bool, past_pi: str) -> Target:
+    """(M3) ψ = cos(θ + m), ψ' = ∂ψ/∂m = −sin(θ + m).
+
+    past_pi="linear": ψ = cos θ − m sin m from θ = π − m on, as released (the value jumps there).
+    easy_margin=True: the margin only where cos θ > 0, else ψ = cos θ.
+    """
+    # folded about π: cos(θ + m) = −cos(π − θ − m), sin(θ + m) = sin(π − θ − m)
+    cos = np.where(at.obtuse, -np.cos(at.supplement - m), np.cos(at.theta + m))
+    sin = np.where(at.obtuse, np.sin(at.supplement - m), np.sin(at.theta + m))
+    target = Target(cos, -sin, -sin)
+    if past_pi == "linear":
+        tail = Target(at.cos - m * np.sin(m), -at.sin, np.full_like(sin, -np.sin(m) - m * np.cos(m)))
+        target = _choose(at.supplement <= m, tail, target)
+    if easy_margin:
+        target = _choose(at.theta < at.supplement, target, plain_cosine(at))
+    return target
+
+
+def anneal(target: Target, at: Angle, annealing: float) -> Target:
+    """(M4) (λ cos θ + ψ) / (1 + λ): from the plain logit (λ → ∞) to the margin (λ = 0)."""
+    share, plain = 1.0 / (1.0 + annealing), plain_cosine(at)
+    keep = annealing * share
+    return Target(*(share * a + keep * b for a, b in zip(target, plain, strict=True)))
+
+
+def detach(target: Target, at: Angle) -> Target:
+    """(M5) ψ := cos θ + stop(ψ − cos θ): the value with its margin, the slope without it."""
+    return Target(target.value, -at.sin, np.zeros_like(target.value))
+
+
+def cone(target: Target, at: Angle) -> np.ndarray:
+    """(M6) (R,) True where ψ(θ) has no gradient: at a pole (no tangent) with a slope that is not 0.
+
+    The passes then take the centre of the generalised gradient: no tangential part.
+    """
+    rounding = 64 * np.finfo(float).eps * np.maximum(1.0, np.abs(target.value))
+    return at.at_pole & (np.abs(target.slope) > rounding)
+
+
+def _choose(where: np.ndarray, a: Target, b: Target) -> Target:
+    return Target(*(np.where(where, u, v) for u, v in zip(a, b, strict=True)))

@@ -1,0 +1,48 @@
+"""v ↦ ‖v‖ and v̂ = v / ‖v‖, row by row, and back.
+
+Derivation: derivations/normalisation.md, steps (N1)–(N4).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def normalise(v: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Length and direction of every row.
+
+    v: (R, D), finite. Returns ‖v‖ (R,) and v̂ (R, D). A zero row has length 0 and, by convention,
+    the zero vector for its direction. Neither overflows nor underflows unless ‖v‖ itself does.
+    """
+    # (N1) scale every row by a power of two, exactly, so that its largest entry lies in [1/2, 1)
+    exponent = row_exponent(v)
+    scaled = np.ldexp(v, -exponent[:, None])
+    # (N2) ‖v‖ = √Σ v_d²
+    length = np.sqrt(np.einsum("rd,rd->r", scaled, scaled))
+    # (N3) v̂ = v / ‖v‖
+    unit = scaled / np.where(length == 0, 1.0, length)[:, None]
+    with np.errstate(over="ignore", under="ignore"):
+        return np.ldexp(length, exponent), unit
+
+
+def normalise_backward(grad_unit: np.ndarray, norm: np.ndarray, unit: np.ndarray) -> np.ndarray:
+    """(N4) ∂L/∂v = (I − v̂ v̂ᵀ) ∂L/∂v̂ / ‖v‖: the full Jacobian.
+
+    For a gradient already tangent to the sphere this is the survey's dy/dx = 1/α with α = ‖x‖: the
+    projection changes nothing and only the length 1/‖v‖ remains. A zero row passes nothing back.
+    grad_unit, unit: (R, D); norm: (R,). Returns (R, D).
+    """
+    along = np.einsum("rd,rd->r", unit, grad_unit)
+    return over_norm(grad_unit - unit * along[:, None], norm)
+
+
+def over_norm(v: np.ndarray, norm: np.ndarray) -> np.ndarray:
+    """v / ‖·‖ row by row; a row whose norm is 0 gives 0 (nothing flows through a zero row)."""
+    zero = norm == 0
+    with np.errstate(over="ignore", under="ignore"):
+        return np.where(zero[:, None], 0.0, v / np.where(zero, 1.0, norm)[:, None])
+
+
+def row_exponent(v: np.ndarray) -> np.ndarray:
+    """(R,) the e with 2^(e−1) ≤ max_d |v_d| < 2^e; 0 for a zero row."""
+    return np.frexp(np.max(np.abs(v), axis=1, initial=0.0))[1]
