@@ -136,7 +136,7 @@ def no_zero_rows(v: np.ndarray, name: str, rows: np.ndarray, loss: Any) -> None:
         shown = ", ".join(map(str, zero[:8])) + (", …" if len(zero) > 8 else "")
         raise ValueError(
             f"{name}[{zero[0]}] is a zero row (zero rows: {shown}), where {type(loss).__name__} is singular: "
-            f"{name} must have no zero row, or pass zero_norm='zero' to take the zero vector for its direction"
+            "have no zero row, or pass zero_norm='zero' to take the zero vector for its direction"
         )
 
 
@@ -213,7 +213,7 @@ def class_weights(loss: Any, classes: int) -> np.ndarray | None:
         return None
     if len(loss.class_weights) != classes:
         raise ValueError(
-            f"class_weights must have one weight a class, shape ({classes},), got {len(loss.class_weights)} weights"
+            f"class_weights must have shape (C,) = ({classes},), got {len(loss.class_weights)} weights"
         )
     return np.array(loss.class_weights)
 
@@ -348,7 +348,7 @@ def continuation(value: Any, m: int) -> tuple | None:
     )
     if d.shape != theta.shape or slope.shape != theta.shape:
         raise ValueError(
-            f"continuation: D and dD must return the shape of theta {theta.shape}, got {d.shape} and {slope.shape}"
+            f"continuation: D and dD must keep the shape of theta {theta.shape}, got {d.shape}, {slope.shape}"
         )
     if abs(d[0] + 1) > 1e-9:  # cos(m·π/m) = −1, with room for a D that rounds
         raise ValueError(
@@ -368,8 +368,8 @@ def continuation(value: Any, m: int) -> tuple | None:
     if torn.size:
         i = torn[0]
         raise ValueError(
-            f"continuation: D must be continuous with derivative dD; from theta = {theta[i]:.6g} to {theta[i + 1]:.6g} "
-            f"D moves by {step[i]:.6g}, and dD says {h * (slope[i] + slope[i + 1]) / 2:.6g}"
+            f"continuation: D must be continuous with derivative dD; from theta = {theta[i]:.6g} "
+            f"to {theta[i + 1]:.6g} D moves by {step[i]:.6g}, and dD says {h * (slope[i] + slope[i + 1]) / 2:.6g}"
         )
     _slope_is_derivative(D, slope, theta)
     return D, slope_of_D
@@ -388,8 +388,8 @@ def _slope_is_derivative(D: Any, slope: np.ndarray, theta: np.ndarray) -> None:
     if off.size:
         i = off[0]
         raise ValueError(
-            f"continuation: dD must be the derivative of D; at theta = {inner[i]:.6g} dD is {slope[1:-1][i]:.9g} "
-            f"and D's difference quotient {central[i]:.9g}"
+            f"continuation: dD must be the derivative of D; at theta = {inner[i]:.6g} "
+            f"dD is {slope[1:-1][i]:.9g} and D's difference quotient {central[i]:.9g}"
         )
 
 
