@@ -129,6 +129,18 @@ def finite_logits(logits: np.ndarray) -> np.ndarray:
     return logits
 
 
+def finite_gradients(gradients: dict[str, np.ndarray]) -> None:
+    """Refuses a gradient that left the range of float64 (a row so short that 1/‖x‖ is too large)."""
+    for name, gradient in gradients.items():
+        bad = ~np.isfinite(gradient)
+        if bad.any():
+            at = tuple(int(i) for i in np.argwhere(bad)[0])
+            raise ValueError(
+                f"{indexed('grad_' + name, at)} leaves the range of float64: "
+                f"the rows of x or W are too short or too long, or upstream is too large"
+            )
+
+
 def no_zero_rows(v: np.ndarray, name: str, rows: np.ndarray, loss: Any) -> None:
     """Refuses a zero row among `rows` of v where the loss has no value or derivative there."""
     zero = [int(r) for r in rows if not v[r].any()]
@@ -369,7 +381,8 @@ def continuation(value: Any, m: int) -> tuple | None:
         i = torn[0]
         raise ValueError(
             f"continuation: D must be continuous with derivative dD; from theta = {theta[i]:.6g} "
-            f"to {theta[i + 1]:.6g} D moves by {step[i]:.6g}, and dD says {h * (slope[i] + slope[i + 1]) / 2:.6g}"
+            f"to {theta[i + 1]:.6g} D moves by {step[i]:.6g}, "
+            f"and dD says {h * (slope[i] + slope[i + 1]) / 2:.6g}"
         )
     _slope_is_derivative(D, slope, theta)
     return D, slope_of_D

@@ -22,7 +22,7 @@ SphereFace = ASoftmax
 CosFace = AMSoftmax
 
 # in the survey's order
-_LOSSES: dict[str, type[Loss]] = {
+LOSSES: dict[str, type[Loss]] = {
     cls.name: cls
     for cls in (
         Softmax,
@@ -44,7 +44,7 @@ def losses() -> list[str]:
     >>> losses()[:3]
     ['softmax', 'weighted_softmax', 'w_norm_softmax']
     """
-    return list(_LOSSES)
+    return list(LOSSES)
 
 
 def get(name: str, **parameters: Any) -> Loss:
@@ -55,9 +55,9 @@ def get(name: str, **parameters: Any) -> Loss:
     >>> get("arcface", margin=0.3)
     ArcFace(scale=64.0, margin=0.3, easy_margin=False, past_pi='cos')
     """
-    if name not in _LOSSES:
-        raise ValueError(f"name must be one of {', '.join(_LOSSES)}, got {name!r}")
-    return _LOSSES[name](**parameters)
+    if name not in LOSSES:
+        raise ValueError(f"name must be one of {', '.join(LOSSES)}, got {name!r}")
+    return LOSSES[name](**parameters)
 
 
 __all__ = [

@@ -23,6 +23,11 @@ from refloss.steps.margin import Target, anneal, cone, detach
 from refloss.steps.psi import Continuation
 
 
+def _silent() -> np.errstate:
+    """Underflow is exact enough, and what overflows is reported by name after the pass."""
+    return np.errstate(over="ignore", under="ignore", invalid="ignore")
+
+
 class Pairs(NamedTuple):
     """The target pairs (x_i, W_{y_i}) of the rows that have a class: two index arrays (R,)."""
 
@@ -160,7 +165,8 @@ class Loss(CrossEntropyOptions):
         targets = check.targets(labels, len(x), len(W), self)
         pairs = Pairs(*targets.pairs)
         self._refuse_zero_rows(x, W, pairs, np.flatnonzero(~targets.ignored))
-        at = self.forward_logits(x, W, b, pairs)
+        with _silent():
+            at = self.forward_logits(x, W, b, pairs)
         z = check.finite_logits(at.logits)
         end = self._forward_cross_entropy(z, targets)
         return Forward(
@@ -189,7 +195,11 @@ class Loss(CrossEntropyOptions):
         out = self._made(out)
         upstream = check.upstream_gradient(upstream, out.losses.shape, self.reduction)
         g = cross_entropy_backward(out._cross_entropy_pass, upstream, self.empty_mean)
-        return Gradients(logits=g, _made_by=self, **self.backward_logits(out._logits_pass, g))
+        with _silent():
+            grads = self.backward_logits(out._logits_pass, g)
+        if np.isfinite(g).all():  # else the loss was asked to give NaN (empty_mean="nan")
+            check.finite_gradients(grads)
+        return Gradients(logits=g, _made_by=self, **grads)
 
     def value_and_grad(
         self, x: Any, W: Any, labels: Any, b: Any = None, upstream: Any = 1.0
@@ -219,7 +229,8 @@ class Loss(CrossEntropyOptions):
         """Logits with class 0 as the target of `rows`; the others carry no margin."""
         pairs = Pairs(rows, np.zeros(len(rows), dtype=np.intp))
         self._refuse_zero_rows(x, W, pairs, np.arange(len(x)))
-        return check.finite_logits(self.forward_logits(x, W, b, pairs).logits)
+        with _silent():
+            return check.finite_logits(self.forward_logits(x, W, b, pairs).logits)
 
     def _refuse_zero_rows(self, x: np.ndarray, W: np.ndarray, pairs: Pairs, valid: np.ndarray) -> None:
         """Losses with singular zero rows name them here."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -45,7 +46,7 @@ class CrossEntropy(CrossEntropyOptions):
         z = np.moveaxis(logits, self.axis, -1)
         shape, classes = z.shape[:-1], z.shape[-1]
         # one row a prediction
-        z = z.reshape(-1, classes)
+        z = z.reshape(math.prod(shape), classes)
         rows = check.flat_targets(targets, logits.shape, self.axis, self)
         check.unmasked_targets(z, rows, self)
         end = self._forward_cross_entropy(z, rows)
@@ -68,7 +69,7 @@ class CrossEntropy(CrossEntropyOptions):
         out = self._made(out)
         shape = out.losses.shape
         upstream = check.upstream_gradient(upstream, shape, self.reduction)
-        rows = upstream.reshape(-1) if upstream.ndim else upstream
+        rows = upstream.ravel() if upstream.ndim else upstream
         g = cross_entropy_backward(out._cross_entropy_pass, rows, self.empty_mean)
         return Gradients(logits=self._unflatten(g, shape), _made_by=self)
 
@@ -78,4 +79,4 @@ class CrossEntropy(CrossEntropyOptions):
         return out.loss, self.backward(out, upstream)
 
     def _unflatten(self, rows: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-        return np.ascontiguousarray(np.moveaxis(rows.reshape(*shape, -1), -1, self.axis))
+        return np.ascontiguousarray(np.moveaxis(rows.reshape(*shape, rows.shape[1]), -1, self.axis))

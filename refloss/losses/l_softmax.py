@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from refloss.losses.base import LogitsPass, Pairs, PsiMarginLoss, add_at_pairs, target_stages
-from refloss.steps.angle import angle, angle_backward, cosines
+from refloss.steps.angle import angle, cosines
 from refloss.steps.linear import linear_backward
 from refloss.steps.normalise import normalise
 from refloss.steps.psi import multiplied_angle
@@ -71,9 +71,10 @@ class LSoftmax(PsiMarginLoss):
             g_y, g_others = np.zeros_like(g_y), g
         # (7) the other classes, z_j = W_j·x: plain
         grad_x, grad_W, _ = linear_backward(g_others, at.x, at.W)
-        # (8) the target's tangential part: ∂L/∂θ_y = g_y ‖W_y‖‖x‖ ψ'(θ_y), along the unit tangents
-        at_x, at_W = angle_backward(g_y * x_norm * w_norm * at.psi.slope, at.angle)
-        # (9) its radial parts: ∂z_y/∂‖x‖ = ‖W_y‖ ψ(θ_y) along x̂, ∂z_y/∂‖W_y‖ = ‖x‖ ψ(θ_y) along ŵ_y
+        # (8) the target's tangential part: −‖W_y‖ ψ'(θ_y) t_x, and −‖x‖ ψ'(θ_y) t_w
+        at_x = -(g_y * w_norm * at.psi.slope)[:, None] * at.angle.t_x
+        at_W = -(g_y * x_norm * at.psi.slope)[:, None] * at.angle.t_w
+        # (9) its radial part: ∂z_y/∂‖x‖ = ‖W_y‖ ψ(θ_y) along x̂, ∂z_y/∂‖W_y‖ = ‖x‖ ψ(θ_y) along ŵ_y
         at_x += (g_y * w_norm * at.psi.value)[:, None] * at.x_hat[rows]
         at_W += (g_y * x_norm * at.psi.value)[:, None] * at.W_hat[y]
         # (10) both added where they belong

@@ -9,9 +9,9 @@ from typing import ClassVar
 import numpy as np
 
 from refloss.losses.base import LogitsPass, MarginLoss, Pairs, add_at_pairs, target_stages
-from refloss.steps.angle import angle, angle_backward, cosines, cosines_backward
+from refloss.steps.angle import angle, cosines
 from refloss.steps.margin import Target
-from refloss.steps.normalise import normalise, normalise_backward
+from refloss.steps.normalise import across, normalise, over_norm
 from refloss.validation import function, one_of, positive
 
 
@@ -65,7 +65,7 @@ class MarginSoftmax(MarginLoss):
         value, slope = self.psi(at.theta, np), self.dpsi(at.theta, np)
         psi = self._with_options(Target(value, slope, np.zeros_like(value)), at)
         # (G5) z_j = r cos θ_j, z_y = r ψ(θ_y)
-        r = self._radius(x_norm, W_norm)
+        r, _, _ = self._radius(x_norm, W_norm)
         z = r * cos_theta
         z[pairs] = r[pairs] * psi.value
         # (G6) cross-entropy of z, in steps/cross_entropy.py
@@ -82,14 +82,15 @@ class MarginSoftmax(MarginLoss):
         )
 
     def backward_logits(self, at: LogitsPass, g: np.ndarray) -> dict[str, np.ndarray]:
-        r = self._radius(at.x_norm, at.W_norm)
+        _, r_over_x, r_over_W = self._radius(at.x_norm, at.W_norm)
         g_y, g_others = at.pairs.split(g)
-        # (G7) cos θ of the other classes, and through x̂ and ŵ
-        grad_x_hat, grad_W_hat = cosines_backward(r * g_others, at.x_hat, at.W_hat)
-        grad_x = normalise_backward(grad_x_hat, at.x_norm, at.x_hat)
-        grad_W = normalise_backward(grad_W_hat, at.W_norm, at.W_hat)
-        # (G8) the target: ∂L/∂θ_y = r g_y ψ'(θ_y), along the unit tangents
-        at_x, at_W = angle_backward(r[at.pairs] * g_y * at.psi.slope, at.angle)
+        # (G7) the tangential parts of the other classes: (r/‖x‖) (I − x̂ x̂ᵀ) ŵ_j and (r/‖W‖) (I − ŵ ŵᵀ) x̂
+        grad_x = across((r_over_x * g_others) @ at.W_hat, at.x_hat)
+        grad_W = across((r_over_W * g_others).T @ at.x_hat, at.W_hat)
+        # (G8) the target's tangential part: −(r/‖x‖) ψ'(θ_y) t_x and −(r/‖W_y‖) ψ'(θ_y) t_w
+        along = -g_y * at.psi.slope
+        at_x = (along * r_over_x[at.pairs])[:, None] * at.angle.t_x
+        at_W = (along * r_over_W[at.pairs])[:, None] * at.angle.t_w
         add_at_pairs(grad_x, grad_W, at.pairs, at_x, at_W)
         # (G9) the radius, for every class: ∂z/∂r = ψ for the target, cos θ for the others
         in_radius = g_others * at.cos_theta
@@ -105,9 +106,13 @@ class MarginSoftmax(MarginLoss):
         grads["W"] += (in_radius.T @ at.x_norm)[:, None] * at.W_hat
         return grads
 
-    def _radius(self, x_norm: np.ndarray, W_norm: np.ndarray) -> np.ndarray:
-        """r (N, C)."""
+    def _radius(self, x_norm: np.ndarray, W_norm: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """r, r/‖x‖ and r/‖W‖, each (N, C); formed without a product that could leave float64's range."""
         ones = np.ones((len(x_norm), len(W_norm)))
+        over_x, over_W = over_norm(ones, x_norm), over_norm(ones.T, W_norm).T
+        x = x_norm[:, None]
         if self.radius == "scale":
-            return self.scale * ones
-        return x_norm[:, None] * (ones if self.radius == "x_norm" else W_norm)
+            return self.scale * ones, self.scale * over_x, self.scale * over_W
+        if self.radius == "x_norm":
+            return x * ones, ones, x * over_W
+        return x * W_norm, W_norm * ones, x * ones

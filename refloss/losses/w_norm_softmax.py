@@ -18,7 +18,7 @@ class WNormSoftmax(NormalisingLoss):
 
         z_j = ‖x‖ cos θ_j = ŵ_j·x,  ŵ_j = W_j / ‖W_j‖
 
-    Source: Liu et al., "SphereFace", CVPR 2017, eq. (3); survey, Table 1. Shapes: x (N, D), W (C, D),
+    Source: Liu et al., "SphereFace", CVPR 2017, section 3.1; survey, Table 1. Shapes: x (N, D), W (C, D),
     labels (N,) or soft targets (N, C). Singular at W_j = 0 (`zero_norm`); smooth at x = 0, since
     the backward in x does not pass through x̂. No stage x_norm or cos_theta: neither is on the path.
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from refloss.precision.errorfree import two_product, two_sum
-from refloss.steps.normalise import normalise, over_norm, row_exponent
+from refloss.steps.normalise import across, normalise, over_norm, row_exponent
 
 
 def cosines(x_hat: np.ndarray, W_hat: np.ndarray) -> np.ndarray:
@@ -82,8 +82,7 @@ def angle(x: np.ndarray, w: np.ndarray) -> Angle:
     high, rounding = two_sum(high, -less_high)
     r = (high + (rounding + (low - less_low))) / np.where(x_p == 0, 1.0, x_p)
     # (A5) e = r − (r·x̂) x̂, the part of w across x. |r·x̂| ≤ √D ‖e‖: at most √D of the digits cancel
-    across = r - x_hat * np.einsum("rd,rd->r", r, x_hat)[:, None]
-    length, t_x = normalise(across)
+    length, t_x = normalise(across(r, x_hat))
     # (A6) θ = atan2(‖w‖ sin θ, ‖w‖ cos θ), and π − θ in the same way
     along = np.einsum("rd,rd->r", w, x_hat)
     theta, supplement = np.arctan2(length, along), np.arctan2(length, -along)

@@ -21,8 +21,7 @@ def normalise(v: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     length = np.sqrt(np.einsum("rd,rd->r", scaled, scaled))
     # (N3) v̂ = v / ‖v‖
     unit = scaled / np.where(length == 0, 1.0, length)[:, None]
-    with np.errstate(over="ignore", under="ignore"):
-        return np.ldexp(length, exponent), unit
+    return np.ldexp(length, exponent), unit
 
 
 def normalise_backward(grad_unit: np.ndarray, norm: np.ndarray, unit: np.ndarray) -> np.ndarray:
@@ -32,15 +31,18 @@ def normalise_backward(grad_unit: np.ndarray, norm: np.ndarray, unit: np.ndarray
     projection changes nothing and only the length 1/‖v‖ remains. A zero row passes nothing back.
     grad_unit, unit: (R, D); norm: (R,). Returns (R, D).
     """
-    along = np.einsum("rd,rd->r", unit, grad_unit)
-    return over_norm(grad_unit - unit * along[:, None], norm)
+    return over_norm(across(grad_unit, unit), norm)
+
+
+def across(v: np.ndarray, unit: np.ndarray) -> np.ndarray:
+    """(I − v̂ v̂ᵀ) v: the part of each row that is perpendicular to the row of `unit`. (R, D)."""
+    return v - unit * np.einsum("rd,rd->r", unit, v)[:, None]
 
 
 def over_norm(v: np.ndarray, norm: np.ndarray) -> np.ndarray:
     """v / ‖·‖ row by row; a row whose norm is 0 gives 0 (nothing flows through a zero row)."""
     zero = norm == 0
-    with np.errstate(over="ignore", under="ignore"):
-        return np.where(zero[:, None], 0.0, v / np.where(zero, 1.0, norm)[:, None])
+    return np.where(zero[:, None], 0.0, v / np.where(zero, 1.0, norm)[:, None])
 
 
 def row_exponent(v: np.ndarray) -> np.ndarray:

@@ -1,0 +1,5 @@
+"""The survey's formulas, each once and plainly, and the array namespaces that can run them.
+
+`formulas`    no derivative, no numerical trick, nothing shared with the explicit passes
+`namespaces`  real, complex and differentiable arrays; balls and perturbed arithmetic belong here too
+"""

@@ -1,0 +1,147 @@
+"""A gradient against what the witnesses say: row by row, relative to the natural scale."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from refloss.witnesses.autograd_tape import autograd
+from refloss.witnesses.complex_step import complex_step
+from refloss.witnesses.estimate import Estimate
+from refloss.witnesses.finite_difference import finite_difference
+from refloss.witnesses.problem import TINY, Problem, as_rows, row_norm
+
+WITNESSES: dict[str, Callable[[Problem], dict[str, Estimate]]] = {
+    "finite_difference": finite_difference,
+    "autograd": autograd,
+    "complex_step": complex_step,
+}
+
+BLIND = 1e-3  # of the natural scale: a witness less certain than this abstains
+
+
+@dataclass(frozen=True)
+class Failure:
+    """One row that is wrong: which, what came, what was due, and by how much."""
+
+    input: str
+    row: int
+    index: tuple[int, ...]  # the worst entry
+    got: float
+    expected: float
+    error: float  # of the row, relative to its natural scale
+    tolerance: float  # likewise
+    witness: str
+    reason: str
+
+    def __str__(self) -> str:
+        place = (
+            f"grad_{self.input}[{', '.join(map(str, self.index))}]" if self.index else f"grad_{self.input}"
+        )
+        return (
+            f"{place} {self.reason}: got {self.got:.9g}, expected {self.expected:.9g} ({self.witness}); "
+            f"row off by {self.error:.2g} of its natural scale, {self.tolerance:.2g} allowed"
+        )
+
+
+@dataclass
+class Seen:
+    """How one witness saw one input."""
+
+    decided: int = 0
+    worst: float = 0.0  # largest error of a decided row, relative to its natural scale
+    resolution: float = 0.0  # largest error it would have let pass on a decided row
+
+
+@dataclass
+class InputResult:
+    """The verdict on the gradient in one input. rows = passed + failed + undecided."""
+
+    input: str
+    rows: int = 0
+    passed: int = 0
+    failed: int = 0
+    undecided: int = 0
+    exact_zero: int = 0  # passed because it had to be exactly 0, and was
+    witnesses: dict[str, Seen] = field(default_factory=dict)
+    failures: list[Failure] = field(default_factory=list)
+
+
+def compare(problem: Problem, gradients: Mapping[str, Any], witnesses: Sequence[str]) -> list[InputResult]:
+    """Every gradient of `gradients` (name → array or None) against every witness, row by row."""
+    estimates = {name: WITNESSES[name](problem) for name in witnesses}
+    return [
+        _one_input(
+            problem, name, gradients.get(name), {w: e[name] for w, e in estimates.items() if name in e}
+        )
+        for name in problem.inputs
+    ]
+
+
+def _one_input(problem: Problem, name: str, gradient: Any, estimates: Mapping[str, Estimate]) -> InputResult:
+    due = np.shape(problem.inputs[name])
+    count = len(as_rows(problem.inputs[name]))
+    result = InputResult(name, rows=count, witnesses={w: Seen() for w in estimates})
+    if gradient is None or np.shape(gradient) != due:
+        what = "is missing" if gradient is None else f"has shape {np.shape(gradient)}, expected {due}"
+        result.failed = count
+        result.failures.append(Failure(name, 0, (), np.nan, np.nan, np.inf, 0.0, "shape", what))
+        return result
+    gradient = np.asarray(gradient, dtype=float)
+    rows = as_rows(gradient)
+    not_finite = ~np.isfinite(rows).all(axis=1)
+    failed, decided = not_finite.copy(), not_finite.copy()
+    for r in np.flatnonzero(not_finite):
+        _fail(result, due, r, rows, np.zeros_like(rows), np.inf, 0.0, "", "is not finite")
+
+    scale = problem.scale.get(name)
+    if scale is not None:
+        must_vanish = (scale == 0) & ~not_finite
+        result.exact_zero = int(np.count_nonzero(must_vanish & ~rows.any(axis=1)))
+        for r in np.flatnonzero(must_vanish & rows.any(axis=1)):
+            failed[r] = True
+            _fail(
+                result, due, r, rows, np.zeros_like(rows), np.inf, 0.0, "natural scale 0", "must be exactly 0"
+            )
+        decided |= must_vanish
+
+    for witness, estimate in estimates.items():
+        expected = as_rows(estimate.gradient)
+        # without logits of its own to measure by, a loss is measured against the witness
+        measure = row_norm(expected) if scale is None else scale
+        rounding = problem.rounding.get(name, np.zeros(count))
+        with np.errstate(all="ignore"):
+            tolerance = estimate.error + rounding + TINY
+            sees = np.isfinite(tolerance) & (tolerance <= BLIND * measure) & ~not_finite
+            error = row_norm(rows - expected)
+            relative, allowed = error / measure, tolerance / measure
+        decided |= sees
+        wrong = sees & ~(error <= tolerance)
+        seen = result.witnesses[witness]
+        seen.decided = int(np.count_nonzero(sees))
+        if seen.decided:
+            seen.worst, seen.resolution = float(relative[sees].max()), float(allowed[sees].max())
+        for r in np.flatnonzero(wrong & ~failed):
+            _fail(result, due, r, rows, expected, relative[r], allowed[r], witness, "is wrong")
+        failed |= wrong
+    result.failed = int(np.count_nonzero(failed))
+    result.undecided = int(np.count_nonzero(~decided & ~failed))
+    result.passed = count - result.failed - result.undecided
+    return result
+
+
+def _fail(
+    result: InputResult, shape: tuple[int, ...], r: int, rows: np.ndarray, expected: np.ndarray,
+    error: float, tolerance: float, witness: str, reason: str,
+) -> None:  # fmt: skip
+    with np.errstate(invalid="ignore"):
+        off = np.abs(rows[r] - expected[r])
+    d = int(np.argmax(np.where(np.isnan(off), np.inf, off)))
+    index = {2: (int(r), d), 1: (int(r),), 0: ()}[len(shape)]
+    result.failures.append(
+        Failure(result.input, int(r), index, float(rows[r, d]), float(expected[r, d]),
+                float(error), float(tolerance), witness, reason)
+    )  # fmt: skip

@@ -1,0 +1,88 @@
+"""Anyone's loss: an object with forward and backward, or a function and its gradient."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from refloss.witnesses.problem import Problem, U, row_norm
+
+INPUTS = ("x", "W", "b")
+
+
+def foreign_gradients(
+    loss: Any, x: np.ndarray, W: np.ndarray, labels: np.ndarray, b: np.ndarray | None, upstream: Any
+) -> tuple[np.ndarray, dict[str, Any], np.ndarray]:
+    """(loss value, name → gradient, the upstream used) from one forward and backward of the loss."""
+    arguments = [v.copy() for v in (x, W, labels)] + ([] if b is None else [b.copy()])
+    if isinstance(loss, (tuple, list)):
+        f, gradient = loss
+        value = np.asarray(f(*arguments), dtype=float)
+        takes_upstream = "upstream" in inspect.signature(gradient).parameters
+        upstream = _upstream(upstream, value) if takes_upstream else np.float64(1.0)
+        keywords = {"upstream": upstream} if takes_upstream else {}
+        return value, _named(gradient(*arguments, **keywords)), upstream
+    out = loss.forward(*arguments)
+    value = _value(out)
+    upstream = _upstream(upstream, value)
+    return value, _named(loss.backward(out, upstream)), upstream
+
+
+def foreign_problem(
+    loss: Any, x: np.ndarray, W: np.ndarray, labels: np.ndarray, b: np.ndarray | None,
+    upstream: np.ndarray, value: np.ndarray,
+) -> Problem:  # fmt: skip
+    """Σ upstream · loss from the loss's own textbook form, or from its forward on real arrays."""
+    inputs = {"x": x, "W": W} | ({} if b is None else {"b": b})
+    textbook = getattr(loss, "textbook", None)
+    terms: Callable[..., Any]
+    if textbook is not None:
+        share = np.broadcast_to(upstream if value.ndim else upstream / len(x), len(x))
+
+        def terms(xp: Any, given: Mapping[str, Any], rows: Any) -> Any:
+            return share[rows] * textbook(xp, given["x"], given["W"], labels[rows], given.get("b"))
+
+        rowwise, samples = frozenset({"x"}), len(x)
+    else:
+        run = loss[0] if isinstance(loss, (tuple, list)) else lambda *given: _value(loss.forward(*given))
+
+        def terms(xp: Any, given: Mapping[str, Any], rows: Any) -> Any:
+            arguments = [given["x"], given["W"], labels.copy()] + ([given["b"]] if "b" in given else [])
+            return np.atleast_1d(upstream * np.asarray(run(*arguments), dtype=float))
+
+        rowwise, samples = frozenset(), value.size if value.ndim else 1
+    units = {name: np.where(row_norm(v) > 0, row_norm(v), 1.0) for name, v in inputs.items()}
+    size = 64 * (x.shape[1] + len(W)) * U
+    return Problem(
+        inputs,
+        terms,
+        rowwise=rowwise,
+        unit=units,
+        step={name: np.full(len(units[name]), 1 / 256) for name in inputs},
+        noise=np.broadcast_to(size * np.abs(upstream) * np.maximum(np.abs(value), 1e-300), samples),
+        runs_everywhere=textbook is not None,
+    )
+
+
+def _value(out: Any) -> np.ndarray:
+    return np.asarray(getattr(out, "loss", out), dtype=float)
+
+
+def _upstream(upstream: Any, value: np.ndarray) -> np.ndarray:
+    from refloss.witnesses.gradcheck import default_upstream
+
+    if upstream is None:
+        upstream = default_upstream("none" if value.ndim else "mean", value.size)
+    return np.asarray(upstream, dtype=float)
+
+
+def _named(gradients: Any) -> dict[str, Any]:
+    """Gradients as a mapping, whatever came: a mapping, a sequence in the order x, W, b, or attributes."""
+    if isinstance(gradients, Mapping):
+        return {name.removeprefix("grad_"): value for name, value in gradients.items()}
+    if isinstance(gradients, (tuple, list)) and not hasattr(gradients, "x"):
+        return dict(zip(INPUTS, gradients, strict=False))
+    return {name: getattr(gradients, name, None) for name in INPUTS}

@@ -1,0 +1,117 @@
+"""`refloss.gradcheck`: a loss's explicit gradients, or yours, against independent witnesses."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from refloss import validation as check
+from refloss.losses.base import Loss
+from refloss.textbook.formulas import LOGITS
+from refloss.witnesses.compare import WITNESSES, compare
+from refloss.witnesses.coverage import branches, reached
+from refloss.witnesses.foreign import foreign_gradients, foreign_problem
+from refloss.witnesses.problem import loss_problem
+from refloss.witnesses.report import CaseResult, Report
+
+UPSTREAM = -1.375  # not 1: a backward that ignores what arrives must fail
+
+
+def gradcheck(
+    loss: Any,
+    x: Any,
+    W: Any,
+    labels: Any,
+    b: Any = None,
+    witnesses: Sequence[str] | None = None,
+    upstream: Any = None,
+) -> Report:
+    """Checks every gradient of a loss at these inputs; the report's truth value is the verdict.
+
+    loss       a loss of refloss; or any object with forward(x, W, labels[, b]) → a record with `.loss` and
+               backward(record, upstream) → gradients with `.x`, `.W` …; or a pair (f, gradient) of functions of
+               (x, W, labels). Your own loss is differentiated through a method
+               textbook(xp, x, W, labels, b) → (N,) losses if it has one, else by finite differences of its forward
+    x, W, labels, b   (N, D), (C, D), (N,) or soft (N, C), (C,) or None
+    witnesses  names out of "finite_difference", "autograd", "complex_step"; all by default
+    upstream   the gradient arriving at the loss: a scalar, or (N,) under reduction="none". By default not 1, and
+               of mixed signs where it may be a vector
+
+    A row's error is measured against its natural scale Σ_j G_j‖∇z_j‖, never absolutely. Each witness bounds its own
+    error and abstains where that exceeds 1e-3 of the scale; rows on which all abstain are counted as undecided.
+    Raises ValueError for input that the loss refuses and for unknown witnesses.
+
+    >>> import refloss
+    >>> x, W = [[1.0, 2.0, 0.5], [0.3, -1.0, 2.0]], [[1.0, 0.0, 1.0], [0.0, 1.0, -1.0]]
+    >>> bool(refloss.gradcheck(refloss.ArcFace(scale=8), x, W, labels=[0, 1]))
+    True
+    """
+    return Report([_check(loss, "your input", x, W, labels, b, witnesses, upstream)], _branches([loss]))
+
+
+def gradcheck_cases(cases: Sequence[Any], witnesses: Sequence[str] | None = None) -> Report:
+    """One report over many `Case`s (see `refloss.witnesses.cases`)."""
+    return Report([check_case(case, witnesses) for case in cases], _branches([c.loss for c in cases]))
+
+
+def check_case(case: Any, witnesses: Sequence[str] | None = None) -> CaseResult:
+    """One case's result."""
+    return _check(case.loss, case.name, case.x, case.W, case.labels, case.b, witnesses, case.upstream)
+
+
+def _check(
+    loss: Any, case: str, x: Any, W: Any, labels: Any, b: Any, witnesses: Sequence[str] | None, upstream: Any
+) -> CaseResult:
+    witnesses = tuple(WITNESSES if witnesses is None else witnesses)
+    for name in witnesses:
+        check.one_of(name, "witnesses", tuple(WITNESSES))
+    if not (isinstance(loss, Loss) and loss.name in LOGITS):
+        return _check_foreign(loss, case, x, W, labels, b, witnesses, upstream)
+    if upstream is None:
+        upstream = default_upstream(loss.reduction, len(x))
+    out = loss.forward(x, W, labels, b)
+    grads = loss.backward(out, upstream)
+    x, W = check.features_and_weights(x, W)
+    targets = check.targets(labels, len(x), len(W), loss)
+    b = check.bias(b, len(W), loss)
+    problem = loss_problem(loss, x, W, targets, b, check.real_array(upstream, "upstream"))
+    results = compare(problem, {name: getattr(grads, name) for name in problem.inputs}, witnesses)
+    count = None
+    if problem.target is not None:
+        rows, y = targets.pairs
+        count = reached(loss, problem.target.theta[rows], np.asarray(out.probabilities)[rows, y])
+    return CaseResult(loss.name, case, repr(loss), results, count or reached(loss, np.ones(0), np.ones(0)))
+
+
+def default_upstream(reduction: str, samples: int) -> Any:
+    """Not 1; of mixed signs and sizes, one of them 0, where there is one a sample."""
+    if reduction != "none":
+        return UPSTREAM
+    pattern = np.array([0.75, -1.5, 2.25, 0.0, -0.125, 1.0])
+    return np.resize(pattern, samples)
+
+
+def _check_foreign(
+    loss: Any, case: str, x: Any, W: Any, labels: Any, b: Any, witnesses: Sequence[str], upstream: Any
+) -> CaseResult:
+    x, W = check.features_and_weights(x, W)
+    labels = np.asarray(labels)
+    b = None if b is None else check.real_array(b, "b")
+    value, gradients, upstream = foreign_gradients(loss, x, W, labels, b, upstream)
+    problem = foreign_problem(loss, x, W, labels, b, upstream, value)
+    usable = witnesses if problem.runs_everywhere else [w for w in witnesses if w == "finite_difference"]
+    name = getattr(loss, "name", None) or getattr(loss, "__name__", None) or type(loss).__name__
+    note = "measured against each row's witness gradient: the loss has no logits to measure by"
+    return CaseResult(str(name), case, repr(loss), compare(problem, gradients, usable), note=note)
+
+
+def _branches(losses: Sequence[Any]) -> dict[str, list[str]]:
+    """loss name → every branch that one of its variants has."""
+    wanted: dict[str, list[str]] = {}
+    for loss in losses:
+        if isinstance(loss, Loss):
+            names = wanted.setdefault(loss.name, [])
+            names += [name for name in branches(loss) if name not in names]
+    return wanted

@@ -1,0 +1,263 @@
+"""What the witnesses differentiate: Σ_i c_i ℓ_i, in the textbook form, and how small an error can be seen.
+
+`loss_problem` builds it for a loss of the family. Natural scale and rounding follow from the textbook form alone
+(its logits and their Jacobians by complex step); nothing here looks at the passes under test.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from refloss.textbook import formulas
+from refloss.textbook.namespaces import complex_namespace, numpy_namespace
+
+U = np.finfo(float).eps / 2
+TINY = np.finfo(float).smallest_subnormal
+
+
+@dataclass
+class Problem:
+    """A sum of terms, one a sample, of named inputs.
+
+    inputs     name → array; its rows are what errors are measured on: x (N, D), W (C, D), b (C,), scalars ()
+    terms      terms(xp, inputs, rows) → (…, R): the terms of the samples `rows` at inputs whose leading axes "…"
+               hold many copies at once
+    rowwise    inputs whose row i enters only term i
+    scale      name → (rows,) natural scale of the gradient; 0 means it must be exactly 0. A missing name is measured
+               against the witness's own gradient
+    rounding   name → (rows,) bound of the error of the textbook form, and of an honest pass, in float64
+    unit       name → (rows,) the length in which a finite difference steps
+    step       name → (rows,) its first step in that unit; 0 where a kink or jump is too near
+    noise      (N,) bound of the rounding error of each term
+    """
+
+    inputs: dict[str, np.ndarray]
+    terms: Callable[..., Any]
+    rowwise: frozenset[str] = frozenset()
+    scale: dict[str, np.ndarray] = field(default_factory=dict)
+    rounding: dict[str, np.ndarray] = field(default_factory=dict)
+    unit: dict[str, np.ndarray] = field(default_factory=dict)
+    step: dict[str, np.ndarray] = field(default_factory=dict)
+    noise: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    runs_everywhere: bool = True  # False: only on real NumPy arrays, one copy at a time
+    target: TargetAngle | None = None  # of a margin loss
+
+    @property
+    def samples(self) -> int:
+        return len(self.noise)
+
+
+def as_rows(value: np.ndarray) -> np.ndarray:
+    """x, W as they are; b (C,) as (C, 1); a scalar as (1, 1)."""
+    value = np.asarray(value)
+    return value if value.ndim == 2 else value.reshape(-1, 1)
+
+
+def row_norm(v: np.ndarray) -> np.ndarray:
+    """(rows,) Euclidean lengths, without overflow or underflow; NaN where an entry is NaN."""
+    v = as_rows(v)
+    largest = np.max(np.abs(v), axis=1, initial=0.0)
+    safe = np.where((largest > 0) & np.isfinite(largest), largest, 1.0)
+    with np.errstate(invalid="ignore", over="ignore"):
+        return safe * np.sqrt(np.sum((v / safe[:, None]) ** 2, axis=1))
+
+
+PARAMETERS = {
+    "l2_softmax": ("alpha",),
+    "f_norm_sphereface": ("scale",),
+    "am_softmax": ("scale", "margin"),
+    "arcface": ("scale", "margin"),
+}
+
+
+def parameters(loss: Any, **replaced: Any) -> SimpleNamespace:
+    """The loss's parameters as the textbook form reads them."""
+    values = {
+        "formula": loss.name,
+        "radius": formulas.RADIUS.get(loss.name),
+        "continuation": None,
+        "annealing": 0.0,
+        "detach_margin": False,
+        "frozen": None,
+    }
+    values |= {name: getattr(loss, name) for name in loss.__dataclass_fields__}
+    return SimpleNamespace(**(values | replaced))
+
+
+def loss_problem(
+    loss: Any, x: np.ndarray, W: np.ndarray, targets: Any, b: np.ndarray | None, upstream: np.ndarray
+) -> Problem:
+    """Σ_i upstream_i ℓ_i / divisor of a loss of the family; x, W, b, upstream float64, targets as in `steps`."""
+    N, D = x.shape
+    C = len(W)
+    xp = numpy_namespace
+    w = np.ones(C) if loss.class_weights is None else np.array(loss.class_weights)
+    y = targets.target if targets.labels is not None else np.zeros((N, C))
+    valid = ~targets.ignored
+    t = np.where(valid[:, None], (1 - loss.label_smoothing) * targets.target + loss.label_smoothing / C, 0.0)
+    divisor = _divisor(loss.reduction, targets.target, w, valid)
+    share = np.where(valid, np.broadcast_to(upstream / divisor, N), 0.0) if divisor else np.zeros(N)
+    logits_of = formulas.LOGITS[loss.name]
+
+    inputs = {"x": x, "W": W}
+    if b is not None:
+        inputs["b"] = b
+    names = PARAMETERS.get(loss.name, ("scale",) if getattr(loss, "radius", None) == "scale" else ())
+    inputs |= {name: np.float64(getattr(loss, name)) for name in names}
+
+    q = parameters(loss)
+    detached = q.detach_margin
+    margin = loss.has_margin
+    at = _target_angle(loss, q, x, W, y) if margin else None
+    frozen: dict[int, Any] = {}
+
+    def offset(xp: Any) -> Any:
+        if id(xp) not in frozen:
+            frozen[id(xp)] = formulas.frozen_offset(xp, parameters(loss), x, W, y)
+        return frozen[id(xp)]
+
+    def logits(xp: Any, given: dict[str, Any], rows: Any) -> Any:
+        now = {name: given[name] for name in names}
+        q = parameters(loss, **now, frozen=offset(xp)[rows] if detached else None)
+        return logits_of(xp, q, given["x"], given["W"], given.get("b"), y[rows])
+
+    def terms(xp: Any, given: dict[str, Any], rows: Any) -> Any:
+        return share[rows] * formulas.cross_entropy(xp, logits(xp, given, rows), t[rows], w)
+
+    problem = Problem(inputs, terms, rowwise=frozenset({"x"}))
+    with np.errstate(all="ignore"):
+        z = logits(xp, inputs, np.arange(N))
+        p = np.exp(z - xp.logsumexp(z)[:, None])
+        hard = targets.labels is not None and loss.label_smoothing == 0
+        if hard:  # |g_j|: p_j, and 1 − p_y as the sum of the others
+            others = np.sum(p * (1 - y), axis=1, keepdims=True)
+            G = np.where(y > 0, others, p) * np.sum(w * t, axis=1, keepdims=True)
+        else:
+            G = p * np.sum(w * t, axis=1, keepdims=True) + w * t
+        felt = (p * np.sum(w * t, axis=1, keepdims=True) + w * t) * np.abs(share)[:, None]
+        G = G * np.abs(share)[:, None]
+        c = 8.0 * (D + C + 8) * U
+        # (N, 1) how far each row's logits may be off: by their own rounding, and the target's by arccos
+        off = c * np.maximum(np.max(np.abs(z), axis=1, initial=0.0), 1.0)[:, None]
+        if at is not None:
+            off = off + np.sum(y * at.radius, axis=1, keepdims=True) * at.drift
+        J = _jacobian_norms(problem, logits, z)
+        units = {
+            "x": row_norm(x),
+            "W": np.where(row_norm(W) > 0, row_norm(W), 1.0),
+            "b": np.ones(C),
+            "scale": np.array([getattr(loss, "scale", 1.0)]),
+            "margin": np.ones(1),
+            "alpha": np.array([getattr(loss, "alpha", 1.0)]),
+        }
+        for name in inputs:
+            axis = {"x": 1, "W": 0, "b": 0}.get(name)  # of (N, C), summed; scalars sum both
+            length = units[name][:, None] if name == "x" else units[name]
+            rounding = off * felt * J[name]
+            if at is not None:  # the target's own slope: along the tangent, or in a parameter
+                slope = at.drift if name == "scale" else at.unsure * at.radius / length
+                rounding = rounding + y * felt * slope
+            problem.scale[name] = np.atleast_1d(np.sum(G * J[name], axis=axis))
+            problem.rounding[name] = np.atleast_1d(np.sum(rounding, axis=axis))
+            problem.unit[name] = units[name]
+            problem.step[name] = _first_step(name, J[name] * length, y, at, getattr(loss, "margin", 1.0))
+        losses = formulas.cross_entropy(xp, z, t, w)
+        problem.noise = np.abs(share) * (off[:, 0] * np.sum(w * t, axis=1) + c * np.abs(losses))
+    problem.target = at
+    return problem
+
+
+def _divisor(reduction: str, target: np.ndarray, w: np.ndarray, valid: np.ndarray) -> float:
+    if reduction == "mean":
+        return float(valid.sum())
+    if reduction == "weighted_mean":
+        return float((target * w)[valid].sum())
+    return 1.0
+
+
+@dataclass
+class TargetAngle:
+    """The target's angle by the textbook, and what its arccos costs."""
+
+    theta: np.ndarray  # (N,)
+    radius: np.ndarray  # (N, C)
+    drift: np.ndarray  # (N, 1) error of ψ(θ) that comes of arccos
+    unsure: np.ndarray  # (N, 1) error of the tangential slope, in units of the radius
+    near: np.ndarray  # (N,) distance to the nearest point without a derivative: pole, kink, jump
+
+
+def _target_angle(loss: Any, q: SimpleNamespace, x: np.ndarray, W: np.ndarray, y: np.ndarray) -> TargetAngle:
+    xp, D = numpy_namespace, x.shape[1]
+    with np.errstate(all="ignore"):
+        theta = formulas.theta(xp, x, W, y)
+        behind = np.sum(y * formulas.inner(xp, x, W), axis=1) < 0
+        theta = np.where(np.isfinite(theta), theta, np.where(behind, np.pi, 0.0))  # |cos| rounded past 1
+        sin = np.sin(theta)
+
+        def psi(angle: np.ndarray) -> np.ndarray:
+            if loss.detach_margin:
+                return np.cos(angle)
+            return formulas.TARGETS[loss.name](complex_namespace, q, angle)
+
+        h, apart = 1e-30, 1e-5
+        slope = np.imag(psi(theta + 1j * h)) / h
+        after, before = (np.imag(psi(theta + side + 1j * h)) / h for side in (apart, -apart))
+        bend = np.abs(after - before) / (2 * apart)
+        # θ = arccos c moves by (D + 4)u / sin θ, and its own slope 1/sin θ by that over sin θ again
+        off = 8 * (D + 4) * U / sin
+        drift = np.abs(slope) * off
+        unsure = off * (np.abs(bend) + np.abs(slope) / sin)
+        near = np.minimum(theta, np.pi - theta)
+        if getattr(loss, "past_pi", "cos") == "linear":
+            near = np.minimum(near, np.abs(np.pi - loss.margin - theta))
+        if getattr(loss, "easy_margin", False):
+            near = np.minimum(near, np.abs(np.pi / 2 - theta))
+        if q.continuation is not None:
+            near = np.minimum(near, np.abs(np.pi / loss.margin - theta))
+        r = np.broadcast_to(formulas.radius(xp, q, x, W), y.shape)
+    near = np.where(y.any(axis=1), near, np.pi)
+    return TargetAngle(theta, r, drift[:, None], unsure[:, None], near)
+
+
+def _jacobian_norms(problem: Problem, logits: Callable, z: np.ndarray) -> dict[str, np.ndarray]:
+    """name → (N, C): ‖∇ z_ij‖ in that input, by complex step; z_ij sees only row i of x and row j of W."""
+    everyone = np.arange(len(problem.inputs["x"]))
+    h, norms = 1e-30, {}
+    for name, value in problem.inputs.items():
+        rows = as_rows(value)
+        unit = row_norm(rows)
+        unit = np.where(unit > 0, unit, 1.0)[:, None]
+        squares = np.zeros(z.shape)
+        for d in range(rows.shape[1]):
+            moved = rows.astype(complex)
+            moved[:, d] += 1j * h * unit[:, 0]
+            given = problem.inputs | {name: moved.reshape(value.shape) if value.ndim else moved[0, 0]}
+            squares += (np.imag(logits(complex_namespace, given, everyone)) / h) ** 2
+        per_row = unit if name == "x" else unit[:, 0]
+        norms[name] = np.sqrt(squares) / per_row
+        if rows.shape[1] == 1 and name in ("x", "W"):
+            # in one dimension a normalised row cannot turn: what is left of the derivative is rounding
+            turned = norms[name] * per_row <= 64 * U * np.maximum(np.abs(z), 1e-300)
+            norms[name] = np.where(turned, 0.0, norms[name])
+    return norms
+
+
+def _first_step(name: str, change: np.ndarray, y: np.ndarray, at: TargetAngle | None, m: float) -> np.ndarray:
+    """(rows,) a first step that changes no logit by much more than 1/4 and stays off kinks and poles.
+
+    change: (N, C), how far each logit moves in one unit of the input.
+    """
+    gentle = 0.25 / np.maximum(np.nan_to_num(change, nan=0.0), 1.0)
+    if at is not None:
+        turn = np.minimum(0.25 / max(float(m), 1.0), at.near / 8)
+        gentle = np.where(y > 0, np.minimum(gentle, turn[:, None]), gentle)
+    if name == "x":
+        return gentle.min(axis=1, initial=0.25)
+    if name in ("W", "b"):
+        return gentle.min(axis=0, initial=0.25)
+    return np.atleast_1d(gentle.min(initial=0.25))

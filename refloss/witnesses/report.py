@@ -1,0 +1,178 @@
+"""What gradcheck found: a verdict, a table as its text, and the failures one by one."""
+
+from __future__ import annotations
+
+import io
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from refloss.witnesses.compare import Failure, InputResult
+
+
+class GradcheckError(AssertionError):
+    """Raised by `report.raise_if_failed()`; `.report` is the report."""
+
+    def __init__(self, report: Report) -> None:
+        super().__init__(str(report))
+        self.report = report
+
+
+@dataclass
+class CaseResult:
+    """One loss on one case: a verdict for every input."""
+
+    loss: str  # the name that it is grouped under
+    case: str
+    made_by: str  # its repr, parameters included
+    inputs: list[InputResult]
+    reached: Counter = field(default_factory=Counter)
+    note: str = ""
+
+    @property
+    def failures(self) -> list[Failure]:
+        return [failure for result in self.inputs for failure in result.failures]
+
+
+@dataclass
+class Report:
+    """The verdict of gradcheck. Its truth value is the verdict, its text a table.
+
+    passed      no row failed, and of every input at least one row was decided
+    results     one `CaseResult` a loss and case, with an `InputResult` an input
+    failures    (case result, failure) pairs
+    undecided   rows on which every witness abstained: counted, never passed
+    """
+
+    results: list[CaseResult]
+    branches: dict[str, list[str]] = field(default_factory=dict)
+
+    @property
+    def failures(self) -> list[tuple[CaseResult, Failure]]:
+        return [(result, failure) for result in self.results for failure in result.failures]
+
+    @property
+    def undecided(self) -> int:
+        return sum(i.undecided for result in self.results for i in result.inputs)
+
+    @property
+    def unseen(self) -> list[tuple[str, str]]:
+        """(loss, input) pairs of which no row of any case was decided."""
+        decided: dict[tuple[str, str], int] = {}
+        for result in self.results:
+            for i in result.inputs:
+                key = (result.loss, i.input)
+                decided[key] = decided.get(key, 0) + i.passed + i.failed
+        return [key for key, rows in decided.items() if rows == 0]
+
+    @property
+    def passed(self) -> bool:
+        return bool(self.results) and not self.failures and not self.unseen
+
+    def __bool__(self) -> bool:
+        return self.passed
+
+    def raise_if_failed(self) -> None:
+        """Raises GradcheckError, an AssertionError whose message is this report, unless it passed."""
+        if not self.passed:
+            raise GradcheckError(self)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything, for JSON."""
+        return {
+            "passed": self.passed,
+            "undecided": self.undecided,
+            "unseen": [list(pair) for pair in self.unseen],
+            "results": [asdict(result) for result in self.results],
+        }
+
+    # -- text --------------------------------------------------------------------------------------
+
+    def __str__(self) -> str:
+        from rich.console import Console
+
+        text = io.StringIO()
+        console = Console(file=text, width=120, force_terminal=False, color_system=None)
+        self.print(console)
+        return text.getvalue().rstrip()
+
+    def print(self, console: Any) -> None:
+        """The tables, the failures and the verdict, on a rich console."""
+        console.print(self.table())
+        reached = self._coverage_lines()
+        if reached:
+            console.print(*reached, sep="\n", highlight=False, markup=False)
+        for result, failure in self.failures[:20]:
+            console.print(
+                f"FAILED {result.made_by}, case {result.case}: {failure}", markup=False, highlight=False
+            )
+        if len(self.failures) > 20:
+            console.print(f"… and {len(self.failures) - 20} more failures")
+        for loss, name in self.unseen:
+            console.print(
+                f"NOT CHECKED {loss}: no witness could decide any row of grad_{name}", highlight=False
+            )
+        console.print(self._verdict(), highlight=False, markup=False)
+
+    def table(self) -> Any:
+        """A rich table: one line a loss if there are several cases, else one line an input."""
+        from rich.table import Table
+
+        several = len(self.results) > 1
+        groups: dict[tuple[str, ...], list[InputResult]] = {}
+        cases: dict[tuple[str, ...], int] = {}
+        for result in self.results:
+            for i in result.inputs:
+                key = (result.loss,) if several else (result.loss, f"grad_{i.input}")
+                groups.setdefault(key, []).append(i)
+            cases[(result.loss,)] = cases.get((result.loss,), 0) + 1
+        witnesses = list(dict.fromkeys(w for rows in groups.values() for i in rows for w in i.witnesses))
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        table.add_column("loss", no_wrap=True)
+        table.add_column("cases" if several else "gradient", justify="right" if several else "left")
+        for name in ("rows", "failed", "undecided"):
+            table.add_column(name, justify="right")
+        for witness in witnesses:
+            table.add_column(f"{witness} worst (sees)", justify="right")
+        for key, rows in groups.items():
+            failed, undecided = sum(i.failed for i in rows), sum(i.undecided for i in rows)
+            table.add_row(
+                key[0],
+                str(cases[key]) if several else key[1],
+                str(sum(i.rows for i in rows)),
+                str(failed),
+                str(undecided),
+                *(_seen(rows, witness) for witness in witnesses),
+                style="bold red" if failed else None,
+            )
+        return table
+
+    def _coverage_lines(self) -> list[str]:
+        total: dict[str, Counter] = {}
+        for result in self.results:
+            total.setdefault(result.loss, Counter()).update(result.reached)
+        lines = []
+        for loss, count in total.items():
+            wanted = self.branches.get(loss, [])
+            if wanted:
+                hit = [f"{name} ({count[name]})" for name in wanted if count[name]]
+                missed = [name for name in wanted if not count[name]]
+                line = f"{loss}: branches reached {len(hit)}/{len(wanted)}: {', '.join(hit)}"
+                lines.append(line + (f"; not reached: {', '.join(missed)}" if missed else ""))
+        return lines
+
+    def _verdict(self) -> str:
+        rows = sum(i.rows for result in self.results for i in result.inputs)
+        verdict = "PASSED" if self.passed else "FAILED"
+        line = f"{verdict}: {rows} gradient rows, {len(self.failures)} wrong, {self.undecided} undecided"
+        if self.undecided:
+            line += " (no witness can see them in float64; they do not count as passed)"
+        return line
+
+
+def _seen(rows: list[InputResult], witness: str) -> str:
+    """'worst error (largest error that could have passed)', both relative to the natural scale."""
+    seen = [i.witnesses[witness] for i in rows if witness in i.witnesses and i.witnesses[witness].decided]
+    if not seen:
+        return "abstains"
+    return f"{max(s.worst for s in seen):.0e} ({max(s.resolution for s in seen):.0e})"

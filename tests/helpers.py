@@ -1,0 +1,193 @@
+"""What the tests share: a small example for every loss, natural scales, and optional packages."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+
+import refloss
+
+
+def need(name: str) -> ModuleType:
+    """The optional package `name`; without it the test is skipped, or fails if it must run.
+
+    REFLOSS_REQUIRE_OPTIONAL=1 (set by .ci/run) turns the skip into a failure, so that a test of
+    the optional parts cannot stop running unseen.
+    """
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        if os.environ.get("REFLOSS_REQUIRE_OPTIONAL") == "1":
+            pytest.fail(f"{name} is required by REFLOSS_REQUIRE_OPTIONAL=1, but: {error}")
+        pytest.skip(f"needs {name}")
+
+
+# -- the losses, and an ordinary input for each ----------------------------------------------------
+
+
+def smooth_tail(theta, xp):
+    """A continuation of cos 4θ beyond π/4 without a kink there: −1 − (θ − π/4)²."""
+    return -1.0 - (theta - np.pi / 4) ** 2
+
+
+def smooth_tail_slope(theta, xp):
+    return -2.0 * (theta - np.pi / 4)
+
+
+def linear_psi(theta, xp):
+    return 1.0 - 2.0 * theta / np.pi
+
+
+def linear_psi_slope(theta, xp):
+    return -2.0 / np.pi + 0.0 * theta
+
+
+NAMES = refloss.losses()
+
+# by readable id: the survey's losses at their defaults, then each option that changes a pass
+VARIANTS: dict[str, tuple[type, dict[str, Any]]] = {
+    "softmax": (refloss.Softmax, {}),
+    "weighted_softmax": (refloss.WeightedSoftmax, {}),
+    "w_norm_softmax": (refloss.WNormSoftmax, {}),
+    "l_softmax": (refloss.LSoftmax, {}),
+    "a_softmax": (refloss.ASoftmax, {}),
+    "f_norm_sphereface": (refloss.FNormSphereFace, {}),
+    "l2_softmax": (refloss.L2Softmax, {}),
+    "am_softmax": (refloss.AMSoftmax, {}),
+    "arcface": (refloss.ArcFace, {}),
+    "l_softmax-annealed": (refloss.LSoftmax, {"margin": 3, "annealing": 2.5}),
+    "l_softmax-continued": (refloss.LSoftmax, {"continuation": (smooth_tail, smooth_tail_slope)}),
+    "a_softmax-annealed": (refloss.ASoftmax, {"margin": 2, "annealing": 0.5}),
+    "a_softmax-detached": (refloss.ASoftmax, {"detach_margin": True}),
+    "f_norm_sphereface-annealed": (refloss.FNormSphereFace, {"scale": 8, "margin": 3, "annealing": 1}),
+    "am_softmax-detached": (refloss.AMSoftmax, {"detach_margin": True}),
+    "arcface-easy": (refloss.ArcFace, {"easy_margin": True}),
+    "arcface-linear": (refloss.ArcFace, {"past_pi": "linear", "margin": 1.0}),
+    "arcface-detached": (refloss.ArcFace, {"detach_margin": True}),
+    **{
+        f"margin_softmax-{radius}": (
+            refloss.MarginSoftmax,
+            {"psi": linear_psi, "dpsi": linear_psi_slope, "radius": radius, "scale": 8},
+        )
+        for radius in ("scale", "x_norm", "both_norms")
+    },
+}
+
+PSI = ["l_softmax", "a_softmax", "f_norm_sphereface"]  # an integer multiplies the angle
+MARGIN = [*PSI, "am_softmax", "arcface"]
+SOFT = [name for name in NAMES if name not in MARGIN]  # soft targets have a meaning
+BIAS = ["softmax", "weighted_softmax", "l2_softmax"]
+NORMALISES_X = ["f_norm_sphereface", "l2_softmax", "am_softmax", "arcface"]  # the logits see x̂ only
+NORMALISES_W = ["w_norm_softmax", "a_softmax", "f_norm_sphereface", "am_softmax", "arcface"]
+SINGULAR_X = ["l_softmax", "a_softmax", *NORMALISES_X]  # at x_i = 0
+SINGULAR_W = ["l_softmax", *NORMALISES_W]  # at W_y = 0
+
+
+def make(variant: str, classes: int = 4, **options: Any) -> Any:
+    """The loss with this id; weights of the weighted softmax fit the number of classes."""
+    cls, parameters = VARIANTS[variant]
+    if cls is refloss.WeightedSoftmax:
+        parameters = {"class_weights": [0.5 + c for c in range(classes)]}
+    return cls(**{**parameters, **options})
+
+
+def example(
+    variant: str, rng: np.random.Generator, n: int = 6, classes: int = 4, d: int = 3
+) -> dict[str, np.ndarray]:
+    """Arguments of forward: ordinary features, every class a label, b where the loss has one."""
+    inputs = {
+        "x": rng.normal(size=(n, d)),
+        "W": rng.normal(size=(classes, d)),
+        "labels": np.arange(n) % classes,
+    }
+    if VARIANTS[variant][0].has_bias:
+        inputs["b"] = rng.normal(size=classes)
+    return inputs
+
+
+# -- comparing -------------------------------------------------------------------------------------
+
+UNIT = 2.0**-53  # the unit roundoff of float64
+SUBNORMAL = 5e-324  # every bound gets one smallest subnormal
+
+# Two ways to compute the same number differ by a few roundings a step. With N, C, D ≤ 8 no path
+# through a pass has more than about 50 of them, each of UNIT relative to the terms that are added.
+ROUNDINGS = 128 * UNIT  # 1.4e-14
+
+
+def relative_error_of(out: Any) -> float:
+    """What rounding may do to p, ℓ and g: a logit is rounded relative to its size, and e^z turns
+    an absolute error of z into a relative one."""
+    return ROUNDINGS * max(1.0, float(np.max(np.abs(out.logits), initial=0.0)))
+
+
+def assert_close(actual: Any, due: Any, scale: Any, relative: float, what: str = "") -> None:
+    """|actual − due| ≤ relative · scale, element by element; the message gives the worst one."""
+    actual, due = np.asarray(actual), np.asarray(due)
+    assert actual.shape == due.shape, f"{what}: shape {actual.shape}, due {due.shape}"
+    bound = np.broadcast_to(relative * np.asarray(scale) + SUBNORMAL, actual.shape)
+    error = np.abs(actual - due)
+    bad = ~(error <= bound)  # NaN is bad
+    if bad.any():
+        at = np.unravel_index(np.argmax(np.where(bad, error / bound, 0)), actual.shape)
+        pytest.fail(
+            f"{what} at {tuple(map(int, at))}: {actual[at]!r}, due {due[at]!r}, "
+            f"error {error[at]:.3g} over the bound {bound[at]:.3g}"
+        )
+
+
+def radius(loss: Any, x: np.ndarray, W: np.ndarray) -> np.ndarray:
+    """r(‖x_i‖, ‖W_j‖) (N, C), the size of a logit without its bias."""
+    x_norm, W_norm = np.linalg.norm(x, axis=1), np.linalg.norm(W, axis=1)
+    ones = np.ones((len(x), len(W)))
+    match loss:
+        case refloss.L2Softmax():
+            return loss.alpha * W_norm * ones
+        case refloss.MarginSoftmax(radius="x_norm") | refloss.WNormSoftmax() | refloss.ASoftmax():
+            return x_norm[:, None] * ones
+        case refloss.MarginSoftmax(radius="both_norms") | refloss.Softmax() | refloss.LSoftmax():
+            return x_norm[:, None] * W_norm
+        case _:
+            return loss.scale * ones
+
+
+def natural_scales(loss: Any, x: np.ndarray, W: np.ndarray, G: np.ndarray) -> dict[str, np.ndarray]:
+    """Σ G ‖∇z‖ of DESIGN section 4 by gradient, with a bound for ‖∇z‖: (r/‖x‖) (|ψ| + |ψ'|).
+
+    G (N, C): the terms of ∂L/∂z before they cancel; |∂L/∂z| for labels without smoothing.
+    """
+    m = loss.margin if isinstance(loss, (refloss.LSoftmax, refloss.ASoftmax, refloss.FNormSphereFace)) else 1
+    terms = 3 * m * G * radius(loss, x, W)  # |ψ| + |ψ'| ≤ 2m + m; without multiplied angle ≤ 3
+    x_norm, W_norm = np.linalg.norm(x, axis=1), np.linalg.norm(W, axis=1)
+    return {
+        "logits": G,
+        "x": (terms.sum(axis=1) / np.where(x_norm == 0, 1, x_norm))[:, None],
+        "W": (terms.sum(axis=0) / np.where(W_norm == 0, 1, W_norm))[:, None],
+        "b": G.sum(axis=0),
+        "scale": terms.sum() / getattr(loss, "scale", 1.0),
+        "margin": terms.sum(),
+        "alpha": terms.sum() / getattr(loss, "alpha", 1.0),
+    }
+
+
+def gradients(grads: Any) -> dict[str, np.ndarray]:
+    """grads.logits, grads.x, … that apply, by field."""
+    return {name.removeprefix("grad_"): value for name, value in grads.stages().items()}
+
+
+def bits(*records: Any) -> dict[str, tuple]:
+    """Every stage of the records as shape, dtype and bytes."""
+    values = {}
+    for record in records:
+        values.update(record.stages())
+        for name in ("complement", "ignored", "cone"):
+            if getattr(record, name, None) is not None:
+                values[name] = getattr(record, name)
+    return {
+        name: (np.shape(v), np.asarray(v).dtype.str, np.asarray(v).tobytes()) for name, v in values.items()
+    }

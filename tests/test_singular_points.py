@@ -1,0 +1,810 @@
+"""Every singular point of DESIGN section 2, decided there once, tested here by name."""
+
+from __future__ import annotations
+
+import mpmath
+import numpy as np
+import pytest
+from helpers import (
+    NAMES,
+    NORMALISES_W,
+    NORMALISES_X,
+    PSI,
+    ROUNDINGS,
+    SINGULAR_W,
+    SINGULAR_X,
+    UNIT,
+    VARIANTS,
+    assert_close,
+    bits,
+    example,
+    gradients,
+    make,
+    natural_scales,
+    relative_error_of,
+)
+
+import refloss
+
+ZERO = {"zero_norm": "zero"}
+
+
+def unit(v):
+    """v̂, and 0 for a zero row."""
+    norm = np.linalg.norm(v, axis=-1, keepdims=True)
+    return v / np.where(norm == 0, 1, norm)
+
+
+def assert_finite(*records):
+    for record in records:
+        for stage, value in record.stages().items():
+            assert np.isfinite(value).all(), f"{stage} is not finite: {value}"
+
+
+def assert_same(actual, due, scale, out, what):
+    assert_close(actual, due, scale, relative_error_of(out), what)
+
+
+def at_angle(theta):
+    """x at θ from W_0 in the plane, θ in radians: (1, 2) and (2, 2); W_1 is another class."""
+    return np.array([[np.cos(theta), np.sin(theta)]]), np.array([[1.0, 0.0], [0.6, -0.8]])
+
+
+# -- zero rows: refused by default -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", SINGULAR_X)
+def test_zero_row_of_x_is_refused_by_default(name, rng):
+    """x_i = 0 has no direction: zero_norm='error', the default, names the rows."""
+    inputs = example(name, rng)
+    inputs["x"][[1, 3]] = 0
+    with pytest.raises(ValueError, match=r"x\[1\] is a zero row \(zero rows: 1, 3\)"):
+        make(name).forward(**inputs)
+
+
+@pytest.mark.parametrize("name", SINGULAR_W)
+def test_zero_row_of_W_is_refused_by_default(name, rng):
+    """W_j = 0 has no direction (L-Softmax: W_y)."""
+    inputs = example(name, rng)
+    inputs["W"][2] = 0
+    with pytest.raises(ValueError, match=r"W\[2\] is a zero row \(zero rows: 2\)"):
+        make(name).forward(**inputs)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in SINGULAR_X])
+def test_zero_row_of_x_is_ordinary(name, rng):
+    """Softmax, weighted and W-Norm softmax are smooth at x = 0: ∂L/∂x_i = Σ_j g_ij ∂z_ij/∂x_i."""
+    loss, inputs = make(name), example(name, rng)
+    inputs["x"][1] = 0
+    out = loss.forward(**inputs)
+    grads = loss.backward(out)
+    W = unit(inputs["W"]) if name == "w_norm_softmax" else inputs["W"]
+    scale = np.abs(grads.logits[1]) @ np.linalg.norm(W, axis=1)
+    assert_same(grads.x[1], grads.logits[1] @ W, scale, out, "grad_x against Σ|g|‖W‖")
+    assert grads.x[1].any()
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in SINGULAR_W])
+def test_zero_row_of_W_is_ordinary(name, rng):
+    """Softmax, weighted and L2 softmax are smooth at W_j = 0."""
+    loss, inputs = make(name), example(name, rng)
+    inputs["W"][1] = 0
+    out = loss.forward(**inputs)
+    grads = loss.backward(out)
+    x = loss.alpha * unit(inputs["x"]) if name == "l2_softmax" else inputs["x"]
+    scale = np.abs(grads.logits[:, 1]) @ np.linalg.norm(x, axis=1)
+    assert_same(grads.W[1], grads.logits[:, 1] @ x, scale, out, "grad_W against Σ|g|‖x‖")
+
+
+def test_l_softmax_allows_zero_rows_that_are_no_target(rng):
+    """L-Softmax is singular at target rows of W only: another zero row is plain, W_j·x."""
+    loss, inputs = make("l_softmax"), example("l_softmax", rng)
+    inputs["labels"] = np.array([0, 2, 3, 0, 2, 3])
+    inputs["W"][1] = 0
+    out = loss.forward(**inputs)
+    grads = loss.backward(out)
+    assert not out.logits[:, 1].any()
+    scale = np.abs(grads.logits[:, 1]) @ np.linalg.norm(inputs["x"], axis=1)
+    assert_same(grads.W[1], grads.logits[:, 1] @ inputs["x"], scale, out, "grad_W against Σ|g|‖x‖")
+
+
+@pytest.mark.parametrize("options", [{}, {"annealing": 2.0}, {"detach_margin": True}], ids=str)
+def test_l_softmax_of_margin_1_is_plain_at_zero_rows(options, rng):
+    """L-Softmax with m = 1 has no margin and no singular point: it is the softmax, zero rows included."""
+    loss, inputs = refloss.LSoftmax(margin=1, **options), example("l_softmax", rng)
+    inputs["x"][1], inputs["W"][2] = 0, 0
+    out, due = loss.forward(**inputs), refloss.Softmax().forward(**inputs)
+    grads, due_grads = gradients(loss.backward(out)), gradients(refloss.Softmax().backward(due))
+    assert_same(out.losses, due.losses, due.losses, out, "losses against themselves")
+    r = np.outer(np.linalg.norm(inputs["x"], axis=1), np.linalg.norm(inputs["W"], axis=1))
+    assert_same(out.logits, due.logits, r, out, "logits against r")
+    G = np.abs(due_grads["logits"])
+    # plain logits: ‖∇_x z‖ = ‖W‖ and ‖∇_W z‖ = ‖x‖, also at zero rows
+    sizes = {
+        "logits": G,
+        "x": (G @ np.linalg.norm(inputs["W"], axis=1))[:, None],
+        "W": (G.T @ np.linalg.norm(inputs["x"], axis=1))[:, None],
+    }
+    for field, value in grads.items():
+        assert_same(value, due_grads[field], sizes[field], out, field)
+
+
+@pytest.mark.parametrize("margin", [1, 2])
+def test_a_softmax_is_singular_at_zero_rows_for_every_margin(margin):
+    """A-Softmax divides by ‖W‖ whatever m is."""
+    with pytest.raises(ValueError, match=r"W\[1\] is a zero row"):
+        refloss.ASoftmax(margin=margin).forward([[1.0, 2.0]], [[1.0, 0.0], [0.0, 0.0]], [0])
+
+
+# -- zero rows: zero_norm="zero" -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", SINGULAR_X)
+def test_zero_row_of_x_has_angle_90_degrees(name, rng):
+    """zero_norm='zero': x̂ is the zero vector, cos θ = 0, θ = π/2, and the formula goes on, all finite."""
+    loss, inputs = make(name, **ZERO), example(name, rng)
+    inputs["x"][1] = 0
+    out = loss.forward(**inputs)
+    grads = loss.backward(out)
+    assert_finite(out, grads)
+    assert out.x_norm[1] == 0
+    if name == "l2_softmax":
+        np.testing.assert_array_equal(out.logits[1], inputs["b"])
+        return
+    assert not out.cos_theta[1].any()
+    assert out.theta[1] == np.pi / 2
+    s = getattr(loss, "scale", 0.0)  # r = 0 in L-Softmax and A-Softmax
+    margin = getattr(loss, "margin", 0)
+    # row 1 has label 1; ψ(π/2) = 1 − 2·2 = −3 for m = 4: k = 2 and cos 2π = 1
+    target = {"f_norm_sphereface": -3 * s, "am_softmax": -s * margin, "arcface": -s * np.sin(margin)}.get(
+        name, 0.0
+    )
+    assert_same(out.logits[1], np.array([0, target, 0, 0]), max(s, 1), out, "logits against s")
+
+
+@pytest.mark.parametrize("name", NORMALISES_X)
+def test_nothing_flows_back_to_a_zero_row_of_x(name, rng):
+    """Where x enters by x̂ alone, a zero row gets a gradient of exactly 0; others are not touched."""
+    loss, inputs = make(name, **ZERO, reduction="none"), example(name, rng)
+    ordinary = loss.backward(loss.forward(**inputs))
+    inputs["x"][1] = 0
+    grads = loss.backward(loss.forward(**inputs))
+    np.testing.assert_array_equal(grads.x[1], np.zeros(3))
+    others = [0, 2, 3, 4, 5]
+    scale = natural_scales(loss, inputs["x"], inputs["W"], np.abs(grads.logits))["x"]
+    assert_close(grads.x[others], ordinary.x[others], scale[others], 64 * ROUNDINGS, "other rows of grad_x")
+
+
+@pytest.mark.parametrize("name", ["l_softmax", "a_softmax"])
+def test_plain_logits_still_flow_to_a_zero_row_of_x(name, rng):
+    """L- and A-Softmax: logits of other classes are plain inner products and flow to x_i = 0; the
+    target's does not."""
+    loss, inputs = make(name, **ZERO), example(name, rng)
+    inputs["x"][1] = 0
+    out = loss.forward(**inputs)
+    grads = loss.backward(out)
+    W = unit(inputs["W"]) if name == "a_softmax" else inputs["W"]
+    others = [0, 2, 3]  # the label is 1
+    due = grads.logits[1, others] @ W[others]
+    assert due.any()
+    assert_same(grads.x[1], due, np.abs(grads.logits[1, others]).sum(), out, "grad_x against Σ|g|")
+
+
+@pytest.mark.parametrize("name", SINGULAR_X)
+def test_zero_row_of_x_gives_nothing_to_W(name, rng):
+    """A batch of zero rows gives W a gradient of exactly 0; b still gets its own."""
+    inputs = example(name, rng)
+    inputs["x"][...] = 0
+    loss = make(name, **ZERO)
+    grads = loss.backward(loss.forward(**inputs))
+    np.testing.assert_array_equal(grads.W, np.zeros((4, 3)))
+    if grads.b is not None:
+        assert grads.b.any()
+
+
+@pytest.mark.parametrize("name", NORMALISES_W)
+def test_zero_row_of_W_gets_and_gives_nothing(name, rng):
+    """W_j = 0 under 'zero': cos θ = 0 for that class, its gradient exactly 0, everything finite."""
+    inputs = example(name, rng)
+    inputs["W"][1] = 0
+    loss = make(name, **ZERO)
+    out = loss.forward(**inputs)
+    grads = loss.backward(out)
+    assert_finite(out, grads)
+    assert out.W_norm[1] == 0
+    np.testing.assert_array_equal(grads.W[1], np.zeros(3))
+    if out.cos_theta is not None:
+        assert not out.cos_theta[:, 1].any()
+        np.testing.assert_array_equal(out.theta[inputs["labels"] == 1], np.pi / 2)
+
+
+def test_zero_target_row_of_l_softmax(rng):
+    """L-Softmax, W_y = 0 under 'zero': nothing through its own samples' targets, plain W_j·x of the others."""
+    loss, inputs = make("l_softmax", **ZERO), example("l_softmax", rng)
+    inputs["W"][1] = 0
+    out = loss.forward(**inputs)
+    grads = loss.backward(out)
+    assert_finite(out, grads)
+    assert not out.logits[:, 1].any()
+    others = inputs["labels"] != 1
+    due = grads.logits[others, 1] @ inputs["x"][others]
+    scale = np.abs(grads.logits[:, 1]) @ np.linalg.norm(inputs["x"], axis=1)
+    assert_same(grads.W[1], due, scale, out, "grad_W against Σ|g|‖x‖")
+
+
+@pytest.mark.parametrize("variant", [v for v, (cls, _) in VARIANTS.items() if hasattr(cls, "zero_norm")])
+def test_zero_x_and_zero_W_together(variant, rng):
+    """Zero rows of x and of W at once, meeting as target pair and apart: finite, and marked as no cone."""
+    inputs = example(variant, rng)
+    inputs["x"][[0, 1]], inputs["W"][[1, 2]] = 0, 0
+    loss = make(variant, **ZERO)
+    out = loss.forward(**inputs)
+    assert_finite(out, loss.backward(out))
+    if out.cone is not None:
+        assert not out.cone[[0, 1, 2, 5]].any()
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_zero_norm_changes_nothing_without_zero_rows(variant, rng):
+    """zero_norm='zero' gives the bits of 'error' on ordinary input."""
+    if not hasattr(make(variant), "zero_norm"):
+        with pytest.raises(TypeError, match="zero_norm"):
+            make(variant, **ZERO)
+        return
+    inputs = example(variant, rng)
+    outs = [loss.forward(**inputs) for loss in (make(variant), make(variant, **ZERO))]
+    assert bits(outs[0]) == bits(outs[1])
+
+
+@pytest.mark.parametrize("name", SINGULAR_X)
+def test_zero_row_that_is_ignored_is_no_error(name, rng):
+    """An ignored row may be zero under 'error' too: loss, theta and gradient 0, no cone."""
+    inputs = example(name, rng)
+    inputs["x"][[1, 4]], inputs["labels"][[1, 4]] = 0, -1
+    loss = make(name, ignore_index=-1)
+    out = loss.forward(**inputs)
+    grads = loss.backward(out)
+    assert_finite(out, grads)
+    for value in (out.losses, out.theta, out.cone, grads.x, grads.logits):
+        if value is not None:
+            assert not value[[1, 4]].any()
+
+
+def test_zero_target_row_of_an_ignored_sample_is_no_error(rng):
+    """L-Softmax: the class of an ignored sample is no target."""
+    inputs = example("l_softmax", rng)
+    inputs["labels"] = np.array([0, 1, 3, 2, 2, 3])
+    inputs["W"][2] = 0
+    out = refloss.LSoftmax(ignore_index=2).forward(**inputs)
+    assert_finite(out)
+
+
+def test_inference_has_no_target_to_be_singular():
+    """L-Softmax without labels has no target row: zero rows give zero logits."""
+    logits = refloss.LSoftmax().inference_logits([[0.0, 0.0], [1.0, 2.0]], [[0.0, 0.0], [3.0, 4.0]])
+    np.testing.assert_array_equal(logits[[0, 0, 1], [0, 1, 0]], 0)
+    assert logits[1, 1] == pytest.approx(11, rel=ROUNDINGS, abs=0)
+
+
+# -- cones -----------------------------------------------------------------------------------------
+
+# x exactly parallel to its target's row: whole numbers, not of unit length, whose quotients do not
+# all round exactly
+ROW = np.array([3.0, -1.0, 7.0])
+POLES = {"at_0": (3.0 * ROW, 0.0), "at_pi": (-5.0 * ROW, np.pi)}
+OTHERS = np.array([[1.0, 2.0, -1.0], [0.5, -3.0, 2.0]])
+
+
+def at_pole(pole):
+    """Row 0 at the pole; row 1, of another class, ordinary."""
+    x = np.stack([POLES[pole][0], [1.0, -2.0, 0.5]])
+    return {"x": x, "W": np.stack([ROW, *OTHERS]), "labels": np.array([0, 1])}
+
+
+CONES = {  # loss and where it has a cone; D ≥ 2, m > 0
+    "arcface": ({}, {"at_0", "at_pi"}),
+    "arcface-small_margin": ({"margin": 1e-14}, {"at_0", "at_pi"}),
+    "arcface-large_margin": ({"margin": 3.0}, {"at_0", "at_pi"}),
+    "arcface-easy": ({"easy_margin": True}, {"at_0"}),
+    "arcface-linear": ({"past_pi": "linear"}, {"at_0"}),
+    "arcface-easy-linear": ({"easy_margin": True, "past_pi": "linear"}, {"at_0"}),
+    "arcface-m_0": ({"margin": 0}, set()),
+    "arcface-m_0-linear": ({"margin": 0, "past_pi": "linear"}, set()),
+    "arcface-detached": ({"detach_margin": True}, set()),
+}
+
+
+@pytest.mark.parametrize("pole", POLES)
+@pytest.mark.parametrize("case", CONES)
+def test_cones_of_arcface_are_marked(case, pole):
+    """out.cone marks exactly the samples at a cone; theta is exactly 0 or π; everything is finite."""
+    options, where = CONES[case]
+    loss = refloss.ArcFace(**options)
+    out = loss.forward(**at_pole(pole))
+    assert_finite(out, loss.backward(out))
+    assert out.theta[0] == POLES[pole][1]
+    np.testing.assert_array_equal(out.cone, [pole in where, False])
+
+
+@pytest.mark.parametrize("pole", POLES)
+@pytest.mark.parametrize("margin", [0.1, 0.5, 3.0])
+def test_gradient_at_a_cone_is_its_centre(pole, margin):
+    """At a cone the target adds no tangential part: grad_x_0 and grad_W_0 are those of the other logits."""
+    loss, inputs = refloss.ArcFace(margin=margin, scale=8), at_pole(pole)
+    out = loss.forward(**inputs)
+    grads = loss.backward(out)
+    x_hat, W_hat, g = unit(inputs["x"]), unit(inputs["W"]), grads.logits
+    cos = x_hat @ W_hat.T
+    # s (ŵ_j − cos θ x̂) / ‖x‖ over the other classes
+    tangents = W_hat[1:] - cos[0, 1:, None] * x_hat[0]
+    due = 8 * g[0, 1:] @ tangents / np.linalg.norm(inputs["x"][0])
+    scales = natural_scales(loss, inputs["x"], inputs["W"], np.abs(g))
+    assert_same(grads.x[0], due, scales["x"][0], out, "grad_x against its terms")
+    # row 1 is no sample of class 0
+    due = 8 * g[1, 0] * (x_hat[1] - cos[1, 0] * W_hat[0]) / np.linalg.norm(inputs["W"][0])
+    assert_same(grads.W[0], due, scales["W"][0], out, "grad_W against its terms")
+
+
+@pytest.mark.parametrize("pole", POLES)
+def test_gradient_at_a_cone_is_in_the_generalised_gradient(pole, rng):
+    """One-sided slopes at the cone: L(x ± hv) − L(x) = ±h ⟨grad, v⟩ + h |g_y| s sin m ‖v‖/‖x‖ · sign, so
+    that their mean is the gradient and their distance the cone's slope."""
+    loss, inputs = refloss.ArcFace(scale=4), at_pole(pole)
+    out = loss.forward(**inputs)
+    grads = loss.backward(out)
+    x_norm = np.linalg.norm(inputs["x"][0])
+    # z_y falls away from θ = 0 and rises from θ = π
+    bend = {"at_0": 1, "at_pi": -1}[pole] * -grads.logits[0, 0] * 4 * np.sin(0.5) / x_norm
+    h, scale = 1e-6 * x_norm, natural_scales(loss, inputs["x"], inputs["W"], np.abs(grads.logits))["x"][0]
+    for v in rng.normal(size=(5, 3)):
+        v -= (v @ ROW) / (ROW @ ROW) * ROW  # ⟂ x
+        v /= np.linalg.norm(v)
+        ahead, back = (
+            loss.forward(**(inputs | {"x": inputs["x"] + [h * k * v, 0 * v]})).loss for k in (1, -1)
+        )
+        # rounding of the loss over h is 1e-10 of the scale, the next term of Taylor h/‖x‖ = 1e-6
+        assert_close((ahead - back) / (2 * h), grads.x[0] @ v, scale[0], 1e-5, "mean slope")
+        assert_close((ahead + back - 2 * out.loss) / (2 * h), bend, scale[0], 1e-5, "bend")
+
+
+@pytest.mark.parametrize("pole", POLES)
+@pytest.mark.parametrize("name", [*PSI, "am_softmax"])
+@pytest.mark.parametrize("margin", [1, 2])
+def test_other_margins_are_smooth_at_the_poles(name, margin, pole):
+    """L-/A-Softmax, F-Norm SphereFace and CosFace have no cone; dψ/dcos θ = m² (1 for CosFace)."""
+    loss, inputs = make(name, margin=margin), at_pole(pole)
+    out = loss.forward(**inputs)
+    assert_finite(out, loss.backward(out))
+    assert not out.cone.any()
+    # ψ at a small angle δ from the pole: ψ(pole) ∓ m² δ²/2, to δ⁴
+    slopes = (margin if name in PSI else 1) ** 2
+    delta = 1e-4
+    turned = {
+        "x": inputs["x"]
+        + [delta * np.linalg.norm(inputs["x"][0]) * unit(np.array([1.0, 3.0, 0.0])), [0, 0, 0]]
+    }
+    r = {"l_softmax": out.x_norm[0] * out.W_norm[0], "a_softmax": out.x_norm[0]}.get(name) or loss.scale
+    before, after = out.logits[0, 0] / r, loss.forward(**(inputs | turned)).logits[0, 0]
+    after /= r * (np.linalg.norm(turned["x"][0]) / out.x_norm[0] if name in ("l_softmax", "a_softmax") else 1)
+    sign = 1 if pole == "at_0" else (-1) ** (margin if name in PSI and margin == 1 else 1)
+    assert_close(
+        after - before, -sign * slopes * delta**2 / 2, slopes * delta**2 / 2, 1e-3, "ψ near the pole"
+    )
+
+
+@pytest.mark.parametrize("variant", [v for v, (cls, _) in VARIANTS.items() if cls.has_margin])
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_one_dimension_has_no_cone(variant, sign):
+    """D = 1: every sample lies at θ = 0 or π, no direction is tangent, nothing is marked."""
+    loss = make(variant)
+    out = loss.forward([[2.0 * sign], [-3.0]], [[0.7], [-0.3]], [0, 1])
+    assert_finite(out, loss.backward(out))
+    assert not out.cone.any()
+    np.testing.assert_array_equal(out.theta, [0 if sign > 0 else np.pi, 0])
+
+
+@pytest.mark.parametrize("pole", POLES)
+def test_ignored_sample_at_a_pole_is_not_marked(pole):
+    """An ignored row has no margin, and so no cone; its theta is 0."""
+    inputs = at_pole(pole) | {"labels": [-1, 1]}
+    out = refloss.ArcFace(ignore_index=-1).forward(**inputs)
+    np.testing.assert_array_equal(out.cone, [False, False])
+    assert out.theta[0] == 0
+
+
+@pytest.mark.parametrize("pole", POLES)
+@pytest.mark.parametrize("nudge", [2.0**-52, 1e-12, 1e-6])
+def test_one_ulp_off_the_pole_is_no_cone(pole, nudge):
+    """The nearest x that is not parallel has a tangent: of full length, |g_y| s sin m/‖x‖, along the
+    true direction, and is not marked."""
+    loss, inputs = refloss.ArcFace(scale=8), at_pole(pole)
+    inputs["x"][0, 1] *= 1 + nudge
+    out = loss.forward(**inputs)
+    grads = loss.backward(out)
+    assert not out.cone.any()
+    with mpmath.workdps(50):
+        x, w = ([mpmath.mpf(float(v)) for v in inputs[a][0]] for a in "xW")
+        along = mpmath.fdot(x, w) / mpmath.fdot(x, x)
+        t = [b - along * a for a, b in zip(x, w, strict=True)]
+        length = mpmath.sqrt(mpmath.fdot(t, t))
+        tangent = np.array([float(v / length) for v in t])
+        theta = mpmath.atan2(length * mpmath.sqrt(mpmath.fdot(x, x)), mpmath.fdot(x, w))
+        assert_close(out.theta[0], float(theta), float(theta), ROUNDINGS, "theta against itself")
+    x_norm = np.linalg.norm(inputs["x"][0])
+    plain = loss.backward(loss.forward(**at_pole(pole))).x[0]  # the other classes' part
+    slope = 8 * grads.logits[0, 0] * np.sin(out.theta[0] + 0.5) / x_norm
+    scale = natural_scales(loss, inputs["x"], inputs["W"], np.abs(grads.logits))["x"][0]
+    assert_close(
+        grads.x[0] - plain, slope * tangent, scale, 10 * nudge + relative_error_of(out), "target's part"
+    )
+
+
+@pytest.mark.parametrize("radius", ["scale", "x_norm", "both_norms"])
+@pytest.mark.parametrize("pole", POLES)
+def test_cones_of_a_users_margin_are_marked(radius, pole):
+    """MarginSoftmax: ψ' ≠ 0 at a pole is a cone, ψ' = 0 is none."""
+    inputs = at_pole(pole)
+    for psi, dpsi, cone in (
+        (lambda t, xp: 1 - t, lambda t, xp: -1 + 0 * t, True),
+        (lambda t, xp: xp.cos(t), lambda t, xp: -xp.sin(t), False),
+    ):
+        loss = refloss.MarginSoftmax(psi=psi, dpsi=dpsi, radius=radius, scale=4)
+        out = loss.forward(**inputs)
+        assert_finite(out, loss.backward(out))
+        np.testing.assert_array_equal(out.cone, [cone, False])
+
+
+# -- jumps -----------------------------------------------------------------------------------------
+
+SIDES = (-1e-9, 1e-9)  # a step to either side of a jump, and what an angle there may differ by
+
+
+def arc_logit(theta, **options):
+    x, W = at_angle(theta)
+    return refloss.ArcFace(scale=1, **options).forward(x, W, [0]).logits[0, 0]
+
+
+@pytest.mark.parametrize("margin", [0.1, 0.5, 1.0, 2.5])
+def test_jump_of_past_pi_linear(margin):
+    """Before θ = π − m: cos(θ + m); from there on: cos θ − m sin m."""
+    edge = np.pi - margin
+    before, after = (arc_logit(edge + step, past_pi="linear", margin=margin) for step in SIDES)
+    assert_close(before, np.cos(edge + margin), 1.0, 1e-9, "cos(θ + m) against 1")
+    assert_close(after, np.cos(edge) - margin * np.sin(margin), 1.0, 1e-9, "linear against 1")
+
+
+def test_equality_of_past_pi_is_linear():
+    """θ = π − m exactly (both π/2): the linear branch, value −m sin m, slope −sin θ, and no cone."""
+    loss = refloss.ArcFace(scale=1, margin=np.pi / 2, past_pi="linear")
+    out = loss.forward([[0.0, 2.0]], [[3.0, 0.0], [1.0, 1.0]], [0])
+    assert out.theta[0] == np.pi / 2
+    assert_close(out.logits[0, 0], -np.pi / 2, 1.0, ROUNDINGS, "the linear branch")
+    grads = loss.backward(out)
+    # ∂z_y/∂x = ŵ/‖x‖ here, where cos(θ + m) would have slope −sin π = 0
+    others = grads.logits[0, 1] * np.array([1, 0]) / np.sqrt(2) / 2
+    due = grads.logits[0, 0] * np.array([1.0, 0.0]) / 2 + others
+    assert_same(grads.x[0], due, np.abs(grads.logits[0]).sum(), out, "grad_x")
+    # ∂(−m sin m)/∂m
+    due = grads.logits[0, 0] * (-np.sin(np.pi / 2) - np.pi / 2 * np.cos(np.pi / 2))
+    assert_same(grads.margin, due, np.abs(grads.logits).sum(), out, "grad_margin")
+
+
+@pytest.mark.parametrize("margin", [0.1, 0.5, 2.0])
+def test_jump_of_easy_margin(margin):
+    """The margin where cos θ > 0, else cos θ."""
+    before, after = (arc_logit(np.pi / 2 + step, easy_margin=True, margin=margin) for step in SIDES)
+    assert_close(before, np.cos(np.pi / 2 + margin), 1.0, 2e-9, "cos(θ + m) against 1")
+    assert_close(after, 0.0, 1.0, 2e-9, "cos θ against 1")
+
+
+def test_equality_of_easy_margin_is_plain():
+    """cos θ = 0 exactly is not cos θ > 0: no margin, value 0, slope −1."""
+    loss = refloss.ArcFace(scale=1, easy_margin=True)
+    out = loss.forward([[0.0, 2.0]], [[3.0, 0.0], [1.0, 1.0]], [0])
+    assert_close(out.logits[0, 0], 0.0, 1.0, UNIT, "cos(π/2) against 1")
+    grads = loss.backward(out)
+    due = (
+        grads.logits[0, 0] * np.array([1.0, 0.0]) / 2 + grads.logits[0, 1] * np.array([1, 0]) / np.sqrt(2) / 2
+    )
+    assert_same(grads.x[0], due, np.abs(grads.logits[0]).sum(), out, "grad_x")
+    assert grads.margin == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "edge"),
+    [({"past_pi": "linear", "margin": 0.5}, np.pi - 0.5), ({"easy_margin": True, "margin": 0.5}, np.pi / 2)],
+    ids=["past_pi", "easy_margin"],
+)
+@pytest.mark.parametrize("side", SIDES, ids=["before", "after"])
+def test_gradient_beside_a_jump_is_that_of_its_side(options, edge, side):
+    """No derivative of the jump is taken: the slope in θ is that of the branch taken, and no cone."""
+    x, W = at_angle(edge + side)
+    loss = refloss.ArcFace(scale=1, **options)
+    out = loss.forward(x, W, [0])
+    grads = loss.backward(out)
+    slope = -np.sin(edge + 0.5) if side < 0 else -np.sin(edge)
+    # along the unit vector in which θ grows; W_1 lies at −arccos 0.6
+    growing = np.array([-np.sin(edge), np.cos(edge)])
+    due = grads.logits[0, 0] * slope + grads.logits[0, 1] * -np.sin(edge + np.arccos(0.6))
+    assert_close(grads.x[0] @ growing, due, np.abs(grads.logits[0]).sum(), 1e-8, "slope in θ")
+    assert not out.cone.any()
+
+
+@pytest.mark.parametrize("theta", [0.3, 1.2, 1.8, 2.9])
+def test_easy_margin_and_past_pi_together(theta):
+    """Easy margin decides first: beyond π/2 the logit is cos θ; below, past_pi applies at π − m."""
+    margin = 2.2  # π − m = 0.94 < π/2
+    value = arc_logit(theta, margin=margin, easy_margin=True, past_pi="linear")
+    due = np.cos(theta)
+    if theta < np.pi / 2:
+        due = np.cos(theta + margin) if theta < np.pi - margin else np.cos(theta) - margin * np.sin(margin)
+    assert_close(value, due, 1.0, ROUNDINGS, "logit against s = 1")
+
+
+# -- knots kπ/m of ψ -------------------------------------------------------------------------------
+
+KNOTS = [(m, k) for m in (2, 3, 4, 7) for k in range(1, m)]
+
+
+def psi_and_slope(name, theta, m, **options):
+    """ψ(θ) and ψ'(θ) as the loss gives them, from the target's logit and the gradient of x alone.
+
+    The other class is at a right angle to the plane, so that its part of the gradient is apart too.
+    """
+    x, W = np.array([[np.cos(theta), np.sin(theta), 0]]), np.array([[1.0, 0, 0], [0, 0, 1.0]])
+    loss = make(
+        name, margin=m, reduction="none", **{"scale": 1} if name == "f_norm_sphereface" else {}, **options
+    )
+    out = loss.forward(x, W, [0])
+    g = loss.backward(out).logits[0, 0]
+    grad = loss.backward(out, 1 / g).x[0]
+    return out.logits[0, 0], grad @ [-np.sin(theta), np.cos(theta), 0]
+
+
+@pytest.mark.parametrize("name", PSI)
+@pytest.mark.parametrize(("m", "k"), KNOTS)
+def test_value_at_a_knot(name, m, k):
+    """ψ(kπ/m) = 1 − 2k, whichever branch rounding takes."""
+    value, slope = psi_and_slope(name, k * np.pi / m, m)
+    assert_close(value, 1.0 - 2 * k, 2 * m, ROUNDINGS, "ψ against its range 2m")
+    assert_close(slope, 0.0, m**2, ROUNDINGS, "ψ' = 0, against ψ'' = m²")
+
+
+@pytest.mark.parametrize("name", PSI)
+@pytest.mark.parametrize(("m", "k"), KNOTS)
+def test_both_sides_of_a_knot_agree(name, m, k):
+    """ψ is C¹: at ±h from kπ/m the values and slopes are 1 − 2k + O(h²m²/2) and O(hm²)."""
+    for h in (1e-4, 1e-7, 1e-10):
+        for side in (-1, 1):
+            value, slope = psi_and_slope(name, k * np.pi / m + side * h, m)
+            # ψ''(knot) is +m² after a knot and −m² before: ψ is flat there and falls on both sides
+            due = 1 - 2 * k - side * (m * h) ** 2 / 2
+            assert_close(value, due, 1.0, (m * h) ** 4 + m * ROUNDINGS, "ψ beside the knot")
+            assert_close(
+                slope, -(m**2) * h, 1.0, (m * h) ** 2 * m**2 * h + m**2 * ROUNDINGS, "ψ' beside the knot"
+            )
+
+
+@pytest.mark.parametrize("name", PSI)
+@pytest.mark.parametrize("m", [1, 2, 3, 4, 7])
+def test_psi_falls_from_1_to_1_minus_2m(name, m):
+    """ψ decreases over [0, π], from 1 to (−1)^(m−1) cos(mπ) − 2(m−1) = 1 − 2m."""
+    theta = np.linspace(0, np.pi, 201)
+    values, slopes = np.transpose([psi_and_slope(name, t, m) for t in theta])
+    assert (np.diff(values) < 0).all()
+    assert (slopes <= m**2 * ROUNDINGS).all()
+    assert_close(values[[0, -1]], [1, 1 - 2 * m], 2 * m, ROUNDINGS, "ψ(0) and ψ(π) against 2m")
+
+
+# -- a user's continuation -------------------------------------------------------------------------
+
+
+def steep(theta, xp):
+    """D = −1 − 2 (θ − π/2): a kink at π/2, D' = −2 against 0, and a cone at π."""
+    return -1 - 2 * (theta - np.pi / 2)
+
+
+def steep_slope(theta, xp):
+    return -2 + 0 * theta
+
+
+def flat(theta, xp):
+    """D = −1 + cos θ: a kink at π/2, no cone at π."""
+    return -1 + xp.cos(theta)
+
+
+def flat_slope(theta, xp):
+    return -xp.sin(theta)
+
+
+@pytest.mark.parametrize("name", PSI)
+def test_kink_of_a_continuation_has_its_right_derivative(name):
+    """θ = π/m exactly, D'(π/m) ≠ 0: the right derivative, D', is used; the value is −1."""
+    loss = make(
+        name,
+        margin=2,
+        continuation=(steep, steep_slope),
+        **{"scale": 1} if name == "f_norm_sphereface" else {},
+    )
+    out = loss.forward([[0.0, 1.0, 0.0]], [[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]], [0])
+    assert out.theta[0] == np.pi / 2
+    assert_close(out.logits[0, 0], -1.0, 1.0, ROUNDINGS, "D(π/m)")
+    grads = loss.backward(out)
+    # θ grows against the x axis
+    assert_same(grads.x[0, 0], 2 * grads.logits[0, 0], np.abs(2 * grads.logits[0, 0]), out, "slope")
+    assert not out.cone.any()
+
+
+@pytest.mark.parametrize("name", PSI)
+def test_beside_the_kink_each_side_has_its_own_slope(name):
+    """Left of π/m ψ' = −m sin mθ, right of it D'."""
+    for step, due in ((-1e-7, 4e-7), (1e-7, 2.0)):
+        _, slope = psi_and_slope(name, np.pi / 2 + step, 2, continuation=(steep, steep_slope))
+        assert_close(slope, -due, 2.0, 1e-9 if step > 0 else 1e-6, "slope")
+
+
+@pytest.mark.parametrize("name", PSI)
+@pytest.mark.parametrize(
+    ("D", "cone"), [((steep, steep_slope), True), ((flat, flat_slope), False)], ids=["steep", "flat"]
+)
+def test_cone_of_a_continuation_at_pi(name, D, cone):
+    """D'(π) ≠ 0 is a cone at π, marked and finite; D'(π) = 0 is none, nor is θ = 0."""
+    loss = make(name, margin=2, continuation=D)
+    for pole in POLES:
+        out = loss.forward(**at_pole(pole))
+        assert_finite(out, loss.backward(out))
+        np.testing.assert_array_equal(out.cone, [cone and pole == "at_pi", False])
+
+
+@pytest.mark.parametrize("name", PSI)
+def test_continuation_is_used_beyond_pi_over_m_only(name):
+    """ψ(θ) = cos mθ up to π/m, D(θ) from there on."""
+    for theta in (0.2, 1.0, 1.5, 1.6, 2.5, 3.1):
+        value, slope = psi_and_slope(name, theta, 2, continuation=(steep, steep_slope))
+        inner = theta < np.pi / 2
+        due = (np.cos(2 * theta), -2 * np.sin(2 * theta)) if inner else (steep(theta, np), -2.0)
+        assert_close((value, slope), due, 5.0, ROUNDINGS, "ψ and ψ' against D(π)")
+
+
+@pytest.mark.parametrize("name", PSI)
+def test_the_papers_branches_as_a_continuation(name, rng):
+    """ψ's own branches given as D change nothing."""
+    inputs = example(name, rng, n=8)
+    branch = {
+        "D": lambda t, xp: xp.where(t < 2 * np.pi / 3, -xp.cos(3 * t) - 2, xp.cos(3 * t) - 4),
+        "dD": lambda t, xp: xp.where(t < 2 * np.pi / 3, 3 * xp.sin(3 * t), -3 * xp.sin(3 * t)),
+    }
+    loss, same = make(name, margin=3), make(name, margin=3, continuation=(branch["D"], branch["dD"]))
+    out, other = loss.forward(**inputs), same.forward(**inputs)
+    grads, other_grads = gradients(loss.backward(out)), gradients(same.backward(other))
+    scales = natural_scales(loss, inputs["x"], inputs["W"], np.abs(grads["logits"]))
+    assert_same(other.losses, out.losses, np.abs(out.losses), out, "losses")
+    for field, value in other_grads.items():
+        assert_same(value, grads[field], scales[field], out, field)
+
+
+# -- where the natural scale is 0 the gradient is exactly 0 ----------------------------------------
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_one_dimension_has_no_tangent(variant, rng):
+    """D = 1: what is normalised gets a gradient of exactly 0."""
+    loss, inputs = make(variant), example(variant, rng, n=40, d=1)
+    inputs["x"] *= np.geomspace(1e-12, 1e12, 40)[:, None]
+    inputs["labels"] = np.arange(40) % 4
+    if isinstance(loss, (refloss.LSoftmax, refloss.ASoftmax, refloss.WNormSoftmax)):
+        inputs["x"] = np.clip(inputs["x"], -30, 30)
+    grads = loss.backward(loss.forward(**inputs))
+    assert_finite(grads)
+    name = loss.name
+    scale = variant == "margin_softmax-scale"
+    if name in NORMALISES_X or scale:
+        np.testing.assert_array_equal(grads.x, np.zeros_like(inputs["x"]))
+    if name in NORMALISES_W or scale or variant == "margin_softmax-x_norm":
+        np.testing.assert_array_equal(grads.W, np.zeros_like(inputs["W"]))
+    assert grads.logits.any()
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_one_class_has_no_loss(variant, smoothing, rng):
+    """C = 1: p = 1, the loss and every gradient exactly 0."""
+    loss = make(variant, classes=1, label_smoothing=smoothing)
+    out = loss.forward(**example(variant, rng, classes=1))
+    assert out.loss == 0
+    assert not out.complement.any()
+    np.testing.assert_array_equal(out.probabilities, np.ones((6, 1)))
+    for field, value in gradients(loss.backward(out)).items():
+        np.testing.assert_array_equal(value, np.zeros_like(value), err_msg=field)
+
+
+# -- lengths at the ends of float64 ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("exponent", [-960, -300, 300, 960])
+@pytest.mark.parametrize("name", NORMALISES_X)
+def test_length_of_x_does_not_matter(name, exponent, rng):
+    """x̂ has no length: 2^k x gives the bits of x, and 2^−k of its gradient, as far as float64 goes."""
+    loss, inputs = make(name), example(name, rng)
+    out = loss.forward(**inputs)
+    grads = loss.backward(out)
+    scaled = inputs | {"x": np.ldexp(inputs["x"], exponent)}
+    other = loss.forward(**scaled)
+    np.testing.assert_array_equal(other.losses, out.losses)
+    np.testing.assert_array_equal(other.x_norm, np.ldexp(out.x_norm, exponent))
+    np.testing.assert_array_equal(loss.backward(other).x, np.ldexp(grads.x, -exponent))
+    np.testing.assert_array_equal(loss.backward(other).W, grads.W)
+
+
+@pytest.mark.parametrize("exponent", [-960, -300, 300, 960])
+@pytest.mark.parametrize("name", NORMALISES_W)
+def test_length_of_W_does_not_matter(name, exponent, rng):
+    """The same of a row of W."""
+    loss, inputs = make(name), example(name, rng)
+    out = loss.forward(**inputs)
+    grads = loss.backward(out)
+    scaled = inputs | {"W": np.ldexp(inputs["W"], np.array([[0], [exponent], [0], [-exponent]]))}
+    other = loss.forward(**scaled)
+    np.testing.assert_array_equal(other.losses, out.losses)
+    due = np.ldexp(grads.W, np.array([[0], [-exponent], [0], [exponent]]))
+    np.testing.assert_array_equal(loss.backward(other).W, due)
+    np.testing.assert_array_equal(loss.backward(other).x, grads.x)
+
+
+@pytest.mark.parametrize("exponent", [-700, -300, 300, 700])
+def test_lengths_of_l_softmax_trade(exponent, rng):
+    """‖W‖‖x‖: 2^k x with 2^−k W gives the same bits."""
+    loss, inputs = make("l_softmax"), example("l_softmax", rng)
+    grads = loss.backward(loss.forward(**inputs))
+    scaled = inputs | {"x": np.ldexp(inputs["x"], exponent), "W": np.ldexp(inputs["W"], -exponent)}
+    other = loss.backward(loss.forward(**scaled))
+    np.testing.assert_array_equal(other.x, np.ldexp(grads.x, -exponent))
+    np.testing.assert_array_equal(other.W, np.ldexp(grads.W, exponent))
+
+
+@pytest.mark.parametrize(
+    "variant", ["softmax", "l_softmax", "l_softmax-annealed", "margin_softmax-both_norms"]
+)
+@pytest.mark.parametrize("exponent", [-100, -500, -600])
+def test_small_x_and_small_W_keep_their_gradient(variant, exponent, rng):
+    """With x and W so short that every p is 1/C, halving both halves the gradient: down to float64's end
+    no product ‖x‖‖W‖ on the way may lose it."""
+    loss, inputs = make(variant), example(variant, rng)
+    inputs.pop("b", None)
+    near, far = (
+        loss.value_and_grad(np.ldexp(inputs["x"], k), np.ldexp(inputs["W"], k), inputs["labels"])[1]
+        for k in (-60, exponent)
+    )
+    for field in ("x", "W"):
+        np.testing.assert_array_equal(getattr(far, field), np.ldexp(getattr(near, field), exponent + 60))
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("size", [5e-324, 1e-310, 1e-300, 1e-30, 1e30, 1e150, 1e307])
+@pytest.mark.parametrize("argument", ["x", "W"])
+def test_extreme_lengths_are_never_silent(variant, argument, size, rng):
+    """Rows of length 5e-324 … 1e308: finite stages and gradients, or a ValueError that names the
+    argument. Never NaN, never inf, no warning."""
+    loss, inputs = make(variant), example(variant, rng)
+    inputs[argument] = np.sign(inputs[argument]) * size * np.array([[1.0, 1.5, 1.25]])
+    try:
+        out = loss.forward(**inputs)
+        grads = loss.backward(out)
+    except ValueError as error:
+        assert size < 1e-290 or size > 1e100, error
+        assert f"{argument}[" in str(error)
+    else:
+        assert_finite(out, grads)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("upstream", [1e-320, 1e-300, 1e300, 1.7e308])
+def test_extreme_upstream_is_never_silent(variant, upstream, rng):
+    """Finite upstream of any size: finite gradients, or a ValueError that names upstream."""
+    loss, inputs = make(variant), example(variant, rng)
+    out = loss.forward(**inputs)
+    try:
+        assert_finite(loss.backward(out, upstream))
+    except ValueError as error:
+        assert upstream > 1e299, error
+        assert "upstream" in str(error)
