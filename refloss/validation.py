@@ -101,7 +101,7 @@ def flat_targets(value: Any, shape: tuple[int, ...], axis: int, loss: Any) -> Ta
 
 
 def unmasked_targets(z: np.ndarray, rows: Targets, loss: Any) -> None:
-    """A class masked by −inf cannot carry probability of the target; some class must remain."""
+    """A class masked by −inf cannot carry probability of the target. An ignored row has no target."""
     masked = z == -np.inf
     if not masked.any():
         return
@@ -113,9 +113,6 @@ def unmasked_targets(z: np.ndarray, rows: Targets, loss: Any) -> None:
         raise ValueError(
             f"logits: class {c} of prediction {i} is masked (-inf), but {why}: its loss is infinite"
         )
-    empty = np.flatnonzero(masked.all(axis=1))
-    if empty.size:
-        raise ValueError(f"logits: every class of prediction {empty[0]} is masked (-inf)")
 
 
 def finite_logits(logits: np.ndarray) -> np.ndarray:
@@ -127,6 +124,13 @@ def finite_logits(logits: np.ndarray) -> np.ndarray:
             f"{indexed('logits', at)} leaves the range of float64: x[{at[0]}] and W[{at[1]}] are too large"
         )
     return logits
+
+
+def finite_losses(losses: np.ndarray) -> None:
+    """Refuses a loss that left the range of float64 (logits more than 1.8e308 apart)."""
+    bad = np.flatnonzero(~np.isfinite(losses))
+    if bad.size:
+        raise ValueError(f"losses[{bad[0]}] leaves the range of float64: its logits are too far apart")
 
 
 def finite_gradients(gradients: dict[str, np.ndarray]) -> None:

@@ -81,7 +81,7 @@ BY_HAND = [
     (cross_entropy, "cross_entropy_backward", "- at.weighted * at.others", "", "target's −1 lost"),
     (cross_entropy, "cross_entropy_backward", "at.probabilities * sum_of_others(at.weighted) - at.weighted * at.others", "-at.weighted * at.others", "off-target terms lost"),
     (cross_entropy, "cross_entropy_backward", "sum_of_others(at.weighted)", "1.0", "weights and soft sums forgotten"),
-]  # fmt: skip  # noqa: E501
+]  # fmt: skip
 
 
 def all_mutants() -> list[Mutant]:

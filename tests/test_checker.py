@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 from mutants import all_mutants, installed, losses_with
 
 import refloss
 from refloss.witnesses.cases import cases, default_loss
-from refloss.witnesses.compare import WITNESSES
 from refloss.witnesses.gradcheck import check_case
 
 MUTANTS = all_mutants()

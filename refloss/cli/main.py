@@ -7,6 +7,8 @@ Results go to standard output, progress bars to standard error and only on a ter
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import inspect
 import sys
 from collections.abc import Sequence
 
@@ -62,10 +64,12 @@ def _list(options: argparse.Namespace) -> int:
     from refloss.losses import LOSSES
 
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("name", "class", "what it is"):
-        table.add_column(column, no_wrap=True)
+    for column in ("name", "class", "defaults", "formula"):
+        table.add_column(column, no_wrap=column == "name")
     for name in refloss.losses():
         cls = LOSSES[name]
-        table.add_row(name, cls.__name__, (cls.__doc__ or "").splitlines()[0])
+        formula = " ".join(inspect.getdoc(cls).split("\n\n")[1].split())
+        own = [f for f in dataclasses.fields(cls) if f.name in ("scale", "margin", "alpha", "annealing")]
+        table.add_row(name, cls.__name__, ", ".join(f"{f.name}={f.default:g}" for f in own), formula)
     Console(width=None if sys.stdout.isatty() else 120).print(table)
     return OK

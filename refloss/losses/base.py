@@ -112,7 +112,7 @@ class CrossEntropyOptions:
         return f"{type(self).__name__}({', '.join(shown)})"
 
     def _forward_cross_entropy(self, z: np.ndarray, targets: Targets):
-        return cross_entropy(
+        end = cross_entropy(
             z,
             targets,
             reduction=self.reduction,
@@ -120,6 +120,8 @@ class CrossEntropyOptions:
             label_smoothing=self.label_smoothing,
             empty_mean=self.empty_mean,
         )
+        check.finite_losses(end.losses)
+        return end
 
     def _made(self, out: Any) -> Forward:
         if not isinstance(out, Forward):

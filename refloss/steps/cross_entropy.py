@@ -62,9 +62,11 @@ def cross_entropy(
     # (C1) t = (1 − ε) y + ε/C, a = w ⊙ t; an ignored row has no target at all
     t = (1.0 - label_smoothing) * targets.target + label_smoothing / C
     a = np.where(valid[:, None], w * t, 0.0)
-    # (C2) every logit below the largest one; e^{−gap} ≤ 1 cannot overflow
+    # (C2) every logit below the largest one; e^{−gap} ≤ 1 cannot overflow. An ignored row may have no
+    # class at all (every logit −inf): its probabilities are 0
     with np.errstate(over="ignore", under="ignore"):
-        gap = z.max(axis=1, keepdims=True) - z
+        largest = z.max(axis=1, keepdims=True)
+        gap = np.where(largest == -np.inf, 0.0, largest) - z
         e = np.exp(-gap)
     # (C3) Σ_j e^{z_j − z_max} = 1 + rest, the 1 kept apart
     rest = sum_of_others(e, only_largest=True)

@@ -90,10 +90,8 @@ def own_margin(xp: Any, q: Any, angle: Array) -> Array:
     return q.psi(angle, xp)
 
 
-TARGETS = {
-    "l_softmax": annealed_psi,
-    "a_softmax": annealed_psi,
-    "f_norm_sphereface": annealed_psi,
+PSI = ("l_softmax", "a_softmax", "f_norm_sphereface")  # those with branches
+TARGETS = dict.fromkeys(PSI, annealed_psi) | {
     "am_softmax": cosine_margin,
     "arcface": arc_margin,
     "margin_softmax": own_margin,

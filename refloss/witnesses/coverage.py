@@ -21,12 +21,12 @@ def branches(loss: Any) -> list[str]:
     return []
 
 
-def reached(loss: Any, theta: np.ndarray, p_y: np.ndarray) -> Counter:
+def reached(loss: Any, theta: np.ndarray, p_y: np.ndarray) -> dict[str, int]:
     """How many samples, of target angle theta (R,) and probability p_y (R,), fell into each branch and regime."""
     count: Counter = Counter({CONFIDENT: int(np.sum(p_y > 0.99)), WRONG: int(np.sum(p_y < 0.01))})
     names = branches(loss)
     if not names:
-        return count
+        return dict(count)
     if names[0] == "θ < π/m":
         which = (theta >= np.pi / loss.margin).astype(int)
     elif names[0] == "k=0":
@@ -37,4 +37,4 @@ def reached(loss: Any, theta: np.ndarray, p_y: np.ndarray) -> Counter:
             which = np.where(theta >= np.pi / 2, 2, which)
     for k, n in zip(*np.unique(which, return_counts=True), strict=True):
         count[names[k]] += int(n)
-    return count
+    return dict(count)

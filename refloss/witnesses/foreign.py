@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from refloss.witnesses.autograd_tape import autograd
 from refloss.witnesses.problem import Problem, U, row_norm
 
 INPUTS = ("x", "W", "b")
@@ -56,7 +58,7 @@ def foreign_problem(
         rowwise, samples = frozenset(), value.size if value.ndim else 1
     units = {name: np.where(row_norm(v) > 0, row_norm(v), 1.0) for name, v in inputs.items()}
     size = 64 * (x.shape[1] + len(W)) * U
-    return Problem(
+    problem = Problem(
         inputs,
         terms,
         rowwise=rowwise,
@@ -65,6 +67,28 @@ def foreign_problem(
         noise=np.broadcast_to(size * np.abs(upstream) * np.maximum(np.abs(value), 1e-300), samples),
         runs_everywhere=textbook is not None,
     )
+    if textbook is not None:
+        problem.rounding = _rounding(problem)
+    return problem
+
+
+def _rounding(problem: Problem, draws: int = 8, factor: float = 8.0) -> dict[str, np.ndarray]:
+    """How far rounding moves the textbook form's gradient, row by row.
+
+    Nothing is known of an unknown formula, so it is tried: inputs moved by a few units in the last place, at random,
+    reroll every rounding error inside. `factor` times the largest change, and never less than (D + C + 8) roundings.
+    """
+    rng = np.random.default_rng(0)
+    here = autograd(problem)
+    width = sum(np.shape(v)[-1] for v in problem.inputs.values()) + 8
+    worst = {name: width * U * row_norm(estimate.gradient) for name, estimate in here.items()}
+    for _ in range(draws):
+        moved = {name: v * (1 + 4 * U * rng.integers(-2, 3, v.shape)) for name, v in problem.inputs.items()}
+        there = autograd(replace(problem, inputs=moved))
+        for name in worst:
+            change = row_norm(there[name].gradient - here[name].gradient)
+            worst[name] = np.maximum(worst[name], factor * change)
+    return worst
 
 
 def _value(out: Any) -> np.ndarray:
@@ -75,7 +99,9 @@ def _upstream(upstream: Any, value: np.ndarray) -> np.ndarray:
     from refloss.witnesses.gradcheck import default_upstream
 
     if upstream is None:
-        upstream = default_upstream("none" if value.ndim else "mean", value.size)
+        upstream = np.asarray(default_upstream("none" if value.ndim else "mean", value.size))
+        # without a natural scale nothing can be said of a row on which nothing arrives
+        upstream = np.where(upstream == 0, 0.5, upstream)
     return np.asarray(upstream, dtype=float)
 
 

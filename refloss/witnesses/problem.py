@@ -188,7 +188,7 @@ class TargetAngle:
     radius: np.ndarray  # (N, C)
     drift: np.ndarray  # (N, 1) error of ψ(θ) that comes of arccos
     unsure: np.ndarray  # (N, 1) error of the tangential slope, in units of the radius
-    near: np.ndarray  # (N,) distance to the nearest point without a derivative: pole, kink, jump
+    near: np.ndarray  # (N,) distance to the nearest pole, knot, kink or jump
 
 
 def _target_angle(loss: Any, q: SimpleNamespace, x: np.ndarray, W: np.ndarray, y: np.ndarray) -> TargetAngle:
@@ -219,6 +219,13 @@ def _target_angle(loss: Any, q: SimpleNamespace, x: np.ndarray, W: np.ndarray, y
             near = np.minimum(near, np.abs(np.pi / 2 - theta))
         if q.continuation is not None:
             near = np.minimum(near, np.abs(np.pi / loss.margin - theta))
+        elif loss.name in formulas.PSI:  # at kπ/m the second derivative jumps
+            knot = (
+                np.clip(np.round(theta * loss.margin / np.pi), 1, max(loss.margin - 1, 1))
+                * np.pi
+                / loss.margin
+            )
+            near = np.minimum(near, np.abs(knot - theta)) if loss.margin > 1 else near
         r = np.broadcast_to(formulas.radius(xp, q, x, W), y.shape)
     near = np.where(y.any(axis=1), near, np.pi)
     return TargetAngle(theta, r, drift[:, None], unsure[:, None], near)

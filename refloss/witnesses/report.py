@@ -26,7 +26,7 @@ class CaseResult:
     case: str
     made_by: str  # its repr, parameters included
     inputs: list[InputResult]
-    reached: Counter = field(default_factory=Counter)
+    reached: dict[str, int] = field(default_factory=dict)
     note: str = ""
 
     @property

@@ -1,0 +1,185 @@
+"""The command line: results, exit status, files, and a loss of one's own."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+
+import refloss
+from refloss.cli.main import main
+
+MINE = """
+import numpy as np
+import refloss
+
+class Right:
+    def forward(self, x, W, labels):
+        self.inner = refloss.Softmax(reduction="none")
+        self.out = self.inner.forward(x, W, labels)
+        return self.out
+    def backward(self, out, upstream):
+        return self.inner.backward(self.out, upstream)
+
+class Wrong(Right):
+    def backward(self, out, upstream):
+        grads = super().backward(out, upstream)
+        return {"x": 1.001 * grads.x, "W": grads.W}
+
+def value(x, W, labels):
+    return refloss.Softmax().forward(x, W, labels).loss
+
+def gradient(x, W, labels):
+    grads = refloss.Softmax().value_and_grad(x, W, labels)[1]
+    return grads.x, grads.W
+
+pair = (value, gradient)
+number = 3
+"""
+
+
+@pytest.fixture
+def mine(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(MINE)
+    return path
+
+
+@pytest.fixture
+def arrays(tmp_path, rng):
+    path = tmp_path / "features.npz"
+    np.savez(path, x=rng.normal(size=(6, 8)), W=rng.normal(size=(5, 8)), labels=np.arange(6) % 5)
+    return path
+
+
+def test_everything_passes(capsys):
+    """`refloss gradcheck` shows every loss and step, its branches and a verdict."""
+    assert main(["gradcheck"]) == 0
+    shown = capsys.readouterr()
+    for name in refloss.losses():
+        assert name in shown.out
+    assert "step angle" in shown.out
+    assert "branches reached 7/7" in shown.out
+    assert "PASSED" in shown.out
+    assert shown.err == "", "progress belongs on a terminal only"
+
+
+def test_two_processes_give_the_same_text(capsys):
+    """-j changes the time, not the result."""
+    assert main(["gradcheck", "softmax"]) == 0
+    alone = capsys.readouterr().out
+    assert main(["gradcheck", "softmax", "-j", "2"]) == 0
+    assert capsys.readouterr().out == alone
+
+
+def test_losses_settings_cases_and_witnesses(capsys):
+    """One loss, one parameter, one case, one witness."""
+    call = ["gradcheck", "arcface", "--set", "margin=0.3", "--set", "past_pi=linear", "--case", "typical"]
+    assert main([*call, "--witness", "complex_step"]) == 0
+    shown = capsys.readouterr().out
+    assert "complex_step" in shown
+    assert "autograd" not in shown
+
+
+def test_own_arrays(arrays, capsys):
+    """--input checks every loss, or the one named, on the user's arrays."""
+    assert main(["gradcheck", "--input", str(arrays)]) == 0
+    assert "arcface" in capsys.readouterr().out
+    assert main(["gradcheck", "l2_softmax", "--input", str(arrays), "--set", "alpha=4"]) == 0
+    assert "grad_alpha" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("name", "status"), [("Right", 0), ("Wrong", 1), ("pair", 0)])
+def test_own_loss(mine, arrays, name, status, capsys):
+    """--loss checks a class, an object or a (function, gradient) pair, on cases and on the user's arrays."""
+    assert main(["gradcheck", "--loss", f"{mine}:{name}"]) == status
+    assert main(["gradcheck", "--loss", f"{mine}:{name}", "--input", str(arrays)]) == status
+    assert ("FAILED" in capsys.readouterr().out) == (status == 1)
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (["no_such_loss"], "name must be one of"),
+        (["arcface", "--set", "margin=28.6"], "radians"),
+        (["arcface", "--set", "margin"], "NAME=VALUE"),
+        (["arcface", "--set", "colour=3"], "colour"),
+        (["--witness", "psychic"], "--witness"),
+        (["--input", "absent.npz"], "absent.npz"),
+        (["--loss", "absent.py:Loss"], "absent.py"),
+        (["softmax", "--output", "/no/such/folder/report.txt"], "/no/such/folder"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_wrong_call_exits_with_2_and_says_why(call, words, capsys):
+    """The message names what was wrong; nothing is printed as a result."""
+    assert main(["gradcheck", *call]) == 2
+    shown = capsys.readouterr()
+    assert words in shown.err
+    assert "Traceback" not in shown.err
+
+
+def test_wrong_objects_and_arrays_exit_with_2(mine, tmp_path, capsys):
+    """An object without passes, a file that lacks arrays or holds pickles."""
+    assert main(["gradcheck", "--loss", f"{mine}:number"]) == 2
+    assert main(["gradcheck", "--loss", f"{mine}:Absent"]) == 2
+    np.savez(tmp_path / "half.npz", x=np.ones((2, 2)), Weights=np.ones((2, 2)))
+    assert main(["gradcheck", "--input", str(tmp_path / "half.npz")]) == 2
+    shown = capsys.readouterr().err
+    assert "missing: W, labels; not known: Weights" in shown
+    np.savez(tmp_path / "pickle.npz", x=np.array([object()], dtype=object), W=np.ones((2, 2)), labels=[0])
+    assert main(["gradcheck", "--input", str(tmp_path / "pickle.npz")]) == 2
+    np.savez(tmp_path / "bad.npz", x=np.ones((2, 2)), W=np.ones((3, 2)), labels=[0, 7])
+    assert main(["gradcheck", "--input", str(tmp_path / "bad.npz")]) == 2
+    assert "labels[1] is 7" in capsys.readouterr().err
+
+
+def test_nothing_ran_exits_with_5(capsys):
+    """No case of that name: not a success."""
+    assert main(["gradcheck", "--case", "no_such_case"]) == 5
+    assert "no_such_case" in capsys.readouterr().err
+
+
+def test_json_and_junit_files(tmp_path, mine):
+    """--format and --output: a whole file, strict JSON, one test case a loss and case."""
+    target = tmp_path / "report.json"
+    assert main(["gradcheck", "softmax", "--format", "json", "--output", str(target)]) == 0
+    report = json.loads(target.read_text(encoding="utf-8"))
+    assert report["passed"] is True
+    assert {i["input"] for i in report["results"][0]["inputs"]} == {"x", "W", "b"}
+    target = tmp_path / "report.xml"
+    call = ["gradcheck", "--loss", f"{mine}:Wrong", "--format", "junit", "--output", str(target)]
+    assert main(call) == 1
+    suite = ElementTree.parse(target).getroot()
+    assert int(suite.get("failures")) > 0
+    assert suite.find("testcase/failure").get("message").startswith("grad_x[")
+    assert {path.name for path in tmp_path.iterdir()} == {"report.json", "report.xml", "mine.py"}
+
+
+def test_list_names_every_loss(capsys):
+    """`refloss list`: name, class and logits of every loss."""
+    assert main(["list"]) == 0
+    shown = capsys.readouterr().out
+    for name in refloss.losses():
+        assert f"{name} " in shown
+    assert "s cos(θ_y + m)" in shown
+
+
+def test_python_dash_m(tmp_path):
+    """`python -m refloss` is the command."""
+    done = subprocess.run(
+        [sys.executable, "-m", "refloss", "--version"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == f"refloss {refloss.__version__}"
+
+
+def test_import_loads_numpy_and_nothing_heavier():
+    """`import refloss` leaves SciPy, autograd, matplotlib and rich alone."""
+    heavy = "scipy autograd matplotlib rich torch jax mpmath sklearn concurrent.futures.process"
+    code = f"import sys, refloss; print([m for m in '{heavy}'.split() if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

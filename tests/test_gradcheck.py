@@ -1,0 +1,293 @@
+"""refloss.gradcheck: its verdict, its abstentions, and anyone's loss."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+import refloss
+from refloss import validation as check
+from refloss.witnesses.cases import all_cases, cases, place
+from refloss.witnesses.compare import BLIND, WITNESSES
+from refloss.witnesses.gradcheck import check_case, gradcheck_cases
+from refloss.witnesses.problem import loss_problem, row_norm
+from refloss.witnesses.report import GradcheckError
+from refloss.witnesses.steps import check_steps
+
+N, C, D = 6, 5, 8
+
+
+@pytest.fixture
+def data(rng):
+    return rng.normal(size=(N, D)), rng.normal(size=(C, D)), np.arange(N) % C
+
+
+def confident(gap):
+    """Two classes, one row, the target ahead by `gap`."""
+    return np.array([[1.0, 0.5]]), np.array([[gap, 0.0], [0.0, 0.0]]), np.array([0])
+
+
+# -- verdict and report ----------------------------------------------------------------------------
+
+
+def test_truth_value_is_the_verdict(data):
+    """A right loss gives a true report whose text says PASSED and shows every gradient."""
+    report = refloss.gradcheck(refloss.AMSoftmax(), *data)
+    assert report
+    assert report.passed
+    text = str(report)
+    for word in ("PASSED", "grad_x", "grad_W", "grad_scale", "grad_margin", *WITNESSES):
+        assert word in text
+    report.raise_if_failed()
+
+
+class Spoiled(refloss.ArcFace):
+    """ArcFace whose grad_W is 0.05 % too large."""
+
+    def backward_logits(self, at, g):
+        grads = super().backward_logits(at, g)
+        return grads | {"W": grads["W"] * 1.0005}
+
+
+def test_failure_names_loss_case_entry_and_both_numbers(data):
+    """A gradient wrong by 0.05 % fails; the error is an AssertionError that carries the report."""
+    report = refloss.gradcheck(Spoiled(), *data)
+    assert not report
+    with pytest.raises(GradcheckError, match=r"Spoiled\(scale=64.0.*grad_W\[\d, \d\] is wrong: got") as info:
+        report.raise_if_failed()
+    assert isinstance(info.value, AssertionError)
+    assert info.value.report is report
+    assert {failure.input for _, failure in report.failures} == {"W"}
+    assert all(abs(failure.error - 5e-4) < 5e-4 for _, failure in report.failures)
+    json.dumps(report.to_dict(), default=str)
+
+
+class Small(refloss.Softmax):
+    """Softmax whose gradient is 0 wherever it is small."""
+
+    def backward_logits(self, at, g):
+        grads = super().backward_logits(at, g)
+        return {name: np.where(np.abs(v) < 1e-5, 0.0, v) for name, v in grads.items()}
+
+
+def test_small_gradients_do_not_pass_unseen(rng):
+    """All gradients under 1e-5, where an absolute tolerance of 1e-5 would see nothing: still seen."""
+    x, W, y = rng.normal(size=(N, D)) * 1e-6, rng.normal(size=(C, D)) * 1e-6, np.arange(N) % C
+    right = refloss.Softmax().value_and_grad(x, W, y)[1]
+    assert np.abs(right.x).max() < 1e-5
+    assert refloss.gradcheck(refloss.Softmax(), x, W, y)
+    report = refloss.gradcheck(Small(), x, W, y)
+    assert {failure.input for _, failure in report.failures} == {"x", "W"}
+
+
+def test_not_a_number_and_a_wrong_shape_fail(data):
+    """NaN in one entry, a missing gradient and a transposed one are failures of their own."""
+
+    def f(x, W, labels):
+        return refloss.Softmax(reduction="none").forward(x, W, labels).loss
+
+    def gradient(kind):
+        def wrong(x, W, labels, upstream=1.0):
+            loss = refloss.Softmax(reduction="none")
+            grads = loss.backward(loss.forward(x, W, labels), upstream)
+            gx, gW = grads.x.copy(), grads.W.copy()
+            if kind == "nan":
+                gx[2, 3] = np.nan
+            return {"x": gx, "W": gW.T if kind == "shape" else None if kind == "missing" else gW}
+
+        return wrong
+
+    assert refloss.gradcheck((f, gradient("right")), *data)
+    for kind, words in (("nan", "is not finite"), ("shape", "has shape"), ("missing", "is missing")):
+        report = refloss.gradcheck((f, gradient(kind)), *data)
+        assert not report
+        assert words in str(report)
+
+
+def test_unknown_witness_and_bad_input_are_refused(data):
+    """Errors name the argument."""
+    with pytest.raises(ValueError, match="witnesses"):
+        refloss.gradcheck(refloss.Softmax(), *data, witnesses=["oracle_of_delphi"])
+    x, W, y = data
+    with pytest.raises(ValueError, match="labels"):
+        refloss.gradcheck(refloss.Softmax(), x, W, y + 100)
+
+
+# -- abstention ------------------------------------------------------------------------------------
+
+
+def test_confident_rows_are_undecided_and_do_not_pass():
+    """At a logit gap of 35 the float64 textbook is blind: nothing is decided, so nothing passes."""
+    x, W, y = confident(35.0)
+    report = refloss.gradcheck(refloss.Softmax(), x, W, y)
+    assert report.undecided > 0
+    assert not report
+    assert "no witness could decide" in str(report)
+
+
+def test_the_blindness_is_real():
+    """Why they abstain: at that gap autograd and complex step are off by more than 1e-3, finite differences give 0."""
+    x, W, y = confident(38.0)
+    loss = refloss.Softmax(reduction="sum")
+    right = loss.value_and_grad(x, W, y)[1].x
+    problem = loss_problem(loss, x, W, check.targets(y, 1, 2, loss), None, np.array(1.0))
+    for witness, run in WITNESSES.items():
+        estimate = run(problem)["x"]
+        off = row_norm(estimate.gradient - right) / row_norm(right)
+        said = (estimate.error + problem.rounding["x"]) / problem.scale["x"]
+        assert off > BLIND, witness
+        assert off <= said, witness
+
+
+@pytest.mark.parametrize("gap", [0.0, 5.0, 10.0, 15.0])
+def test_ordinary_rows_are_decided(gap):
+    """The witnesses do not abstain without need."""
+    report = refloss.gradcheck(refloss.Softmax(), *confident(gap))
+    assert report
+    assert report.undecided == 0
+
+
+def test_poles_and_jumps_are_left_alone(rng):
+    """On a cone and on a jump no witness speaks: undecided, neither passed nor failed."""
+    W = rng.normal(size=(C, D))
+    for theta, loss in ((0.0, refloss.ArcFace(scale=4)), (np.pi, refloss.ArcFace(scale=4))):
+        x = place(rng, W, np.array([1]), theta)
+        result = check_case(type("At", (), {"loss": loss, "name": "pole", "x": x, "W": W, "labels": [1],
+                                            "b": None, "upstream": None}))  # fmt: skip
+        rows = next(i for i in result.inputs if i.input == "x")
+        assert (rows.failed, rows.undecided) == (0, 1)
+
+
+# -- cases -----------------------------------------------------------------------------------------
+
+
+def test_cases_are_named_deterministic_and_have_reasons():
+    """No two cases of a loss share a name; the same seed gives the same arrays, another seed others."""
+    for name in refloss.losses():
+        loss = all_cases([name])[0].loss
+        once, again, other = cases(loss), cases(loss), cases(loss, seed=1)
+        assert len({case.name for case in once}) == len(once)
+        assert all(case.reason for case in once)
+        assert all(np.array_equal(a.x, b.x) for a, b in zip(once, again, strict=True))
+        assert not np.array_equal(once[0].x, other[0].x)
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_other_seeds_pass_too(seed):
+    """The verdict does not hang on the seed."""
+    gradcheck_cases(all_cases(seed=seed)).raise_if_failed()
+
+
+def test_every_branch_is_reached():
+    """Each branch of ψ, of the arc margin and of a user's D is reached by several rows of the default cases."""
+    report = gradcheck_cases(all_cases(["l_softmax", "arcface"]))
+    for line, branches in (("l_softmax", 7), ("arcface", 3)):
+        assert f"{line}: branches reached {branches}/{branches}" in str(report)
+    assert "not reached" not in str(report)
+
+
+def test_gaussian_features_would_not_reach_them(rng):
+    """Why cases are aimed: 20,000 Gaussian pairs in 32 dimensions never get past π − m, nor into ψ's ends."""
+    x, w = rng.normal(size=(2, 20000, 32))
+    theta = np.arccos(np.sum(x * w, axis=1) / np.linalg.norm(x, axis=1) / np.linalg.norm(w, axis=1))
+    assert not np.any(theta > np.pi - 0.5)
+    assert not np.any((theta < np.pi / 4) | (theta > 3 * np.pi / 4))
+
+
+def test_every_step_pair_is_confirmed_on_its_own():
+    """normalise, angle, ψ, margins, cross-entropy and linear: each before all three witnesses."""
+    results = check_steps()
+    steps = {result.loss.removeprefix("step ") for result in results}
+    assert steps == {
+        "linear",
+        "normalise",
+        "cosines",
+        "angle",
+        "psi",
+        "cosine_margin",
+        "arc_margin",
+        "cross_entropy",
+    }
+    for result in results:
+        for i in result.inputs:
+            assert (i.failed, i.undecided) == (0, 0), (result.loss, result.case)
+            assert all(seen.decided for seen in i.witnesses.values()), (result.loss, result.case)
+
+
+# -- anyone's loss ---------------------------------------------------------------------------------
+
+
+class Mine:
+    """A squared-hinge loss of somebody's own, without logits, with a textbook form."""
+
+    def __init__(self, factor=2.0):
+        self.factor = factor
+
+    def forward(self, x, W, labels):
+        self.x, self.W, self.y = x, W, np.eye(len(W))[labels]
+        self.slack = np.maximum(0.0, 1.0 - self.signs() * (x @ W.T))
+        return type("Out", (), {"loss": np.sum(self.slack**2, axis=1)})
+
+    def signs(self):
+        return 2 * self.y - 1
+
+    def backward(self, out, upstream):
+        g = -self.factor * np.asarray(upstream)[:, None] * self.signs() * self.slack
+        return type("Grads", (), {"x": g @ self.W, "W": g.T @ self.x})
+
+    def textbook(self, xp, x, W, labels, b):
+        sign = 2 * np.eye(W.shape[-2])[labels] - 1
+        slack = 1 - sign * xp.matmul(x, xp.swapaxes(W, -1, -2))
+        return xp.sum(xp.where(xp.real(slack) > 0, slack, 0 * slack) ** 2, axis=-1)
+
+
+def test_an_object_with_a_textbook_form(data):
+    """All three witnesses run it; a wrong factor fails."""
+    report = refloss.gradcheck(Mine(), *data)
+    assert report
+    seen = report.results[0].inputs[0].witnesses
+    assert set(seen) == set(WITNESSES)
+    assert all(s.decided for s in seen.values())
+    assert not refloss.gradcheck(Mine(factor=2.001), *data)
+
+
+def test_an_object_without_one(data):
+    """Only finite differences of its own forward can speak, and they do."""
+
+    class Bare(Mine):
+        textbook = None
+
+    report = refloss.gradcheck(Bare(), *data)
+    assert report
+    assert list(report.results[0].inputs[0].witnesses) == ["finite_difference"]
+    assert "witness gradient" in report.results[0].note
+    assert not refloss.gradcheck(Bare(factor=1.99), *data)
+
+
+def test_upstream_is_not_one_by_default(data):
+    """A backward that ignores what arrives fails without being asked for."""
+
+    class Deaf(refloss.Softmax):
+        def backward(self, out, upstream=1.0):
+            return super().backward(out, 1.0)
+
+    assert not refloss.gradcheck(Deaf(), *data)
+    assert refloss.gradcheck(Deaf(), *data, upstream=1.0)
+    deaf = Deaf(reduction="none")
+    assert not refloss.gradcheck(deaf, *data)
+
+
+def test_a_margin_of_your_own(data):
+    """MarginSoftmax is checked by all witnesses, for every radius; a wrong ψ′ fails."""
+    parameters = {"psi": lambda theta, xp: xp.cos(theta) - 0.1 * theta**2}
+    for radius in ("scale", "x_norm", "both_norms"):
+        right = refloss.MarginSoftmax(
+            **parameters, dpsi=lambda theta, xp: -xp.sin(theta) - 0.2 * theta, radius=radius, scale=8
+        )
+        wrong = refloss.MarginSoftmax(
+            **parameters, dpsi=lambda theta, xp: -xp.sin(theta) - 0.2001 * theta, radius=radius, scale=8
+        )
+        assert refloss.gradcheck(right, *data)
+        assert not refloss.gradcheck(wrong, *data)
