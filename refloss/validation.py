@@ -147,8 +147,8 @@ def finite_gradients(gradients: dict[str, np.ndarray]) -> None:
 
 def no_zero_rows(v: np.ndarray, name: str, rows: np.ndarray, loss: Any) -> None:
     """Refuses a zero row among `rows` of v where the loss has no value or derivative there."""
-    zero = [int(r) for r in rows if not v[r].any()]
-    if zero and loss.zero_norm == "error":
+    zero = rows[~v[rows].any(axis=1)]
+    if zero.size and loss.zero_norm == "error":
         shown = ", ".join(map(str, zero[:8])) + (", …" if len(zero) > 8 else "")
         raise ValueError(
             f"{name}[{zero[0]}] is a zero row (zero rows: {shown}), where {type(loss).__name__} is singular: "
@@ -328,6 +328,14 @@ def function(value: Any, name: str) -> Any:
     if not callable(value):
         raise TypeError(f"{name} must be a function called as {name}(theta, xp), got {value!r}")
     return value
+
+
+def per_angle(value: Any, theta: np.ndarray, name: str) -> np.ndarray:
+    """What a user's function of θ gave: real, finite, one number an angle."""
+    array = real_array(value, f"{name}(theta, xp)")
+    if array.shape != theta.shape:
+        raise ValueError(f"{name}(theta, xp) must keep the shape of theta {theta.shape}, got {array.shape}")
+    return array
 
 
 def one_of(value: Any, name: str, choices: tuple[str, ...]) -> str:

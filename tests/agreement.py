@@ -7,10 +7,20 @@ shares no code with refloss.
 
 from __future__ import annotations
 
+from types import ModuleType
+
 import numpy as np
+from helpers import need
 from scipy.special import softmax
 
 TOLERANCE = 1e-9  # of the natural scale; issue 3, "Must show"
+
+
+def one_thread_of_torch() -> ModuleType:
+    """torch, on one thread: on inputs this small its threads only wait for each other on a busy machine."""
+    torch = need("torch")
+    torch.set_num_threads(1)
+    return torch
 
 
 def logit_terms(z, target, class_weights=None, smoothing=0.0, share=1.0, soft=False):

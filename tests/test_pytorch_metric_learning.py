@@ -25,6 +25,7 @@ from agreement import (
     features_at,
     in_the_plane,
     logit_terms,
+    one_thread_of_torch,
     piecewise_psi,
     polar_sizes,
     worst_of_rows,
@@ -41,7 +42,7 @@ def pml(name, x, W, labels, upstream=None, *, reducer=None, distance=None, unit_
 
     The gradients are those of Σ upstream · losses. unit_x: the loss is given x / ‖x‖.
     """
-    torch = need("torch")
+    torch = one_thread_of_torch()
     need("pytorch_metric_learning")
     losses = need("pytorch_metric_learning.losses")
     reducers = need("pytorch_metric_learning.reducers")
@@ -514,7 +515,7 @@ def test_difference_psi_has_no_annealing_there():
 def test_difference_w_is_rounded_to_the_features_dtype():
     """Difference: PML casts W to the dtype of the embeddings, in place: float32 features round a float64 W
     for good. Here everything is computed in float64 and no input changes."""
-    torch = need("torch")
+    torch = one_thread_of_torch()
     losses = need("pytorch_metric_learning.losses")
     x, W, labels, _ = aimed(ANGLES["acute"], 3)
     module = losses.CosFaceLoss(num_classes=len(W), embedding_size=3)

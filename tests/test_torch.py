@@ -17,8 +17,7 @@ import itertools
 import mpmath
 import numpy as np
 import pytest
-from agreement import assert_rows_agree, assert_values_agree, logit_terms
-from helpers import need
+from agreement import assert_rows_agree, assert_values_agree, logit_terms, one_thread_of_torch
 
 import refloss
 
@@ -47,7 +46,7 @@ def torch_cross_entropy(logits, targets, class_weights=None, upstream=None, **op
 
 def torch_linear_cross_entropy(inputs, targets, class_weights=None, upstream=None, **options):
     """torch's loss of the logits, or of F.linear(x, W[, b]), and the gradients in each input."""
-    torch = need("torch")
+    torch = one_thread_of_torch()
     inputs = [torch.tensor(np.asarray(v), requires_grad=True) for v in inputs]
     loss = torch.nn.functional.cross_entropy(
         inputs[0] if len(inputs) == 1 else torch.nn.functional.linear(*inputs),

@@ -12,7 +12,7 @@ from refloss.losses.base import LogitsPass, MarginLoss, Pairs, add_at_pairs, tar
 from refloss.steps.angle import angle, cosines
 from refloss.steps.margin import Target
 from refloss.steps.normalise import across, normalise, over_norm
-from refloss.validation import function, one_of, positive
+from refloss.validation import function, one_of, per_angle, positive
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -62,7 +62,8 @@ class MarginSoftmax(MarginLoss):
         cos_theta = cosines(x_hat, W_hat)
         at = angle(x[pairs.rows], W[pairs.y])
         # (G4) ψ(θ_y), ψ'(θ_y)
-        value, slope = self.psi(at.theta, np), self.dpsi(at.theta, np)
+        value = per_angle(self.psi(at.theta, np), at.theta, "psi")
+        slope = per_angle(self.dpsi(at.theta, np), at.theta, "dpsi")
         psi = self._with_options(Target(value, slope, np.zeros_like(value)), at)
         # (G5) z_j = r cos θ_j, z_y = r ψ(θ_y)
         r, _, _ = self._radius(x_norm, W_norm)

@@ -10,6 +10,11 @@ from typing import Any
 from refloss.witnesses.compare import Failure, InputResult
 
 
+CAPTION = (
+    "per witness: largest error found (largest error that could have passed), relative to the natural scale"
+)
+
+
 class GradcheckError(AssertionError):
     """Raised by `report.raise_if_failed()`; `.report` is the report."""
 
@@ -99,9 +104,8 @@ class Report:
     def print(self, console: Any) -> None:
         """The tables, the failures and the verdict, on a rich console."""
         console.print(self.table())
-        reached = self._coverage_lines()
-        if reached:
-            console.print(*reached, sep="\n", highlight=False, markup=False)
+        for line in (*self._coverage_lines(), *self._undecided_lines()):
+            console.print(line, highlight=False, markup=False)
         for result, failure in self.failures[:20]:
             console.print(
                 f"FAILED {result.made_by}, case {result.case}: {failure}", markup=False, highlight=False
@@ -127,13 +131,13 @@ class Report:
                 groups.setdefault(key, []).append(i)
             cases[(result.loss,)] = cases.get((result.loss,), 0) + 1
         witnesses = list(dict.fromkeys(w for rows in groups.values() for i in rows for w in i.witnesses))
-        table = Table(box=None, pad_edge=False, header_style="bold")
+        table = Table(box=None, pad_edge=False, header_style="bold", caption_justify="left", caption=CAPTION)
         table.add_column("loss", no_wrap=True)
         table.add_column("cases" if several else "gradient", justify="right" if several else "left")
         for name in ("rows", "failed", "undecided"):
             table.add_column(name, justify="right")
         for witness in witnesses:
-            table.add_column(f"{witness} worst (sees)", justify="right")
+            table.add_column(witness, justify="right")
         for key, rows in groups.items():
             failed, undecided = sum(i.failed for i in rows), sum(i.undecided for i in rows)
             table.add_row(
@@ -160,6 +164,17 @@ class Report:
                 line = f"{loss}: branches reached {len(hit)}/{len(wanted)}: {', '.join(hit)}"
                 lines.append(line + (f"; not reached: {', '.join(missed)}" if missed else ""))
         return lines
+
+    def _undecided_lines(self) -> list[str]:
+        where: dict[str, Counter] = {}
+        for result in self.results:
+            rows = sum(i.undecided for i in result.inputs)
+            if rows:
+                where.setdefault(result.loss, Counter())[result.case] += rows
+        return [
+            f"{loss}: undecided in {', '.join(f'{case} ({rows})' for case, rows in cases.items())}"
+            for loss, cases in where.items()
+        ]
 
     def _verdict(self) -> str:
         rows = sum(i.rows for result in self.results for i in result.inputs)

@@ -1,6 +1,6 @@
 """What `import refloss` costs beside NumPy: both in fresh interpreters, side by side, several times.
 
-    python tests/benchmarks/import_time.py
+python tests/benchmarks/import_time.py
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ NUMPY = "import time; t = time.perf_counter(); import numpy; print(time.perf_cou
 
 def seconds(code: str) -> float:
     """The time that the code says it took, in an interpreter of its own."""
-    return float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
+    return float(
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    )
 
 
 if __name__ == "__main__":
