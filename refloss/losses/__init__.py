@@ -55,7 +55,7 @@ def get(name: str, **parameters: Any) -> Loss:
     >>> get("arcface", margin=0.3)
     ArcFace(scale=64.0, margin=0.3, easy_margin=False, past_pi='cos')
     """
-    if name not in LOSSES:
+    if not isinstance(name, str) or name not in LOSSES:
         raise ValueError(f"name must be one of {', '.join(LOSSES)}, got {name!r}")
     return LOSSES[name](**parameters)
 

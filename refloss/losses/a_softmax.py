@@ -50,16 +50,9 @@ class ASoftmax(PsiMarginLoss):
         z[pairs] = at.x_norm * psi.value
         # (6) cross-entropy of z, in steps/cross_entropy.py
         return LogitsPass(
-            x=x,
-            W=W,
-            x_norm=x_norm,
-            W_norm=W_norm,
-            x_hat=x_hat,
-            W_hat=W_hat,
-            cos_theta=cos_theta,
-            logits=z,
+            x=x, W=W, x_norm=x_norm, W_norm=W_norm, x_hat=x_hat, W_hat=W_hat, cos_theta=cos_theta, logits=z,
             **target_stages(psi, at, pairs, len(x)),
-        )
+        )  # fmt: skip
 
     def backward_logits(self, at: LogitsPass, g: np.ndarray) -> dict[str, np.ndarray]:
         rows, _ = at.pairs

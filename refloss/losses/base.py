@@ -112,7 +112,7 @@ class CrossEntropyOptions:
         return f"{type(self).__name__}({', '.join(shown)})"
 
     def _forward_cross_entropy(self, z: np.ndarray, targets: Targets):
-        end = cross_entropy(
+        return cross_entropy(
             z,
             targets,
             reduction=self.reduction,
@@ -120,8 +120,6 @@ class CrossEntropyOptions:
             label_smoothing=self.label_smoothing,
             empty_mean=self.empty_mean,
         )
-        check.finite_losses(end.losses)
-        return end
 
     def _made(self, out: Any) -> Forward:
         if not isinstance(out, Forward):
@@ -171,6 +169,7 @@ class Loss(CrossEntropyOptions):
             at = self.forward_logits(x, W, b, pairs)
         z = check.finite_logits(at.logits)
         end = self._forward_cross_entropy(z, targets)
+        check.finite_losses(end.losses, end.loss)
         return Forward(
             x_norm=at.x_norm,
             W_norm=at.W_norm,

@@ -48,13 +48,14 @@ class CrossEntropy(CrossEntropyOptions):
         # one row a prediction
         z = z.reshape(math.prod(shape), classes)
         rows = check.flat_targets(targets, logits.shape, self.axis, self)
-        check.unmasked_targets(z, rows, self)
+        check.unmasked_targets(z, rows, self, shape)
         end = self._forward_cross_entropy(z, rows)
         per_prediction = {
             "losses": end.losses.reshape(shape),
             "complement": None if end.complement is None else end.complement.reshape(shape),
             "ignored": rows.ignored.reshape(shape),
         }
+        check.finite_losses(per_prediction["losses"], end.loss)
         return Forward(
             logits=logits,
             probabilities=self._unflatten(end.probabilities, shape),

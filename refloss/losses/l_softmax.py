@@ -38,6 +38,8 @@ class LSoftmax(PsiMarginLoss):
     """
 
     name: ClassVar[str] = "l_softmax"
+    normalises_x: ClassVar[bool] = False  # only the target's logit goes through x̂ and ŵ
+    normalises_W: ClassVar[bool] = False
 
     def forward_logits(self, x: np.ndarray, W: np.ndarray, b: np.ndarray | None, pairs: Pairs) -> LogitsPass:
         # (1) x̂_i = x_i / ‖x_i‖, ŵ_j = W_j / ‖W_j‖
@@ -52,16 +54,9 @@ class LSoftmax(PsiMarginLoss):
         z[pairs] = at.x_norm * at.w_norm * psi.value
         # (6) cross-entropy of z, in steps/cross_entropy.py
         return LogitsPass(
-            x=x,
-            W=W,
-            x_norm=x_norm,
-            W_norm=W_norm,
-            x_hat=x_hat,
-            W_hat=W_hat,
-            cos_theta=cos_theta,
-            logits=z,
+            x=x, W=W, x_norm=x_norm, W_norm=W_norm, x_hat=x_hat, W_hat=W_hat, cos_theta=cos_theta, logits=z,
             **target_stages(psi, at, pairs, len(x)),
-        )
+        )  # fmt: skip
 
     def backward_logits(self, at: LogitsPass, g: np.ndarray) -> dict[str, np.ndarray]:
         rows, y = at.pairs

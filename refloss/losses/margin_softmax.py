@@ -10,7 +10,7 @@ import numpy as np
 
 from refloss.losses.base import LogitsPass, MarginLoss, Pairs, add_at_pairs, target_stages
 from refloss.steps.angle import angle, cosines
-from refloss.steps.margin import Target
+from refloss.steps.margin import Target, own_slope
 from refloss.steps.normalise import across, normalise, over_norm
 from refloss.validation import function, one_of, per_angle, positive
 
@@ -64,23 +64,16 @@ class MarginSoftmax(MarginLoss):
         # (G4) ψ(θ_y), ψ'(θ_y)
         value = per_angle(self.psi(at.theta, np), at.theta, "psi")
         slope = per_angle(self.dpsi(at.theta, np), at.theta, "dpsi")
-        psi = self._with_options(Target(value, slope, np.zeros_like(value)), at)
+        psi = self._with_options(Target(value, own_slope(slope, at), np.zeros_like(value)), at)
         # (G5) z_j = r cos θ_j, z_y = r ψ(θ_y)
         r, _, _ = self._radius(x_norm, W_norm)
         z = r * cos_theta
         z[pairs] = r[pairs] * psi.value
         # (G6) cross-entropy of z, in steps/cross_entropy.py
         return LogitsPass(
-            x=x,
-            W=W,
-            x_norm=x_norm,
-            W_norm=W_norm,
-            x_hat=x_hat,
-            W_hat=W_hat,
-            cos_theta=cos_theta,
-            logits=z,
+            x=x, W=W, x_norm=x_norm, W_norm=W_norm, x_hat=x_hat, W_hat=W_hat, cos_theta=cos_theta, logits=z,
             **target_stages(psi, at, pairs, len(x)),
-        )
+        )  # fmt: skip
 
     def backward_logits(self, at: LogitsPass, g: np.ndarray) -> dict[str, np.ndarray]:
         _, r_over_x, r_over_W = self._radius(at.x_norm, at.W_norm)

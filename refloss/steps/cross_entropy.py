@@ -71,7 +71,7 @@ def cross_entropy(
     # (C3) Σ_j e^{z_j − z_max} = 1 + rest, the 1 kept apart
     rest = sum_of_others(e, only_largest=True)
     # (C4) p_j, and 1 − p_j = Σ_{k≠j} p_k
-    with np.errstate(under="ignore"):
+    with np.errstate(over="ignore", under="ignore"):
         p = e / (1.0 + rest)[:, None]
         others = sum_of_others(p)
         # (C5) ℓ = Σ_c a_c (z_max − z_c) + (Σ_c a_c) log(1 + rest): no term is negative
@@ -80,7 +80,7 @@ def cross_entropy(
         # (C6) the divisor of the reduction
         divisor = _divisor(reduction, targets.target * w, valid, empty_mean)
         # (C7) the reduction
-        loss = losses if reduction == "none" else _divide(losses.sum(), divisor, empty_mean)
+        loss = losses if reduction == "none" else _reduced(losses, divisor, empty_mean)
     rows, y = targets.pairs
     complement = None
     if targets.labels is not None:
@@ -128,6 +128,13 @@ def _divisor(reduction: str, weighted: np.ndarray, valid: np.ndarray, empty_mean
             "Pass empty_mean='zero' or empty_mean='nan', or reduction='sum'"
         )
     return divisor
+
+
+def _reduced(losses: np.ndarray, divisor: float, empty_mean: str) -> np.ndarray:
+    total = losses.sum()
+    if np.isinf(total) and divisor > 1:  # the sum may overflow where the mean does not
+        return np.sum(losses / divisor)
+    return _divide(total, divisor, empty_mean)
 
 
 def _divide(value: np.ndarray, divisor: float, empty_mean: str) -> np.ndarray:

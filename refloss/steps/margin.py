@@ -66,8 +66,13 @@ def cone(target: Target, at: Angle) -> np.ndarray:
 
     The passes then take the centre of the generalised gradient: no tangential part.
     """
-    rounding = 64 * np.finfo(float).eps * np.maximum(1.0, np.abs(target.value))
-    return at.at_pole & (np.abs(target.slope) > rounding)
+    return at.at_pole & (target.slope != 0)
+
+
+def own_slope(slope: np.ndarray, at: Angle) -> np.ndarray:
+    """A user's ψ'(θ), whose rounding must not make a cone of a smooth pole (sin mπ is not quite 0)."""
+    steepest = np.maximum(1.0, np.max(np.abs(slope), initial=0.0))
+    return np.where(at.at_pole & (np.abs(slope) <= 64 * np.finfo(float).eps * steepest), 0.0, slope)
 
 
 def _choose(where: np.ndarray, a: Target, b: Target) -> Target:

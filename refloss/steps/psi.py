@@ -10,7 +10,7 @@ from collections.abc import Callable
 import numpy as np
 
 from refloss.steps.angle import Angle
-from refloss.steps.margin import Target
+from refloss.steps.margin import Target, own_slope
 
 Continuation = tuple[Callable, Callable]
 
@@ -32,7 +32,7 @@ def multiplied_angle(at: Angle, m: int, continuation: Continuation | None = None
         # D is asked only where it is defined
         beyond = np.where(inner, np.pi, at.theta)
         value = np.where(inner, cos_m, D(beyond, np))
-        slope = np.where(inner, -m * sin_m, slope_of_D(beyond, np))
+        slope = np.where(inner, -m * sin_m, own_slope(slope_of_D(beyond, np), at))
         return Target(value, slope, np.zeros_like(value))
     # (P3) the branch. At a knot either k is right: ψ is continuously differentiable
     k = np.clip(np.floor(m * at.theta / np.pi), 0, m - 1)

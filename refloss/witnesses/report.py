@@ -9,7 +9,6 @@ from typing import Any
 
 from refloss.witnesses.compare import Failure, InputResult
 
-
 CAPTION = (
     "per witness: largest error found (largest error that could have passed), relative to the natural scale"
 )

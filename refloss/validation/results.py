@@ -1,0 +1,39 @@
+"""What leaves the range of float64 is reported by name, never returned as inf or NaN."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from refloss.validation.arrays import indexed, itself
+
+
+def finite_logits(logits: np.ndarray) -> np.ndarray:
+    """The logits, unless the inputs were so large that one left the range of float64."""
+    bad = ~np.isfinite(logits)
+    if bad.any():
+        at = tuple(int(i) for i in np.argwhere(bad)[0])
+        raise ValueError(
+            f"{indexed('logits', at)} leaves the range of float64: x[{at[0]}] and W[{at[1]}] are too large"
+        )
+    return logits
+
+
+def finite_losses(losses: np.ndarray, loss: np.ndarray) -> None:
+    """Refuses a loss that left the range of float64 (logits more than 1.8e308 apart)."""
+    for value, name in ((losses, "losses"), (loss, "loss")):
+        bad = np.argwhere(np.isinf(value))
+        if len(bad):
+            at = indexed(name, itself(*bad[0]))
+            raise ValueError(f"{at} leaves the range of float64: the logits (from x and W) are too far apart")
+
+
+def finite_gradients(gradients: dict[str, np.ndarray]) -> None:
+    """Refuses a gradient that left the range of float64 (a row so short that 1/‖x‖ is too large)."""
+    for name, gradient in gradients.items():
+        bad = ~np.isfinite(gradient)
+        if bad.any():
+            at = tuple(int(i) for i in np.argwhere(bad)[0])
+            raise ValueError(
+                f"{indexed('grad_' + name, at)} leaves the range of float64: "
+                f"the rows of x or W are too short or too long, or upstream is too large"
+            )
