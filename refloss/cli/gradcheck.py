@@ -175,7 +175,7 @@ def _load(where: str) -> Any:
     path, colon, name = where.rpartition(":")
     if not colon or not Path(path).is_file():
         raise CallError(f"--loss takes FILE.py:OBJECT with an existing file, got {where!r}")
-    spec = importlib.util.spec_from_file_location(Path(path).stem, path)
+    spec: Any = importlib.util.spec_from_file_location(Path(path).stem, path)
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
@@ -232,7 +232,8 @@ def _write(report: Any, form: str, output: str | None) -> None:
 
         report.print(Console(width=None if sys.stdout.isatty() else 120))
         return
-    text = {"text": str, "json": _json, "junit": _junit}[form](report)
+    writers: dict[str, Callable[[Any], str]] = {"text": str, "json": _json, "junit": _junit}
+    text = writers[form](report)
     if output is None:
         print(text)
     else:

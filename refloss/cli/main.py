@@ -68,7 +68,7 @@ def _list(options: argparse.Namespace) -> int:
         table.add_column(column, no_wrap=column == "name")
     for name in refloss.losses():
         cls = LOSSES[name]
-        formula = " ".join(inspect.getdoc(cls).split("\n\n")[1].split())
+        formula = " ".join((inspect.getdoc(cls) or "").split("\n\n")[1].split())
         own = [f for f in dataclasses.fields(cls) if f.name in ("scale", "margin", "alpha", "annealing")]
         table.add_row(name, cls.__name__, ", ".join(f"{f.name}={f.default:g}" for f in own), formula)
     Console(width=None if sys.stdout.isatty() else 120).print(table)

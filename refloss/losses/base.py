@@ -49,16 +49,17 @@ class LogitsPass:
     W: np.ndarray
     logits: np.ndarray
     has_b: bool = False
-    x_norm: np.ndarray | None = None
-    W_norm: np.ndarray | None = None
-    x_hat: np.ndarray | None = None
-    W_hat: np.ndarray | None = None
-    cos_theta: np.ndarray | None = None
-    pairs: Pairs | None = None  # rows whose target logit carries a margin
-    angle: Angle | None = None  # of those pairs
-    psi: Target | None = None
-    theta: np.ndarray | None = None  # (N,)
-    cone: np.ndarray | None = None  # (N,)
+    # None in losses that have no such thing
+    x_norm: Any = None
+    W_norm: Any = None
+    x_hat: Any = None
+    W_hat: Any = None
+    cos_theta: Any = None
+    pairs: Any = None  # Pairs whose target logit carries a margin
+    angle: Any = None  # the Angle of those pairs
+    psi: Any = None  # their Target
+    theta: Any = None  # (N,)
+    cone: Any = None  # (N,)
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)

@@ -6,6 +6,7 @@ Derivation: derivations/cross_entropy.md, steps (C1)–(C9).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -130,14 +131,14 @@ def _divisor(reduction: str, weighted: np.ndarray, valid: np.ndarray, empty_mean
     return divisor
 
 
-def _reduced(losses: np.ndarray, divisor: float, empty_mean: str) -> np.ndarray:
+def _reduced(losses: np.ndarray, divisor: float, empty_mean: str) -> Any:
     total = losses.sum()
     if np.isinf(total) and divisor > 1:  # the sum may overflow where the mean does not
         return np.sum(losses / divisor)
     return _divide(total, divisor, empty_mean)
 
 
-def _divide(value: np.ndarray, divisor: float, empty_mean: str) -> np.ndarray:
+def _divide(value: Any, divisor: float, empty_mean: str) -> Any:
     if divisor == 0:
         return np.zeros_like(value) if empty_mean == "zero" else np.full_like(value, np.nan)
     return value / divisor

@@ -9,7 +9,7 @@ import numpy as np
 EXACT_INTEGER = 2**53  # beyond it float64 skips integers
 
 
-def itself(*index: int) -> tuple[int, ...]:
+def itself(*index: Any) -> tuple[int, ...]:
     return tuple(int(i) for i in index)
 
 

@@ -134,7 +134,7 @@ def _one_input(problem: Problem, name: str, gradient: Any, estimates: Mapping[st
 
 
 def _fail(
-    result: InputResult, shape: tuple[int, ...], r: int, rows: np.ndarray, expected: np.ndarray,
+    result: InputResult, shape: tuple[int, ...], r: Any, rows: np.ndarray, expected: np.ndarray,
     error: float, tolerance: float, witness: str, reason: str,
 ) -> None:  # fmt: skip
     with np.errstate(invalid="ignore"):

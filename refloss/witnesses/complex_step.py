@@ -36,12 +36,12 @@ def _one(problem: Problem, name: str) -> Estimate:
                 given = problem.inputs | {name: moved}
                 gradient[:, d] = np.imag(problem.terms(complex_namespace, given, everyone)) / STEP / unit
         else:
-            for r, d in copies(problem, name, rows):
+            for r, column in copies(problem, name, rows):
                 moved = np.repeat(value[None].astype(complex), len(r), axis=0)
-                moved[np.arange(len(r)), r, d] += 1j * STEP * unit[r]
+                moved[np.arange(len(r)), r, column] += 1j * STEP * unit[r]
                 given = problem.inputs | {name: moved.reshape(len(r), *np.shape(problem.inputs[name]))}
                 change = np.imag(problem.terms(complex_namespace, given, everyone)) / STEP
-                gradient[r, d] = np.sum(change, axis=-1) / unit[r]
+                gradient[r, column] = np.sum(change, axis=-1) / unit[r]
     looked = np.zeros(len(value), dtype=bool)
     looked[rows] = True
     seen = looked & np.isfinite(row_norm(gradient))

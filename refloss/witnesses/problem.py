@@ -104,7 +104,7 @@ def loss_problem(
     share = np.where(valid, np.broadcast_to(upstream / divisor, N), 0.0) if divisor else np.zeros(N)
     logits_of = formulas.LOGITS[loss.name]
 
-    inputs = {"x": x, "W": W}
+    inputs: dict[str, Any] = {"x": x, "W": W}
     if b is not None:
         inputs["b"] = b
     names = PARAMETERS.get(loss.name, ("scale",) if getattr(loss, "radius", None) == "scale" else ())

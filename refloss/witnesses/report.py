@@ -122,13 +122,12 @@ class Report:
         from rich.table import Table
 
         several = len(self.results) > 1
-        groups: dict[tuple[str, ...], list[InputResult]] = {}
-        cases: dict[tuple[str, ...], int] = {}
+        groups: dict[tuple[str, str], list[InputResult]] = {}
+        cases: Counter = Counter(result.loss for result in self.results)
         for result in self.results:
             for i in result.inputs:
-                key = (result.loss,) if several else (result.loss, f"grad_{i.input}")
-                groups.setdefault(key, []).append(i)
-            cases[(result.loss,)] = cases.get((result.loss,), 0) + 1
+                what = str(cases[result.loss]) if several else f"grad_{i.input}"
+                groups.setdefault((result.loss, what), []).append(i)
         witnesses = list(dict.fromkeys(w for rows in groups.values() for i in rows for w in i.witnesses))
         table = Table(box=None, pad_edge=False, header_style="bold", caption_justify="left", caption=CAPTION)
         table.add_column("loss", no_wrap=True)
@@ -140,8 +139,7 @@ class Report:
         for key, rows in groups.items():
             failed, undecided = sum(i.failed for i in rows), sum(i.undecided for i in rows)
             table.add_row(
-                key[0],
-                str(cases[key]) if several else key[1],
+                *key,
                 str(sum(i.rows for i in rows)),
                 str(failed),
                 str(undecided),
