@@ -103,7 +103,7 @@ def _check_foreign(
     problem = foreign_problem(loss, x, W, labels, b, upstream, value)
     usable = witnesses if problem.runs_everywhere else [w for w in witnesses if w == "finite_difference"]
     name = getattr(loss, "name", None) or getattr(loss, "__name__", None) or type(loss).__name__
-    note = "measured against each row's witness gradient: the loss has no logits to measure by"
+    note = "errors are relative to each row's own witness gradient: no natural scale is known for a loss of your own"
     return CaseResult(str(name), case, repr(loss), compare(problem, gradients, usable), note=note)
 
 

@@ -103,7 +103,8 @@ class Report:
     def print(self, console: Any) -> None:
         """The tables, the failures and the verdict, on a rich console."""
         console.print(self.table())
-        for line in (*self._coverage_lines(), *self._undecided_lines()):
+        notes = dict.fromkeys(f"{result.loss}: {result.note}" for result in self.results if result.note)
+        for line in (*notes, *self._coverage_lines(), *self._undecided_lines()):
             console.print(line, highlight=False, markup=False)
         for result, failure in self.failures[:20]:
             console.print(
