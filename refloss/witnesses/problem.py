@@ -129,47 +129,62 @@ def loss_problem(
     def terms(xp: Any, given: dict[str, Any], rows: Any) -> Any:
         return share[rows] * formulas.cross_entropy(xp, logits(xp, given, rows), t[rows], w)
 
-    problem = Problem(inputs, terms, rowwise=frozenset({"x"}))
+    problem = Problem(inputs, terms, rowwise=frozenset({"x"}), target=at)
     with np.errstate(all="ignore"):
         z = logits(xp, inputs, np.arange(N))
         p = np.exp(z - xp.logsumexp(z)[:, None])
-        hard = targets.labels is not None and loss.label_smoothing == 0
-        if hard:  # |g_j|: p_j, and 1 − p_y as the sum of the others
+        mass = np.sum(w * t, axis=1, keepdims=True)  # Σ_c w_c t_c
+        felt = np.abs(share)[:, None] * (p * mass + w * t)  # the terms of g_j before they cancel
+        G = felt
+        if targets.labels is not None and loss.label_smoothing == 0:  # |g_j|, 1 − p_y as a sum
             others = np.sum(p * (1 - y), axis=1, keepdims=True)
-            G = np.where(y > 0, others, p) * np.sum(w * t, axis=1, keepdims=True)
-        else:
-            G = p * np.sum(w * t, axis=1, keepdims=True) + w * t
-        felt = (p * np.sum(w * t, axis=1, keepdims=True) + w * t) * np.abs(share)[:, None]
-        G = G * np.abs(share)[:, None]
-        c = 8.0 * (D + C + 8) * U
-        # (N, 1) how far each row's logits may be off: by their own rounding, and the target's by arccos
-        off = c * np.maximum(np.max(np.abs(z), axis=1, initial=0.0), 1.0)[:, None]
-        if at is not None:
-            off = off + np.sum(y * at.radius, axis=1, keepdims=True) * at.drift
-        J = _jacobian_norms(problem, logits, z)
-        units = {
-            "x": row_norm(x),
-            "W": np.where(row_norm(W) > 0, row_norm(W), 1.0),
-            "b": np.ones(C),
-            "scale": np.array([getattr(loss, "scale", 1.0)]),
-            "margin": np.ones(1),
-            "alpha": np.array([getattr(loss, "alpha", 1.0)]),
-        }
-        for name in inputs:
-            axis = {"x": 1, "W": 0, "b": 0}.get(name)  # of (N, C), summed; scalars sum both
-            length = units[name][:, None] if name == "x" else units[name]
-            rounding = off * felt * J[name]
-            if at is not None:  # the target's own slope: along the tangent, or in a parameter
-                slope = at.drift if name == "scale" else at.unsure * at.radius / length
-                rounding = rounding + y * felt * slope
-            problem.scale[name] = np.atleast_1d(np.sum(G * J[name], axis=axis))
-            problem.rounding[name] = np.atleast_1d(np.sum(rounding, axis=axis))
-            problem.unit[name] = units[name]
-            problem.step[name] = _first_step(name, J[name] * length, y, at, getattr(loss, "margin", 1.0))
+            G = np.abs(share)[:, None] * np.where(y > 0, others, p) * mass
+        _measure(problem, loss, z, G, felt, _jacobian_norms(problem, logits, z), y)
+        # how far rounding moves each term: its logits, and the cross-entropy itself
         losses = formulas.cross_entropy(xp, z, t, w)
-        problem.noise = np.abs(share) * (off[:, 0] * np.sum(w * t, axis=1) + c * np.abs(losses))
-    problem.target = at
+        problem.noise = np.abs(share) * (
+            _logit_error(z, D, y, at)[:, 0] * mass[:, 0] + _rounding(D, C) * losses
+        )
     return problem
+
+
+def _rounding(D: int, C: int) -> float:
+    """Room for the roundings of a dot product of D terms and a sum of C: generous, and still tiny."""
+    return 8.0 * (D + C + 8) * U
+
+
+def _logit_error(z: np.ndarray, D: int, y: np.ndarray, at: TargetAngle | None) -> np.ndarray:
+    """(N, 1) how far each row's logits may be off: by their own rounding, and the target's by arccos."""
+    off = _rounding(D, z.shape[1]) * np.maximum(np.max(np.abs(z), axis=1, initial=0.0), 1.0)[:, None]
+    return off if at is None else off + np.sum(y * at.radius, axis=1, keepdims=True) * at.drift
+
+
+def _measure(
+    problem: Problem, loss: Any, z: np.ndarray, G: np.ndarray, felt: np.ndarray, J: dict[str, np.ndarray],
+    y: np.ndarray,
+) -> None:  # fmt: skip
+    """Fills in natural scale, rounding, unit and first step of every input. G, felt: (N, C)."""
+    x, W, at = problem.inputs["x"], problem.inputs["W"], problem.target
+    units = {
+        "x": row_norm(x),
+        "W": np.where(row_norm(W) > 0, row_norm(W), 1.0),
+        "b": np.ones(len(W)),
+        "scale": np.array([getattr(loss, "scale", 1.0)]),
+        "margin": np.ones(1),
+        "alpha": np.array([getattr(loss, "alpha", 1.0)]),
+    }
+    off = _logit_error(z, x.shape[1], y, at)
+    for name in problem.inputs:
+        axis = {"x": 1, "W": 0, "b": 0}.get(name)  # of (N, C), summed; scalars sum both
+        length = units[name][:, None] if name == "x" else units[name]
+        rounding = off * felt * J[name]
+        if at is not None:  # the target's own slope: along the tangent, or in a parameter
+            slope = at.drift if name == "scale" else at.unsure * at.radius / length
+            rounding = rounding + y * felt * slope
+        problem.scale[name] = np.atleast_1d(np.sum(G * J[name], axis=axis))
+        problem.rounding[name] = np.atleast_1d(np.sum(rounding, axis=axis))
+        problem.unit[name] = units[name]
+        problem.step[name] = _first_step(name, J[name] * length, y, at, getattr(loss, "margin", 1.0))
 
 
 def _divisor(reduction: str, target: np.ndarray, w: np.ndarray, valid: np.ndarray) -> float:
@@ -220,12 +235,9 @@ def _target_angle(loss: Any, q: SimpleNamespace, x: np.ndarray, W: np.ndarray, y
         if q.continuation is not None:
             near = np.minimum(near, np.abs(np.pi / loss.margin - theta))
         elif loss.name in formulas.PSI:  # at kπ/m the second derivative jumps
-            knot = (
-                np.clip(np.round(theta * loss.margin / np.pi), 1, max(loss.margin - 1, 1))
-                * np.pi
-                / loss.margin
-            )
-            near = np.minimum(near, np.abs(knot - theta)) if loss.margin > 1 else near
+            branch, last = np.pi / loss.margin, loss.margin - 1
+            knot = np.clip(np.round(theta / branch), 1, max(last, 1)) * branch
+            near = np.minimum(near, np.abs(knot - theta)) if last else near
         r = np.broadcast_to(formulas.radius(xp, q, x, W), y.shape)
     near = np.where(y.any(axis=1), near, np.pi)
     return TargetAngle(theta, r, drift[:, None], unsure[:, None], near)

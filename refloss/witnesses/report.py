@@ -9,7 +9,7 @@ from typing import Any
 
 from refloss.witnesses.compare import Failure, InputResult
 
-CAPTION = (
+LEGEND = (
     "per witness: largest error found (largest error that could have passed), relative to the natural scale"
 )
 
@@ -103,6 +103,7 @@ class Report:
     def print(self, console: Any) -> None:
         """The tables, the failures and the verdict, on a rich console."""
         console.print(self.table())
+        console.print(LEGEND, style="dim", highlight=False, markup=False)
         notes = dict.fromkeys(f"{result.loss}: {result.note}" for result in self.results if result.note)
         for line in (*notes, *self._coverage_lines(), *self._undecided_lines()):
             console.print(line, highlight=False, markup=False)
@@ -130,7 +131,7 @@ class Report:
                 what = str(cases[result.loss]) if several else f"grad_{i.input}"
                 groups.setdefault((result.loss, what), []).append(i)
         witnesses = list(dict.fromkeys(w for rows in groups.values() for i in rows for w in i.witnesses))
-        table = Table(box=None, pad_edge=False, header_style="bold", caption_justify="left", caption=CAPTION)
+        table = Table(box=None, pad_edge=False, header_style="bold")
         table.add_column("loss", no_wrap=True)
         table.add_column("cases" if several else "gradient", justify="right" if several else "left")
         for name in ("rows", "failed", "undecided"):
