@@ -13,18 +13,20 @@ from typing import TYPE_CHECKING, Any
 
 from refloss.losses import *  # noqa: F403  (its __all__ is the public list)
 from refloss.losses import __all__ as _losses
-
-if TYPE_CHECKING:
-    from refloss.witnesses.gradcheck import gradcheck as gradcheck
+from refloss.losses.base import Loss
+from refloss.record import Forward, Gradients
 
 __version__ = "0.1.0"
-__all__ = [*_losses, "__version__", "gradcheck"]
+__all__ = [*_losses, "Forward", "Gradients", "Loss", "__version__", "gradcheck"]
 
+if TYPE_CHECKING:
+    from refloss.witnesses.gradcheck import gradcheck
+else:
 
-def __getattr__(name: str) -> Any:
-    if name == "gradcheck":
-        from refloss.witnesses.gradcheck import gradcheck
+    def __getattr__(name: str) -> Any:
+        if name == "gradcheck":
+            from refloss.witnesses.gradcheck import gradcheck
 
-        globals()["gradcheck"] = gradcheck
-        return gradcheck
-    raise AttributeError(f"module 'refloss' has no attribute {name!r}")
+            globals()["gradcheck"] = gradcheck
+            return gradcheck
+        raise AttributeError(f"module 'refloss' has no attribute {name!r}")

@@ -69,13 +69,14 @@ class Forward(_Stages):
     probabilities: np.ndarray
     losses: np.ndarray
     loss: np.ndarray
-    complement: np.ndarray | None
     ignored: np.ndarray
-    x_norm: np.ndarray | None = None
-    W_norm: np.ndarray | None = None
-    cos_theta: np.ndarray | None = None
-    theta: np.ndarray | None = None
-    cone: np.ndarray | None = None
+    # arrays, or None
+    complement: Any
+    x_norm: Any = None
+    W_norm: Any = None
+    cos_theta: Any = None
+    theta: Any = None
+    cone: Any = None
     # what the backward consumes beyond the stages
     _made_by: Any
     _logits_pass: Any = None
@@ -93,16 +94,18 @@ class Forward(_Stages):
 class Gradients(_Stages):
     """The gradients of Σ upstream · loss; None where the loss has no such input.
 
-    logits (N, C) · x (N, D) · W (C, D) · b (C,) · scale, margin, alpha ()
+    logits (N, C) · x (N, D) · W (C, D) · b (C,) · scale, margin, alpha (). As stages their names
+    are grad_logits, grad_x, …
     """
 
     logits: np.ndarray
-    x: np.ndarray | None = None
-    W: np.ndarray | None = None
-    b: np.ndarray | None = None
-    scale: np.ndarray | None = None
-    margin: np.ndarray | None = None
-    alpha: np.ndarray | None = None
+    # arrays, or None
+    x: Any = None
+    W: Any = None
+    b: Any = None
+    scale: Any = None
+    margin: Any = None
+    alpha: Any = None
     _made_by: Any = None
 
     def __post_init__(self) -> None:

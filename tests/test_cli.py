@@ -144,6 +144,50 @@ def test_nothing_ran_exits_with_5(capsys):
     assert "no_such_case" in capsys.readouterr().err
 
 
+def test_no_option_is_ignored(arrays, capsys):
+    """What cannot have an effect is refused."""
+    for call in (["--input", str(arrays), "--case", "typical"], ["--set", "margin=1"], ["-j", "0"],
+                 ["arcface", "--case", "typical", "--case", "typicl"]):  # fmt: skip
+        assert main(["gradcheck", *call]) == 2
+    assert "typicl" in capsys.readouterr().err
+
+
+def test_strict_makes_undecided_rows_a_failure(tmp_path, capsys):
+    """Confident rows: they pass only without --strict."""
+    x = np.array([[1.0, 0.2], [0.1, 1.0]])
+    np.savez(tmp_path / "f.npz", x=x, W=40 * np.eye(2), labels=[0, 0])
+    call = ["gradcheck", "softmax", "--input", str(tmp_path / "f.npz")]
+    assert main(call) == 0
+    assert "1 undecided" in capsys.readouterr().out
+    assert main([*call, "--strict"]) == 1
+
+
+def test_what_the_users_code_raises_is_no_verdict(mine, capsys):
+    """An exception in a loss of one's own: exit status 2, with the traceback and the case."""
+    mine.write_text(
+        "class Raises:\n def forward(self, *a): raise RuntimeError('boom')\n def backward(self, *a): ..."
+    )
+    assert main(["gradcheck", "--loss", f"{mine}:Raises"]) == 2
+    shown = capsys.readouterr().err
+    assert "boom" in shown
+    assert "typical" in shown
+    mine.write_text("class Args:\n def __init__(self, a): ...")
+    assert main(["gradcheck", "--loss", f"{mine}:Args"]) == 2
+    assert "without arguments" in capsys.readouterr().err
+
+
+def test_output_survives_pipes_and_poor_terminals():
+    """A reader that closes the pipe, and a stream that has no Greek."""
+    command = f"{sys.executable} -m refloss list"
+    done = subprocess.run(
+        ["bash", "-c", f"{command} | head -1; echo ${{PIPESTATUS[0]}}"], capture_output=True, text=True
+    )
+    assert done.stdout.splitlines()[-1] == "0"
+    assert done.stderr == ""
+    done = subprocess.run(["bash", "-c", f"PYTHONIOENCODING=ascii {command}"], capture_output=True, text=True)
+    assert done.returncode == 0
+
+
 def test_json_and_junit_files(tmp_path, mine):
     """--format and --output: a whole file, strict JSON, one test case a loss and case."""
     target = tmp_path / "report.json"
@@ -165,8 +209,9 @@ def test_list_names_every_loss(capsys):
     assert main(["list"]) == 0
     shown = capsys.readouterr().out
     for name in refloss.losses():
-        assert f"{name} " in shown
+        assert f"{name}: refloss." in shown
     assert "s cos(θ_y + m)" in shown
+    assert shown.count("(−1)^k cos(mθ) − 2k on [kπ/m, (k+1)π/m]") == 3
 
 
 def test_python_dash_m(tmp_path):

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import argparse
 import ast
+import dataclasses
 import importlib.util
 import json
 import os
 import sys
 import tempfile
+import traceback
+import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -21,6 +24,7 @@ import refloss
 from refloss.cli.main import NOTHING_RAN, OK, WRONG, CallError
 
 INPUTS = ("x", "W", "labels", "b")
+WORDS = {"true": "True", "false": "False", "none": "None"}
 
 
 def add_to(commands: Any) -> None:
@@ -30,6 +34,8 @@ def add_to(commands: Any) -> None:
         help="check gradients against independent witnesses",
         description="Checks the explicit gradients of every loss (or of those named, or of your own) against "
         "finite differences, autograd and complex step. Errors are relative to each row's natural scale.",
+        epilog="Exit status: 0 every gradient right, 1 one is wrong (or undecided, with --strict), 2 the call was "
+        "wrong, 5 nothing ran.",
     )
     parser.add_argument("losses", nargs="*", metavar="LOSS", help=f"of: {', '.join(refloss.losses())}")
     parser.add_argument(
@@ -43,7 +49,8 @@ def add_to(commands: Any) -> None:
         "--witness", action="append", metavar="NAME", help="finite_difference, autograd, complex_step"
     )
     parser.add_argument("--case", action="append", metavar="NAME", help="only cases of this name")
-    parser.add_argument("--format", choices=("text", "json", "junit"), default="text")
+    parser.add_argument("--strict", action="store_true", help="undecided rows are a failure too")
+    parser.add_argument("--format", choices=("text", "json", "junit"), default="text", help="of the result")
     parser.add_argument(
         "--output", metavar="F", help="write the result to this file instead of standard output"
     )
@@ -54,82 +61,97 @@ def add_to(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """The command. Returns its exit status."""
+    from refloss.witnesses.gradcheck import all_branches
     from refloss.witnesses.report import Report
 
     witnesses = _witnesses(options.witness)
+    if options.jobs < 1:
+        raise CallError(f"-j must be at least 1, got {options.jobs}")
+    if options.set and not options.losses:
+        raise CallError("--set needs the name of a loss of refloss")
+    if options.input and options.case:
+        raise CallError("--case chooses among the built-in cases; with --input there is only yours")
     own = [_load(options.loss)] if options.loss else []
-    named = [_make(name, options.set) for name in options.losses]
-    if options.input:
-        results, losses = _on_input(options.input, own + named, options.set, witnesses)
-    else:
-        results, losses = _on_cases(own, named, options, witnesses)
+    results, losses = (_on_input if options.input else _on_cases)(own, options, witnesses)
     if not results:
-        print("refloss: nothing ran: no case has that name", file=sys.stderr)
+        print("refloss: nothing ran", file=sys.stderr)
         return NOTHING_RAN
-    from refloss.witnesses.gradcheck import _branches
-
-    report = Report(results, _branches(losses))
+    report = Report(results, all_branches(losses), options.strict)
     _write(report, options.format, options.output)
     return OK if report else WRONG
 
 
-def _on_cases(
-    own: list[Any], named: list[Any], options: argparse.Namespace, witnesses: Sequence[str]
-) -> tuple[list[Any], list[Any]]:
-    from refloss.witnesses.cases import cases, default_loss
+def _on_cases(own: list[Any], options: argparse.Namespace, witnesses: Sequence[str]) -> tuple[list, list]:
+    from refloss.witnesses.cases import WEIGHTS, cases
     from refloss.witnesses.gradcheck import check_case
     from refloss.witnesses.steps import check_steps
 
-    losses = own + named
-    if options.set and not named:
-        raise CallError("--set needs the name of a loss")
-    everything = not losses
-    if everything:
-        losses = [default_loss(name) for name in refloss.losses()]
+    everything = not own and not options.losses
+    names = refloss.losses() if everything else options.losses
+    losses = own + [_make(name, options.set, WEIGHTS) for name in names]
     chosen = [case for loss in losses for case in cases(loss, options.seed)]
     if options.case:
-        known = {case.name for case in chosen}
-        unknown = [name for name in options.case if name not in known]
-        if unknown:
-            print(
-                f"refloss: no case called {', '.join(unknown)}; there are {', '.join(sorted(known))}",
-                file=sys.stderr,
-            )
-        chosen = [case for case in chosen if case.name in options.case]
-    jobs: list[tuple[Callable, tuple]] = [(check_case, (case, witnesses)) for case in chosen]
-    results = list(_progress(_run(jobs, 1 if own else options.jobs), len(jobs)))
+        chosen = _named(chosen, options.case)
+    jobs = [(case, witnesses) for case in chosen]
+    if own:  # what a file of the user's defines cannot go to another process
+        results = list(_progress((_of_the_user(check_case, own, *job) for job in jobs), len(jobs)))
+    else:
+        results = list(_progress(_run(check_case, jobs, options.jobs), len(jobs)))
     if everything and not options.case:
         results += check_steps(witnesses, options.seed)
     return results, [case.loss for case in chosen]
 
 
-def _on_input(
-    path: str, losses: list[Any], settings: list[str], witnesses: Sequence[str]
-) -> tuple[list[Any], list[Any]]:
-    arrays = read_arrays(path)
-    if not losses:
-        classes = len(arrays["W"])
-        names = refloss.losses()
-        losses = [
-            _make(n, ["class_weights=" + repr([1.0] * classes)] if n == "weighted_softmax" else [])
-            for n in names
-        ]
-        if arrays.get("labels") is not None and np.ndim(arrays["labels"]) == 2:
-            losses = [loss for loss in losses if not loss.has_margin]
+def _named(cases: list[Any], names: list[str]) -> list[Any]:
+    known = sorted({case.name for case in cases})
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        message = f"no case called {', '.join(unknown)}; there are {', '.join(known)}"
+        if len(unknown) < len(names):
+            raise CallError(message)
+        print(f"refloss: {message}", file=sys.stderr)
+    return [case for case in cases if case.name in names]
+
+
+def _on_input(own: list[Any], options: argparse.Namespace, witnesses: Sequence[str]) -> tuple[list, list]:
     from refloss.witnesses.gradcheck import gradcheck
+
+    path = options.input
+    arrays = read_arrays(path)
+    ones = (1.0,) * max(len(np.atleast_1d(arrays["W"])), 1)
+    names = options.losses or ([] if own else refloss.losses())
+    losses = own + [_make(name, options.set, ones) for name in names]
+    if not options.losses and np.ndim(arrays["labels"]) == 2:  # soft targets have no margin class
+        losses = [loss for loss in losses if not getattr(loss, "has_margin", False)]
+
+    def check(loss: Any) -> Any:
+        b = arrays.get("b") if getattr(loss, "has_bias", True) else None
+        return gradcheck(loss, arrays["x"], arrays["W"], arrays["labels"], b, witnesses).results[0]
 
     results = []
     for loss in _progress(iter(losses), len(losses)):
-        given = dict(arrays)
-        if not getattr(loss, "has_bias", True):
-            given.pop("b", None)
-        try:
-            results += gradcheck(loss, **given, witnesses=witnesses).results
-        except (ValueError, TypeError) as error:
-            raise CallError(f"{path}: {error}") from error
-    for result in results:
+        if loss in own:
+            result = _of_the_user(check, own, loss)
+        else:
+            try:
+                result = check(loss)
+            except (ValueError, TypeError) as error:
+                raise CallError(f"{path}: {error}") from error
         result.case = Path(path).name
+        results.append(result)
     return results, losses
+
+
+def _of_the_user(function: Callable, own: list[Any], *arguments: Any) -> Any:
+    """Runs code of the user's; what it raises is shown where it was raised, and is no verdict on a gradient."""
+    try:
+        return function(*arguments)
+    except Exception as error:
+        traceback.print_exc()
+        case = getattr(arguments[0], "name", "your input")
+        raise CallError(
+            f"the loss could not be checked on {case}: {type(error).__name__}: {error}"
+        ) from error
 
 
 def read_arrays(path: str) -> dict[str, np.ndarray]:
@@ -137,8 +159,10 @@ def read_arrays(path: str) -> dict[str, np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
-    except (OSError, ValueError) as error:
-        raise CallError(f"--input {path}: {error}") from error
+    except OSError as error:
+        raise CallError(f"--input {path}: {error.strerror or error}") from error
+    except (ValueError, EOFError, zipfile.BadZipFile, AttributeError) as error:
+        raise CallError(f"--input {path} is not an .npz file of plain arrays") from error
     missing = [name for name in INPUTS[:3] if name not in arrays]
     unknown = [name for name in arrays if name not in INPUTS]
     if missing or unknown:
@@ -150,21 +174,25 @@ def read_arrays(path: str) -> dict[str, np.ndarray]:
     return arrays
 
 
-def _make(name: str, settings: list[str]) -> Any:
-    parameters = {}
+def _make(name: str, settings: list[str], weights: Sequence[float]) -> Any:
+    """The loss of that name with its --set parameters; `weights` where it must have class weights."""
+    parameters: dict[str, Any] = {}
     for setting in settings:
         key, equals, value = setting.partition("=")
         if not equals:
             raise CallError(f"--set takes NAME=VALUE, got {setting!r}")
         try:
-            parameters[key] = ast.literal_eval(value)
+            parameters[key] = ast.literal_eval(WORDS.get(value, value))
         except (ValueError, SyntaxError):
             parameters[key] = value  # a word, such as past_pi=linear
-    from refloss.witnesses.cases import WEIGHTS
-
     if name == "weighted_softmax":
-        parameters.setdefault("class_weights", WEIGHTS)
+        parameters.setdefault("class_weights", weights)
     try:
+        loss = refloss.get(name) if name != "weighted_softmax" else refloss.get(name, class_weights=weights)
+        known = [field.name for field in dataclasses.fields(loss)]
+        unknown = [key for key in parameters if key not in known]
+        if unknown:
+            raise CallError(f"{name} has no parameter {', '.join(unknown)}; it has {', '.join(known)}")
         return refloss.get(name, **parameters)
     except (ValueError, TypeError) as error:
         raise CallError(str(error)) from error
@@ -185,7 +213,12 @@ def _load(where: str) -> Any:
         raise CallError(f"--loss {path} has no object called {name!r}")
     loss = getattr(module, name)
     if isinstance(loss, type):
-        loss = loss()
+        try:
+            loss = loss()
+        except Exception as error:
+            raise CallError(
+                f"--loss {where} cannot be made without arguments ({error}): name an object"
+            ) from error
     pair = isinstance(loss, (tuple, list)) and len(loss) == 2 and all(map(callable, loss))
     if not pair and not (hasattr(loss, "forward") and hasattr(loss, "backward")):
         raise CallError(f"--loss {where}: needs forward and backward, or to be a pair (function, gradient)")
@@ -204,13 +237,18 @@ def _witnesses(names: list[str] | None) -> tuple[str, ...]:
 # -- running and writing ---------------------------------------------------------------------------
 
 
-def _run(jobs: list[tuple[Callable, tuple]], processes: int) -> Iterator[Any]:
-    if processes <= 1:
-        yield from (function(*arguments) for function, arguments in jobs)
+def _run(function: Callable, jobs: list[tuple], processes: int) -> Iterator[Any]:
+    if processes == 1:
+        yield from (function(*arguments) for arguments in jobs)
         return
+    # loaded once, here, for every process that is forked from this one
+    import autograd.numpy  # noqa: F401
+    import scipy.differentiate  # noqa: F401
+
     with ProcessPoolExecutor(processes) as pool:
-        futures = [pool.submit(function, *arguments) for function, arguments in jobs]
-        yield from (future.result() for future in futures)
+        yield from pool.map(
+            function, *zip(*jobs, strict=True), chunksize=max(len(jobs) // (4 * processes), 1)
+        )
 
 
 def _progress(things: Iterable[Any], total: int) -> Iterator[Any]:
@@ -227,10 +265,10 @@ def _progress(things: Iterable[Any], total: int) -> Iterator[Any]:
 
 
 def _write(report: Any, form: str, output: str | None) -> None:
-    if form == "text" and output is None:
+    if form == "text" and output is None and sys.stdout.isatty():
         from rich.console import Console
 
-        report.print(Console(width=None if sys.stdout.isatty() else 120))
+        report.print(Console())
         return
     writers: dict[str, Callable[[Any], str]] = {"text": str, "json": _json, "junit": _junit}
     text = writers[form](report)

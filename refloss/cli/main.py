@@ -9,6 +9,8 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import inspect
+import io
+import os
 import sys
 from collections.abc import Sequence
 
@@ -23,7 +25,16 @@ class CallError(Exception):
 
 def run() -> None:
     """Entry point of the console script."""
-    sys.exit(main(sys.argv[1:]))
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal without θ shows its code point
+    try:
+        status = main(sys.argv[1:])
+        sys.stdout.flush()
+    except BrokenPipeError:  # `refloss … | head`: nobody reads on
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = OK
+    sys.exit(status)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -35,9 +46,6 @@ def main(arguments: Sequence[str]) -> int:
     except CallError as error:
         print(f"refloss: {error}", file=sys.stderr)
         return USAGE
-    except BrokenPipeError:  # `refloss … | head`: nobody reads on
-        sys.stderr.close()
-        return OK
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -58,18 +66,13 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _list(options: argparse.Namespace) -> int:
-    from rich.console import Console
-    from rich.table import Table
-
     from refloss.losses import LOSSES
 
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("name", "class", "defaults", "formula"):
-        table.add_column(column, no_wrap=column == "name")
-    for name in refloss.losses():
-        cls = LOSSES[name]
-        formula = " ".join((inspect.getdoc(cls) or "").split("\n\n")[1].split())
-        own = [f for f in dataclasses.fields(cls) if f.name in ("scale", "margin", "alpha", "annealing")]
-        table.add_row(name, cls.__name__, ", ".join(f"{f.name}={f.default:g}" for f in own), formula)
-    Console(width=None if sys.stdout.isatty() else 120).print(table)
+    for name, cls in LOSSES.items():
+        fields = {f.name: f.default for f in dataclasses.fields(cls)}
+        own = [key for key in ("scale", "margin", "alpha", "annealing") if key in fields]
+        required = [f"{key}=…" for key, default in fields.items() if default is dataclasses.MISSING]
+        defaults = ", ".join(required + [f"{key}={fields[key]:g}" for key in own])
+        formula = (inspect.getdoc(cls) or "").split("\n\n")[1]
+        print(f"{name}: refloss.{cls.__name__}({defaults})\n{formula}\n")
     return OK

@@ -56,8 +56,18 @@ def get(name: str, **parameters: Any) -> Loss:
     ArcFace(scale=64.0, margin=0.3, easy_margin=False, past_pi='cos')
     """
     if not isinstance(name, str) or name not in LOSSES:
-        raise ValueError(f"name must be one of {', '.join(LOSSES)}, got {name!r}")
+        raise ValueError(f"name must be one of {', '.join(LOSSES)}, got {name!r}{_meant(name)}")
     return LOSSES[name](**parameters)
+
+
+def _meant(name: Any) -> str:
+    """'; did you mean …?' for a class name or an alias."""
+    known = {cls.__name__: cls for cls in LOSSES.values()}
+    known |= {"ModifiedSoftmax": WNormSoftmax, "SphereFace": ASoftmax, "CosFace": AMSoftmax}
+    for called, cls in known.items():
+        if called.lower() == str(name).replace("_", "").lower():
+            return f"; did you mean {cls.name!r}?"
+    return ""
 
 
 __all__ = [

@@ -30,6 +30,8 @@ class ASoftmax(PsiMarginLoss):
     Released code: SphereFace's Caffe layer is not the derivative of its forward: dW is the gradient
     of m = 1 without projection, and dx's coefficients are divided by √(c_w² + c_x²).
 
+    Shared options, and errors: `refloss.Loss`.
+
     >>> out = ASoftmax(margin=2).forward([[3.0, 4.0]], [[2.0, 0.0], [0.0, 1.0]], [1])
     >>> print(f"{out.loss:.12f}")  # log(1 + e^(5·0.6 − 5·(2·0.8² − 1)))
     1.783900740888

@@ -27,6 +27,8 @@ class AMSoftmax(MarginLoss):
     Released code: AM-Softmax's own layer adds the margin only where cos θ_y > m, which the paper
     does not say; values of s (30, 32, 64) and m (0.35, 0.4) differ between repositories.
 
+    Shared options, and errors: `refloss.Loss`.
+
     >>> out = AMSoftmax(scale=2, margin=0.5).forward([[3.0, 4.0]], [[1.0, 0.0], [0.0, 1.0]], [1])
     >>> print(f"{out.loss:.12f}")  # log(1 + e^(2·0.6 − 2·(0.8 − 0.5)))
     1.037487950486

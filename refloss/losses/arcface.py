@@ -36,6 +36,8 @@ class ArcFace(MarginLoss):
     (`detach_margin`); pytorch-metric-learning takes the margin in degrees (28.6); clamps of cos θ
     at 1e-7 … 1e-3 change value and gradient near the poles.
 
+    Shared options, and errors: `refloss.Loss`.
+
     >>> out = ArcFace(scale=2, margin=0.5).forward([[3.0, 4.0]], [[1.0, 0.0], [0.0, 1.0]], [1])
     >>> print(f"{out.loss:.12f} {out.theta[0]:.12f}")  # θ_y = arccos 0.8
     0.895860179913 0.643501108793

@@ -64,16 +64,7 @@ class LogitsPass:
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class CrossEntropyOptions:
-    """Options of the cross-entropy, shared by every loss and by `refloss.CrossEntropy`.
-
-    reduction        "mean" = Σℓ/#valid (default) · "sum" · "none" · "weighted_mean" = Σℓ/Σ_valid w_{y_i}
-                     (torch's "mean" is our "weighted_mean" for labels and our "mean" for soft targets)
-    class_weights    (C,) ≥ 0, or None
-    label_smoothing  ε in [0, 1]: t = (1 − ε) target + ε/C
-    ignore_index     rows with this label have loss 0 and gradient 0, and are not counted
-    empty_mean       "error" | "zero" | "nan" where a divisor is 0
-    precision        "double"
-    """
+    """Options of the cross-entropy, shared by every loss and by `refloss.CrossEntropy`; see `Loss`."""
 
     reduction: str = "mean"
     class_weights: Any = None
@@ -134,8 +125,29 @@ class CrossEntropyOptions:
 class Loss(CrossEntropyOptions):
     """A loss of the family: logits, then cross-entropy. x (N, D), W (C, D), labels (N,).
 
-    Frozen, compared and hashed by its parameters. The inputs may be arrays of any real dtype,
-    strides and byte order, or lists; they are rounded to float64 and never changed.
+    Frozen, keyword-only, compared and hashed by its parameters. The inputs may be arrays of any real dtype, strides and
+    byte order, or lists; they are copied to float64 and never changed.
+
+    Options that every loss shares:
+
+    reduction        "mean" = Σℓ/#valid (default) · "sum" · "none" · "weighted_mean" = Σℓ/Σ_valid w_{y_i}
+                     (torch's "mean" is our "weighted_mean" for labels and our "mean" for soft targets)
+    class_weights    (C,) ≥ 0, or None
+    label_smoothing  ε in [0, 1]: t = (1 − ε) target + ε/C
+    ignore_index     rows with this label have loss 0 and gradient 0, and are not counted
+    empty_mean       "error" | "zero" | "nan" where a divisor is 0
+    precision        "double"
+
+    and of those that are singular at zero rows, or have a margin on the target:
+
+    zero_norm        "error" names the rows · "zero" takes the zero vector for their direction (cos θ = 0, θ = π/2), and
+                     nothing flows back through that normalisation
+    detach_margin    True: z_y = r · (cos θ + stop(ψ(θ) − cos θ)), as current InsightFace and OpenSphere do on purpose:
+                     the value with its margin, the slope without it
+
+    Errors: ValueError or TypeError that names the argument, the shape or the first offending index, and what was due:
+    NaN and Inf, shapes that do not fit, labels out of range, soft targets where there is a margin, zero rows where the
+    loss is singular, a mean over nothing, logits or gradients beyond float64.
     """
 
     name: ClassVar[str]
@@ -240,11 +252,7 @@ class Loss(CrossEntropyOptions):
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class NormalisingLoss(Loss):
-    """A loss that is singular at zero rows.
-
-    zero_norm  "error" names the rows · "zero" takes the zero vector for their direction (cos θ = 0,
-               θ = π/2), and nothing flows back through that normalisation
-    """
+    """A loss that is singular at zero rows of x or W."""
 
     normalises_x: ClassVar[bool] = True
     normalises_W: ClassVar[bool] = True
@@ -264,11 +272,7 @@ class NormalisingLoss(Loss):
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class MarginLoss(NormalisingLoss):
-    """A loss with a margin on the target's logit. Soft targets are refused: they have no one class.
-
-    detach_margin  True: z_y = r · (cos θ + stop(ψ(θ) − cos θ)), as current InsightFace and
-                   OpenSphere do on purpose: the value with its margin, the slope without it
-    """
+    """A loss with a margin on the target's logit. Soft targets are refused: they have no one class."""
 
     has_margin: ClassVar[bool] = True
 

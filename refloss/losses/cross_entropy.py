@@ -26,6 +26,8 @@ class CrossEntropy(CrossEntropyOptions):
     −inf is a masked class, an error where its target is positive. `out.losses` has the shape of the
     labels; so has `upstream` under reduction="none".
 
+    Options of the cross-entropy, and errors: as in `refloss.Loss`.
+
     >>> image = np.zeros((1, 3, 2, 2))  # three classes, four pixels
     >>> out = CrossEntropy(axis=1).forward(image, np.array([[[0, 1], [2, 2]]]))
     >>> print(out.losses.shape, f"{out.loss:.12f}")  # log 3

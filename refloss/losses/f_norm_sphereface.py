@@ -29,6 +29,8 @@ class FNormSphereFace(PsiMarginLoss):
 
     Released code: a real m such as 1.35 without ψ's branches, cos(1.35 θ), is common.
 
+    Shared options, and errors: `refloss.Loss`.
+
     >>> out = FNormSphereFace(scale=2, margin=2).forward([[3.0, 4.0]], [[1.0, 0.0], [0.0, 1.0]], [1])
     >>> print(f"{out.loss:.12f}")  # log(1 + e^(2·0.6 − 2·(2·0.8² − 1)))
     1.063496510223

@@ -25,6 +25,8 @@ class L2Softmax(NormalisingLoss):
 
     Released code: several re-implementations normalise W too, which makes it NormFace.
 
+    Shared options, and errors: `refloss.Loss`.
+
     >>> out = L2Softmax(alpha=5).forward([[30.0, 40.0]], [[1.0, 0.0], [0.0, 1.0]], [1])
     >>> print(f"{out.loss:.12f}")  # log(1 + e^(3 − 4))
     0.313261687518

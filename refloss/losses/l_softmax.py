@@ -32,6 +32,8 @@ class LSoftmax(PsiMarginLoss):
 
     Released code: the authors' CPU layer adds 1e-9 to ‖x‖‖W‖, their GPU layer does not.
 
+    Shared options, and errors: `refloss.Loss`.
+
     >>> out = LSoftmax(margin=2).forward([[3.0, 4.0]], [[1.0, 0.0], [0.0, 1.0]], [1])
     >>> print(f"{out.loss:.12f}")  # log(1 + e^(5·0.6 − 5·(2·0.8² − 1)))
     1.783900740888

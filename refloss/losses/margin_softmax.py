@@ -29,6 +29,8 @@ class MarginSoftmax(MarginLoss):
     Shapes: x (N, D), W (C, D), labels (N,). Singular at zero rows (`zero_norm`); a cone at θ = 0 or π
     where ψ' ≠ 0 there (`out.cone`).
 
+    Shared options, and errors: `refloss.Loss`.
+
     >>> linear = MarginSoftmax(
     ...     psi=lambda theta, xp: 1 - 2 * theta / np.pi,
     ...     dpsi=lambda theta, xp: -2 / np.pi + 0 * theta,

@@ -24,6 +24,8 @@ class Softmax(Loss):
     "weighted_mean") for labels, by their number for soft targets; Caffe clamps p_y at 1.2e-38, so
     that its loss stops at 87.34, and its backward ignores that clamp.
 
+    Shared options, and errors: `refloss.Loss`.
+
     >>> out = Softmax().forward(x=[[1.0, 2.0]], W=[[1.0, 0.0], [0.0, 1.0]], labels=[1])
     >>> print(f"{out.loss:.12f}")  # log(1 + e^(1 − 2))
     0.313261687518

@@ -25,6 +25,8 @@ class WNormSoftmax(NormalisingLoss):
     Released code: SphereFace's Caffe layer normalises W in place and leaves the projection of step
     (6) out of its gradient.
 
+    Shared options, and errors: `refloss.Loss`.
+
     >>> out = WNormSoftmax().forward([[1.0, 2.0]], [[9.0, 0.0], [0.0, 7.0]], [1])
     >>> print(f"{out.loss:.12f}")  # log(1 + e^(1 − 2)): the lengths of W do not matter
     0.313261687518

@@ -25,6 +25,8 @@ class WeightedSoftmax(Softmax):
     Released code: HED leaves a gradient on pixels that are neither edge nor non-edge although their
     loss is 0; torch divides the mean by the weights of the valid rows (our "weighted_mean").
 
+    Shared options, and errors: `refloss.Loss`.
+
     >>> out = WeightedSoftmax(class_weights=[1.0, 3.0]).forward([[1.0, 2.0]], [[1.0, 0.0], [0.0, 1.0]], [1])
     >>> print(f"{out.loss:.12f}")  # 3 log(1 + e^(1 − 2))
     0.939785062555

@@ -13,9 +13,10 @@ def features_and_weights(x: Any, W: Any) -> tuple[np.ndarray, np.ndarray]:
     """x (N, D) and W (C, D), with at least one class and one dimension."""
     x, W = matrix(x, "x", "(N, D)"), matrix(W, "W", "(C, D)")
     if x.shape[1] != W.shape[1]:
+        turned = "; W has one row a class: pass W.T" if x.shape[1] == W.shape[0] else ""
         raise ValueError(
             "x (N, D) and W (C, D) must have the same number of columns D, "
-            f"got x of shape {x.shape} and W of shape {W.shape}"
+            f"got x of shape {x.shape} and W of shape {W.shape}{turned}"
         )
     if W.shape[0] == 0 or W.shape[1] == 0:
         raise ValueError(f"W needs at least one class and one dimension, got shape {W.shape}")
@@ -50,7 +51,7 @@ def no_zero_rows(v: np.ndarray, name: str, rows: np.ndarray, loss: Any) -> None:
         shown = ", ".join(map(str, zero[:8])) + (", …" if len(zero) > 8 else "")
         raise ValueError(
             f"{name}[{zero[0]}] is a zero row (zero rows: {shown}), where {type(loss).__name__} is singular: "
-            "have no zero row, or pass zero_norm='zero' to take the zero vector for its direction"
+            "remove it, or pass zero_norm='zero' to take the zero vector for its direction"
         )
 
 

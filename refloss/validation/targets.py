@@ -23,7 +23,7 @@ def targets(
     if array.ndim == 2 and getattr(loss, "has_margin", False):
         raise ValueError(
             f"{name} must be classes of shape (N,), got shape {array.shape}: "
-            f"{type(loss).__name__} puts its margin on one class, and a soft target has none"
+            f"{type(loss).__name__} puts its margin on one class, and a soft target has none{_column(array, name)}"
         )
     if array.ndim == 2:
         return _soft_targets(array, rows, classes, loss, name, place)
@@ -41,7 +41,8 @@ def targets(
     if bad.size:
         raise ValueError(
             f"{indexed(name, place(bad[0]))} is {array[bad[0]]}; "
-            f"{name} must lie in 0 … {classes - 1} (C = {classes})"
+            f"{name} must lie in 0 … {classes - 1} (C = {classes}), "
+            f"or be the ignore_index, which is {loss.ignore_index}"
         )
     classes_of = np.where(ignored, 0, array).astype(np.intp)
     target = np.zeros((rows, classes))
@@ -49,11 +50,17 @@ def targets(
     return Targets(target, frozen(ignored), classes_of)
 
 
+def _column(array: np.ndarray, name: str) -> str:
+    return f"; for a column of classes pass {name}.ravel()" if array.shape[1] == 1 else ""
+
+
 def _soft_targets(array: np.ndarray, rows: int, classes: int, loss: Any, name: str, place: Any) -> Targets:
     if loss.ignore_index is not None:
         raise ValueError(f"ignore_index needs class labels: soft targets ({name} with axis C) have no index")
     if array.shape != (rows, classes):
-        raise ValueError(f"soft {name} must have shape (N, C) = ({rows}, {classes}), got {array.shape}")
+        raise ValueError(
+            f"soft {name} must have shape (N, C) = ({rows}, {classes}), got {array.shape}{_column(array, name)}"
+        )
     soft = real_array(array, name, place=place)
     if (soft < 0).any():
         at = tuple(int(i) for i in np.argwhere(soft < 0)[0])

@@ -20,6 +20,7 @@ WITNESSES: dict[str, Callable[[Problem], dict[str, Estimate]]] = {
     "complex_step": complex_step,
 }
 
+SHAPE = "shape"
 BLIND = 1e-3  # of the natural scale: a witness less certain than this abstains
 
 
@@ -38,12 +39,14 @@ class Failure:
     reason: str
 
     def __str__(self) -> str:
+        if self.witness == SHAPE:
+            return f"grad_{self.input} {self.reason}"
         place = (
             f"grad_{self.input}[{', '.join(map(str, self.index))}]" if self.index else f"grad_{self.input}"
         )
         return (
-            f"{place} {self.reason}: got {self.got:.9g}, expected {self.expected:.9g} ({self.witness}); "
-            f"row off by {self.error:.2g} of its natural scale, {self.tolerance:.2g} allowed"
+            f"{place} {self.reason}: got {self.got:.12g}, expected {self.expected:.12g} ({self.witness}); "
+            f"row off by {self.error:.2g} of its scale, {self.tolerance:.2g} allowed"
         )
 
 
@@ -88,7 +91,7 @@ def _one_input(problem: Problem, name: str, gradient: Any, estimates: Mapping[st
     if gradient is None or np.shape(gradient) != due:
         what = "is missing" if gradient is None else f"has shape {np.shape(gradient)}, expected {due}"
         result.failed = count
-        result.failures.append(Failure(name, 0, (), np.nan, np.nan, np.inf, 0.0, "shape", what))
+        result.failures.append(Failure(name, 0, (), np.nan, np.nan, np.inf, 0.0, SHAPE, what))
         return result
     gradient = np.asarray(gradient, dtype=float)
     rows = as_rows(gradient)

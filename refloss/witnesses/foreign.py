@@ -9,10 +9,32 @@ from typing import Any
 
 import numpy as np
 
+from refloss.losses import CrossEntropy
+from refloss.textbook.namespaces import numpy_namespace
 from refloss.witnesses.autograd_tape import autograd
 from refloss.witnesses.problem import Problem, U, row_norm
 
 INPUTS = ("x", "W", "b")
+
+
+def described(loss: Any) -> tuple[str, str]:
+    """(name, how to call it in a message) of a loss of somebody's own; TypeError if it is none."""
+    if isinstance(loss, (tuple, list)) and len(loss) == 2 and all(map(callable, loss)):
+        name = "/".join(getattr(f, "__name__", type(f).__name__) for f in loss)
+        return name, name
+    if isinstance(loss, type):
+        raise TypeError(f"loss must be an object, got the class {loss.__name__}: pass {loss.__name__}(…)")
+    if isinstance(loss, CrossEntropy):
+        raise TypeError(
+            "loss must have x and W, and CrossEntropy has bare logits: with W the identity, x are the logits of Softmax"
+        )
+    if not (callable(getattr(loss, "forward", None)) and callable(getattr(loss, "backward", None))):
+        raise TypeError(
+            f"loss must have forward and backward, or be a pair (function, gradient), got {loss!r}"
+        )
+    name = str(getattr(loss, "name", None) or type(loss).__name__)
+    plain = type(loss).__repr__ is object.__repr__
+    return name, name if plain else repr(loss)
 
 
 def foreign_gradients(
@@ -42,7 +64,7 @@ def foreign_problem(
     textbook = getattr(loss, "textbook", None)
     terms: Callable[..., Any]
     if textbook is not None:
-        share = np.broadcast_to(upstream if value.ndim else upstream / len(x), len(x))
+        share = np.broadcast_to(upstream * _share(textbook(numpy_namespace, x, W, labels, b), value), len(x))
 
         def terms(xp: Any, given: Mapping[str, Any], rows: Any) -> Any:
             return share[rows] * textbook(xp, given["x"], given["W"], labels[rows], given.get("b"))
@@ -72,16 +94,36 @@ def foreign_problem(
     return problem
 
 
+def _share(losses: np.ndarray, value: np.ndarray) -> float:
+    """What each of the textbook's losses counts in the loss: 1 in a sum or without reduction, 1/N in a mean."""
+    if np.shape(losses) != (len(losses),):
+        raise ValueError(f"textbook must return one loss a sample, shape (N,), got {np.shape(losses)}")
+    if value.ndim:
+        return 1.0
+    total = float(np.sum(losses))
+    for share in (1.0 / len(losses), 1.0):
+        if abs(value - share * total) <= 1e-9 * abs(value):
+            return share
+    raise ValueError(
+        f"the loss must be the mean or the sum of its textbook losses, here {total / len(losses):.9g} or "
+        f"{total:.9g}; it is {float(value):.9g}"
+    )
+
+
 def _rounding(problem: Problem, draws: int = 8, factor: float = 8.0) -> dict[str, np.ndarray]:
     """How far rounding moves the textbook form's gradient, row by row.
 
     Nothing is known of an unknown formula, so it is tried: inputs moved by a few units in the last place, at random,
-    reroll every rounding error inside. `factor` times the largest change, and never less than (D + C + 8) roundings.
+    reroll every rounding error inside. `factor` times the largest change, and never less than (D + C + 8) roundings of
+    the largest row: an honest pass may form a small row as a difference of larger terms.
     """
     rng = np.random.default_rng(0)
     here = autograd(problem)
     width = sum(np.shape(v)[-1] for v in problem.inputs.values()) + 8
-    worst = {name: width * U * row_norm(estimate.gradient) for name, estimate in here.items()}
+    worst = {}
+    for name, estimate in here.items():
+        size = row_norm(estimate.gradient)
+        worst[name] = np.full(len(size), 8 * width * U * np.max(size, initial=0.0))
     for _ in range(draws):
         moved = {name: v * (1 + 4 * U * rng.integers(-2, 3, v.shape)) for name, v in problem.inputs.items()}
         there = autograd(replace(problem, inputs=moved))

@@ -12,7 +12,7 @@ from refloss.losses.base import Loss
 from refloss.textbook.formulas import LOGITS
 from refloss.witnesses.compare import WITNESSES, compare
 from refloss.witnesses.coverage import branches, reached
-from refloss.witnesses.foreign import foreign_gradients, foreign_problem
+from refloss.witnesses.foreign import described, foreign_gradients, foreign_problem
 from refloss.witnesses.problem import loss_problem
 from refloss.witnesses.report import CaseResult, Report
 
@@ -27,6 +27,7 @@ def gradcheck(
     b: Any = None,
     witnesses: Sequence[str] | None = None,
     upstream: Any = None,
+    strict: bool = False,
 ) -> Report:
     """Checks every gradient of a loss at these inputs; the report's truth value is the verdict.
 
@@ -38,22 +39,29 @@ def gradcheck(
     witnesses  names out of "finite_difference", "autograd", "complex_step"; all by default
     upstream   the gradient arriving at the loss: a scalar, or (N,) under reduction="none". By default not 1, and
                of mixed signs where it may be a vector
+    strict     True: the report passes only if every row was decided
 
     A row's error is measured against its natural scale Σ_j G_j‖∇z_j‖, never absolutely. Each witness bounds its own
     error and abstains where that exceeds 1e-3 of the scale; rows on which all abstain are counted as undecided.
-    Raises ValueError for input that the loss refuses and for unknown witnesses.
+    A loss of your own gets float64 copies, and `b` as a fourth argument only if you pass one. backward is called as
+    backward(record, upstream); `gradient` of a pair gets upstream=… if it has that parameter and returns
+    (grad_x, grad_W) or a mapping. Errors are then relative to each row's own gradient, and without `textbook` only
+    finite differences can speak, which do not see rows far smaller than the rest.
+
+    Raises ValueError for input that the loss refuses and for unknown witnesses, TypeError for what is no loss.
 
     >>> import refloss
     >>> x, W = [[1.0, 2.0, 0.5], [0.3, -1.0, 2.0]], [[1.0, 0.0, 1.0], [0.0, 1.0, -1.0]]
     >>> bool(refloss.gradcheck(refloss.ArcFace(scale=8), x, W, labels=[0, 1]))
     True
     """
-    return Report([_check(loss, "your input", x, W, labels, b, witnesses, upstream)], _branches([loss]))
+    result = _check(loss, "your input", x, W, labels, b, witnesses, upstream)
+    return Report([result], all_branches([loss]), strict)
 
 
 def gradcheck_cases(cases: Sequence[Any], witnesses: Sequence[str] | None = None) -> Report:
     """One report over many `Case`s (see `refloss.witnesses.cases`)."""
-    return Report([check_case(case, witnesses) for case in cases], _branches([c.loss for c in cases]))
+    return Report([check_case(case, witnesses) for case in cases], all_branches([c.loss for c in cases]))
 
 
 def check_case(case: Any, witnesses: Sequence[str] | None = None) -> CaseResult:
@@ -64,6 +72,8 @@ def check_case(case: Any, witnesses: Sequence[str] | None = None) -> CaseResult:
 def _check(
     loss: Any, case: str, x: Any, W: Any, labels: Any, b: Any, witnesses: Sequence[str] | None, upstream: Any
 ) -> CaseResult:
+    if isinstance(witnesses, str):
+        witnesses = (witnesses,)
     witnesses = tuple(WITNESSES if witnesses is None else witnesses)
     for name in witnesses:
         check.one_of(name, "witnesses", tuple(WITNESSES))
@@ -82,7 +92,13 @@ def _check(
     if problem.target is not None:
         rows, y = targets.pairs
         count = reached(loss, problem.target.theta[rows], np.asarray(out.probabilities)[rows, y])
-    return CaseResult(loss.name, case, repr(loss), results, count or reached(loss, np.ones(0), np.ones(0)))
+    note = ""
+    if out.cone is not None and out.cone.any():
+        at = ", ".join(map(str, np.flatnonzero(out.cone)[:8]))
+        note = f"{case}: no witness can speak of samples at a pole (out.cone), here {at}"
+    return CaseResult(
+        loss.name, case, repr(loss), results, count or reached(loss, np.ones(0), np.ones(0)), note
+    )
 
 
 def default_upstream(reduction: str, samples: int) -> Any:
@@ -96,18 +112,18 @@ def default_upstream(reduction: str, samples: int) -> Any:
 def _check_foreign(
     loss: Any, case: str, x: Any, W: Any, labels: Any, b: Any, witnesses: Sequence[str], upstream: Any
 ) -> CaseResult:
+    name, made_by = described(loss)
     x, W = check.features_and_weights(x, W)
     labels = np.asarray(labels)
     b = None if b is None else check.real_array(b, "b")
     value, gradients, upstream = foreign_gradients(loss, x, W, labels, b, upstream)
     problem = foreign_problem(loss, x, W, labels, b, upstream, value)
     usable = witnesses if problem.runs_everywhere else [w for w in witnesses if w == "finite_difference"]
-    name = getattr(loss, "name", None) or getattr(loss, "__name__", None) or type(loss).__name__
     note = "errors are relative to each row's own witness gradient: no natural scale is known for a loss of your own"
-    return CaseResult(str(name), case, repr(loss), compare(problem, gradients, usable), note=note)
+    return CaseResult(name, case, made_by, compare(problem, gradients, usable), note=note)
 
 
-def _branches(losses: Sequence[Any]) -> dict[str, list[str]]:
+def all_branches(losses: Sequence[Any]) -> dict[str, list[str]]:
     """loss name → every branch that one of its variants has."""
     wanted: dict[str, list[str]] = {}
     for loss in losses:

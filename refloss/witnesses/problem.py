@@ -67,12 +67,11 @@ def row_norm(v: np.ndarray) -> np.ndarray:
         return safe * np.sqrt(np.sum((v / safe[:, None]) ** 2, axis=1))
 
 
-PARAMETERS = {
-    "l2_softmax": ("alpha",),
-    "f_norm_sphereface": ("scale",),
-    "am_softmax": ("scale", "margin"),
-    "arcface": ("scale", "margin"),
-}
+def differentiable(loss: Any) -> list[str]:
+    """The parameters whose gradient a loss owes: scale, margin and alpha where they are real numbers that it uses."""
+    unused = ["scale"] if getattr(loss, "radius", "scale") != "scale" else []
+    names = [name for name in ("scale", "margin", "alpha") if isinstance(getattr(loss, name, None), float)]
+    return [name for name in names if name not in unused]
 
 
 def parameters(loss: Any, **replaced: Any) -> SimpleNamespace:
@@ -107,7 +106,7 @@ def loss_problem(
     inputs: dict[str, Any] = {"x": x, "W": W}
     if b is not None:
         inputs["b"] = b
-    names = PARAMETERS.get(loss.name, ("scale",) if getattr(loss, "radius", None) == "scale" else ())
+    names = differentiable(loss)
     inputs |= {name: np.float64(getattr(loss, name)) for name in names}
 
     q = parameters(loss)

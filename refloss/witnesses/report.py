@@ -42,7 +42,7 @@ class CaseResult:
 class Report:
     """The verdict of gradcheck. Its truth value is the verdict, its text a table.
 
-    passed      no row failed, and of every input at least one row was decided
+    passed      no row failed, and of every input at least one row was decided; if strict, every row
     results     one `CaseResult` a loss and case, with an `InputResult` an input
     failures    (case result, failure) pairs
     undecided   rows on which every witness abstained: counted, never passed
@@ -50,6 +50,7 @@ class Report:
 
     results: list[CaseResult]
     branches: dict[str, list[str]] = field(default_factory=dict)
+    strict: bool = False
 
     @property
     def failures(self) -> list[tuple[CaseResult, Failure]]:
@@ -71,6 +72,8 @@ class Report:
 
     @property
     def passed(self) -> bool:
+        if self.strict and self.undecided:
+            return False
         return bool(self.results) and not self.failures and not self.unseen
 
     def __bool__(self) -> bool:
@@ -92,6 +95,9 @@ class Report:
 
     # -- text --------------------------------------------------------------------------------------
 
+    def __repr__(self) -> str:
+        return f"<gradcheck report: {self._verdict()}>"
+
     def __str__(self) -> str:
         from rich.console import Console
 
@@ -108,20 +114,19 @@ class Report:
         for line in (*notes, *self._coverage_lines(), *self._undecided_lines()):
             console.print(line, highlight=False, markup=False)
         for result, failure in self.failures[:20]:
-            console.print(
-                f"FAILED {result.made_by}, case {result.case}: {failure}", markup=False, highlight=False
-            )
+            line = f"FAILED {result.made_by}, case {result.case}: {failure}"
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
         if len(self.failures) > 20:
             console.print(f"… and {len(self.failures) - 20} more failures")
         for loss, name in self.unseen:
-            console.print(
-                f"NOT CHECKED {loss}: no witness could decide any row of grad_{name}", highlight=False
-            )
+            line = f"NOT CHECKED {loss}: no witness could decide any row of grad_{name}"
+            console.print(line, markup=False, highlight=False)
         console.print(self._verdict(), highlight=False, markup=False)
 
     def table(self) -> Any:
         """A rich table: one line a loss if there are several cases, else one line an input."""
         from rich.table import Table
+        from rich.text import Text
 
         several = len(self.results) > 1
         groups: dict[tuple[str, str], list[InputResult]] = {}
@@ -141,7 +146,7 @@ class Report:
         for key, rows in groups.items():
             failed, undecided = sum(i.failed for i in rows), sum(i.undecided for i in rows)
             table.add_row(
-                *key,
+                *map(Text, key),
                 str(sum(i.rows for i in rows)),
                 str(failed),
                 str(undecided),
@@ -177,11 +182,10 @@ class Report:
 
     def _verdict(self) -> str:
         rows = sum(i.rows for result in self.results for i in result.inputs)
-        verdict = "PASSED" if self.passed else "FAILED"
-        line = f"{verdict}: {rows} gradient rows, {len(self.failures)} wrong, {self.undecided} undecided"
-        if self.undecided:
-            line += " (no witness can see them in float64; they do not count as passed)"
-        return line
+        wrong = sum(i.failed for result in self.results for i in result.inputs)
+        line = f"{rows} gradient rows, {rows - wrong - self.undecided} confirmed, {wrong} wrong"
+        line = f"{'PASSED' if self.passed else 'FAILED'}: {line}, {self.undecided} undecided"
+        return line + (" (no witness can see them in float64)" if self.undecided else "")
 
 
 def _seen(rows: list[InputResult], witness: str) -> str:
