@@ -53,8 +53,8 @@ def value_and_gradients(problem: Any) -> tuple[np.ndarray, dict[str, np.ndarray]
                   for name, value in problem.inputs.items()}  # fmt: skip
         everyone = np.arange(problem.samples)
         terms = problem.terms(namespace, inputs, everyone)
-        gradients = {name: _gradient(problem, inputs, name, everyone) for name in inputs}
-        return _floats(_each(mpmath.re)(terms)), gradients
+        gradients = {name: problem.weight * _gradient(problem, inputs, name, everyone) for name in inputs}
+        return problem.weight * _floats(_each(mpmath.re)(terms)), gradients
 
 
 def _gradient(problem: Any, inputs: dict, name: str, everyone: np.ndarray) -> np.ndarray:

@@ -36,8 +36,10 @@ class Mutant:
 BY_HAND = [
     ("softmax", "backward_logits", "linear_backward(g, at.x, at.W)", "linear_backward(g, at.x, at.W[::-1])", "W reversed"),
     ("w_norm_softmax", "backward_logits", "normalise_backward(grad_W_hat, at.W_norm, at.W_hat)", "grad_W_hat", "no ŵ"),
-    ("w_norm_softmax", "backward_logits", "linear_backward(g, at.x, at.W_hat)", "linear_backward(g, at.x, at.W)", "W for ŵ"),
-    ("l2_softmax", "backward_logits", "normalise_backward(self.alpha * u,", "normalise_backward(u,", "α forgotten in x"),
+    ("w_norm_softmax", "backward_logits", "g @ at.W_hat", "g @ at.W", "W for ŵ"),
+    ("w_norm_softmax", "backward_logits", "x_norm[:, None] * g", "g", "‖x‖ forgotten"),
+    ("l2_softmax", "backward_logits", "self.alpha * across", "across", "α forgotten in x"),
+    ("l2_softmax", "backward_logits", "g * W_norm", "g", "‖W‖ forgotten in x"),
     ("l2_softmax", "backward_logits", "linear_backward(g, self.alpha * at.x_hat,", "linear_backward(g, at.x_hat,", "α forgotten in W"),
     ("l2_softmax", "backward_logits", "np.sum(u * at.x_hat)", "np.mean(u * at.x_hat)", "α averaged"),
     ("l_softmax", "backward_logits", "linear_backward(g_others, at.x, at.W)", "linear_backward(g, at.x, at.W)", "target twice"),
@@ -63,7 +65,11 @@ BY_HAND = [
     (normalise, "normalise_backward", "over_norm(across(grad_unit, unit), norm)", "across(grad_unit, unit)", "1/‖v‖ forgotten"),
     (angle, "angle_backward", "over_norm(back * at.t_x, at.x_norm)", "over_norm(back * at.t_w, at.x_norm)", "tangents swapped"),
     (angle, "angle_backward", "over_norm(back * at.t_w, at.w_norm)", "over_norm(back * at.t_w, at.x_norm)", "norms swapped"),
-    (angle, "cosines_backward", "grad_cos.T @ x_hat", "grad_cos.T @ x_hat[::-1]", "samples reversed"),
+    (angle, "cosines_backward", "weighted_sum(grad_cos.T, W, x, W_hat, x_hat)", "weighted_sum(grad_cos.T[:, ::-1], W, x, W_hat, x_hat)", "samples reversed"),
+    (angle, "weighted_sum", "np.where(near, 0.0, g)", "g", "near pairs twice"),
+    (angle, "weighted_sum", "* at.sin)", ")", "sin θ forgotten near a pole"),
+    (angle, "weighted_sum", "np.add.at(total, i, ", "total.__setitem__(i, ", "near pairs overwritten"),
+    (angle, "weighted_sum", "range(0, len(rows), PAIRS_AT_ONCE)", "range(0, 0)", "near pairs dropped"),
     (linear, "linear_backward", "g.sum(axis=0)", "g.mean(axis=0)", "bias averaged"),
     (psi, "multiplied_angle", "-sign * m * sin_m", "-m * sin_m", "(−1)^k forgotten in the slope"),
     (psi, "multiplied_angle", "-sign * m * sin_m", "-sign * sin_m", "m forgotten in the slope"),
@@ -92,7 +98,7 @@ def all_mutants() -> list[Mutant]:
             found += _systematic(name, cls, "backward_logits")
     for module, functions in (
         (normalise, ["normalise_backward"]),
-        (angle, ["cosines_backward", "angle_backward"]),
+        (angle, ["weighted_sum", "cosines_backward", "angle_backward"]),
         (linear, ["linear_backward"]),
         (cross_entropy, ["cross_entropy_backward"]),
     ):
@@ -149,7 +155,16 @@ class _Place:
             getattr(self.parent, self.field)[self.index] = new
 
 
-STRUCTURE = {"rows", "s", "r", "x_norm", "w_norm", "zero"}  # names that carry no gradient of their own
+STRUCTURE = {
+    "rows",
+    "s",
+    "r",
+    "x_norm",
+    "w_norm",
+    "zero",
+    "near",
+    "at",
+}  # names that carry no gradient of their own
 
 
 def _expressions(tree: ast.Module) -> Iterator[_Place]:

@@ -63,7 +63,7 @@ def test_everything_passes(capsys):
     for name in refloss.losses():
         assert name in shown.out
     assert "step angle" in shown.out
-    assert "branches reached 7/7" in shown.out
+    assert "branches reached 9/9" in shown.out
     assert "PASSED" in shown.out
     assert shown.err == "", "progress belongs on a terminal only"
 

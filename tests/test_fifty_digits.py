@@ -12,7 +12,7 @@ from fifty_digits import value_and_gradients
 import refloss
 from refloss import validation as check
 from refloss.witnesses.cases import parabola, parabola_slope, place
-from refloss.witnesses.compare import WITNESSES
+from refloss.witnesses.compare import WITNESSES, in_units_of_the_gradient
 from refloss.witnesses.problem import loss_problem, row_norm
 
 BOUND = 1e-12  # what the reference promises at angles in [1e-3, π − 1e-3]
@@ -80,7 +80,7 @@ def test_a_witness_errs_no_more_than_it_says(name):
         _, _, problem, _ = problem_of(replace(loss, reduction="none"), angles, seed=3)
         _, gradients = value_and_gradients(problem)
         for witness, run in WITNESSES.items():
-            for given, estimate in run(problem).items():
+            for given, estimate in in_units_of_the_gradient(problem, run(problem)).items():
                 allowed = estimate.error + problem.rounding[given]
                 sees = np.isfinite(allowed)
                 error = row_norm(estimate.gradient - gradients[given])

@@ -18,7 +18,7 @@ NAMES = (
     "psi_branches_m3",
     "arc_branches_past_pi_linear",
     "cosine_detached",
-    "soft_targets",
+    "soft_weights",
 )
 
 
@@ -50,9 +50,9 @@ def test_passes_agree_with_jax_through_the_textbook(name, jax):
         value, derivative = jax.value_and_grad(total)(
             {k: jax.numpy.asarray(v) for k, v in problem.inputs.items()}
         )
-        assert abs(float(value) + 1.375 * out.loss) <= problem.noise.sum()
+        assert abs(problem.weight * float(value) + 1.375 * out.loss) <= problem.weight * problem.noise.sum()
         for given, expected in derivative.items():
-            error = row_norm(getattr(grads, given) - np.asarray(expected))
+            error = row_norm(getattr(grads, given) - problem.weight * np.asarray(expected))
             assert (error <= problem.rounding[given]).all(), (case.name, given)
             felt = problem.scale[given] > 0
             sharp.extend(problem.rounding[given][felt] / problem.scale[given][felt])

@@ -67,6 +67,9 @@ def run(options: argparse.Namespace) -> int:
     witnesses = _witnesses(options.witness)
     if options.jobs < 1:
         raise CallError(f"-j must be at least 1, got {options.jobs}")
+    if options.seed < 0:
+        raise CallError(f"--seed must not be negative, got {options.seed}")
+    options.losses = list(dict.fromkeys(options.losses))
     if options.set and not options.losses:
         raise CallError("--set needs the name of a loss of refloss")
     if options.input and options.case:
@@ -128,7 +131,8 @@ def _on_input(own: list[Any], options: argparse.Namespace, witnesses: Sequence[s
         b = arrays.get("b") if getattr(loss, "has_bias", True) else None
         return gradcheck(loss, arrays["x"], arrays["W"], arrays["labels"], b, witnesses).results[0]
 
-    results = []
+    results: list[Any] = []
+    skipped: list[str] = []
     for loss in _progress(iter(losses), len(losses)):
         if loss in own:
             result = _of_the_user(check, own, loss)
@@ -136,9 +140,16 @@ def _on_input(own: list[Any], options: argparse.Namespace, witnesses: Sequence[s
             try:
                 result = check(loss)
             except (ValueError, TypeError) as error:
-                raise CallError(f"{path}: {error}") from error
+                if options.losses:
+                    raise CallError(f"{path}: {error}") from error
+                skipped.append(f"refloss: {path}: {loss.name} left out: {error}")
+                continue
         result.case = Path(path).name
         results.append(result)
+    if not results and skipped:
+        raise CallError(skipped[0].removeprefix("refloss: "))
+    if skipped:
+        print(*skipped, sep="\n", file=sys.stderr)
     return results, losses
 
 
@@ -282,6 +293,8 @@ def write_atomically(path: str, text: str) -> None:
     """The whole file or none of it."""
     folder = os.path.dirname(os.path.abspath(path))
     try:
+        if os.path.isdir(path):
+            raise IsADirectoryError(21, "is a folder")
         descriptor, temporary = tempfile.mkstemp(dir=folder, prefix=".refloss-")
     except OSError as error:
         raise CallError(f"--output {path}: {error.strerror}") from error

@@ -8,8 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from refloss.losses.base import LogitsPass, Pairs, PsiMarginLoss, add_at_pairs, target_stages
-from refloss.steps.angle import angle, angle_backward, cosines
-from refloss.steps.linear import linear_backward
+from refloss.steps.angle import angle, angle_backward, cosines, cosines_backward
 from refloss.steps.normalise import normalise, normalise_backward
 from refloss.steps.psi import multiplied_angle
 
@@ -59,8 +58,9 @@ class ASoftmax(PsiMarginLoss):
     def backward_logits(self, at: LogitsPass, g: np.ndarray) -> dict[str, np.ndarray]:
         rows, _ = at.pairs
         g_y, g_others = at.pairs.split(g)
-        # (7) the other classes, z_j = ŵ_j·x: plain in x, smooth where x = 0
-        grad_x, grad_W_hat, _ = linear_backward(g_others, at.x, at.W_hat)
+        # (7) the other classes, z_j = ŵ_j·x = ‖x‖ cos θ_j: plain in x, smooth where x = 0
+        grad_x = g_others @ at.W_hat
+        _, grad_W_hat = cosines_backward(at.x_norm[:, None] * g_others, at.x, at.W, at.x_hat, at.W_hat)
         # (8) through ŵ: (I − ŵ ŵᵀ) / ‖W‖
         grad_W = normalise_backward(grad_W_hat, at.W_norm, at.W_hat)
         # (9) the target's tangential part: ∂L/∂θ_y = g_y ‖x‖ ψ'(θ_y), along the unit tangents

@@ -81,7 +81,7 @@ class ArcFace(MarginLoss):
         s = self.scale
         g_y, g_others = at.pairs.split(g)
         # (7) the other classes: ∂L/∂cos θ_ij = s g_ij
-        grad_x_hat, grad_W_hat = cosines_backward(s * g_others, at.x_hat, at.W_hat)
+        grad_x_hat, grad_W_hat = cosines_backward(s * g_others, at.x, at.W, at.x_hat, at.W_hat)
         # (8) through x̂ and ŵ: (I − v̂ v̂ᵀ) / ‖v‖
         grad_x = normalise_backward(grad_x_hat, at.x_norm, at.x_hat)
         grad_W = normalise_backward(grad_W_hat, at.W_norm, at.W_hat)

@@ -8,6 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from refloss.losses.base import LogitsPass, NormalisingLoss, Pairs
+from refloss.steps.angle import cosines_backward
 from refloss.steps.linear import linear, linear_backward
 from refloss.steps.normalise import normalise, normalise_backward
 from refloss.validation import positive
@@ -51,9 +52,11 @@ class L2Softmax(NormalisingLoss):
     def backward_logits(self, at: LogitsPass, g: np.ndarray) -> dict[str, np.ndarray]:
         # (4) u_i = Σ_j g_ij W_j arrives at α x̂_i,  (5) ∂L/∂W_j = Σ_i g_ij α x̂_i,  (6) ∂L/∂b_j = Σ_i g_ij
         u, grad_W, grad_b = linear_backward(g, self.alpha * at.x_hat, at.W)
+        # (7) ∂L/∂x_i = (I − x̂_i x̂_iᵀ) α u_i / ‖x_i‖, with u_i = Σ_j g_ij ‖W_j‖ ŵ_j
+        W_norm, W_hat = normalise(at.W)
+        across, _ = cosines_backward(g * W_norm, at.x, at.W, at.x_hat, W_hat)
         grads = {
-            # (7) ∂L/∂x_i = (I − x̂_i x̂_iᵀ) α u_i / ‖x_i‖
-            "x": normalise_backward(self.alpha * u, at.x_norm, at.x_hat),
+            "x": normalise_backward(self.alpha * across, at.x_norm, at.x_hat),
             "W": grad_W,
             # (8) ∂L/∂α = Σ_i u_i·x̂_i
             "alpha": np.sum(u * at.x_hat),

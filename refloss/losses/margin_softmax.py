@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from refloss.losses.base import LogitsPass, MarginLoss, Pairs, add_at_pairs, target_stages
-from refloss.steps.angle import angle, cosines
+from refloss.steps.angle import angle, cosines, cosines_backward
 from refloss.steps.margin import Target, own_slope
 from refloss.steps.normalise import across, normalise, over_norm
 from refloss.validation import function, one_of, per_angle, positive
@@ -81,8 +81,9 @@ class MarginSoftmax(MarginLoss):
         _, r_over_x, r_over_W = self._radius(at.x_norm, at.W_norm)
         g_y, g_others = at.pairs.split(g)
         # (G7) the tangential parts of the other classes: (r/‖x‖) (I − x̂ x̂ᵀ) ŵ_j and (r/‖W‖) (I − ŵ ŵᵀ) x̂
-        grad_x = across((r_over_x * g_others) @ at.W_hat, at.x_hat)
-        grad_W = across((r_over_W * g_others).T @ at.x_hat, at.W_hat)
+        rows = at.x, at.W, at.x_hat, at.W_hat
+        grad_x = across(cosines_backward(r_over_x * g_others, *rows)[0], at.x_hat)
+        grad_W = across(cosines_backward(r_over_W * g_others, *rows)[1], at.W_hat)
         # (G8) the target's tangential part: −(r/‖x‖) ψ'(θ_y) t_x and −(r/‖W_y‖) ψ'(θ_y) t_w
         along = -g_y * at.psi.slope
         at_x = (along * r_over_x[at.pairs])[:, None] * at.angle.t_x

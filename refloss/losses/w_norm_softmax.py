@@ -8,7 +8,8 @@ from typing import ClassVar
 import numpy as np
 
 from refloss.losses.base import LogitsPass, NormalisingLoss, Pairs
-from refloss.steps.linear import linear, linear_backward
+from refloss.steps.angle import cosines_backward
+from refloss.steps.linear import linear
 from refloss.steps.normalise import normalise, normalise_backward
 
 
@@ -42,7 +43,10 @@ class WNormSoftmax(NormalisingLoss):
         return LogitsPass(x=x, W=W, W_norm=W_norm, W_hat=W_hat, logits=z)
 
     def backward_logits(self, at: LogitsPass, g: np.ndarray) -> dict[str, np.ndarray]:
-        # (4) ∂L/∂x_i = Σ_j g_ij ŵ_j,  (5) ∂L/∂ŵ_j = Σ_i g_ij x_i
-        grad_x, grad_W_hat, _ = linear_backward(g, at.x, at.W_hat)
+        # (4) ∂L/∂x_i = Σ_j g_ij ŵ_j
+        grad_x = g @ at.W_hat
+        # (5) ∂L/∂ŵ_j = Σ_i g_ij x_i = Σ_i g_ij ‖x_i‖ x̂_i
+        x_norm, x_hat = normalise(at.x)
+        _, grad_W_hat = cosines_backward(x_norm[:, None] * g, at.x, at.W, x_hat, at.W_hat)
         # (6) ∂L/∂W_j = (I − ŵ_j ŵ_jᵀ) ∂L/∂ŵ_j / ‖W_j‖
         return {"x": grad_x, "W": normalise_backward(grad_W_hat, at.W_norm, at.W_hat)}

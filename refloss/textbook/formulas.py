@@ -21,9 +21,12 @@ def norm(xp: Any, v: Array) -> Array:
     return xp.sqrt(xp.sum(v * v, axis=-1))
 
 
-def unit(xp: Any, v: Array) -> Array:
-    """v / ‖v‖."""
-    return v / norm(xp, v)[..., None]
+def unit(xp: Any, v: Array, zero: Array = None) -> Array:
+    """v / ‖v‖; the zero vector, and no derivative, for the rows marked zero (zero_norm="zero")."""
+    if zero is None or not zero.any():
+        return v / norm(xp, v)[..., None]
+    marked = zero[:, None]
+    return xp.where(marked, 0 * v, unit(xp, xp.where(marked, 0 * v + 1, v)))
 
 
 def inner(xp: Any, x: Array, W: Array) -> Array:
@@ -31,19 +34,15 @@ def inner(xp: Any, x: Array, W: Array) -> Array:
     return xp.matmul(x, xp.swapaxes(W, -1, -2))
 
 
-def target_of(xp: Any, y: Array, values: Array) -> Array:
-    """The value of class y: Σ_j y_j v_j."""
-    return xp.sum(y * values, axis=-1)
-
-
 def with_target(y: Array, others: Array, target: Array) -> Array:
     """`others` with class y replaced by `target`."""
     return others * (1 - y) + y * target[..., None]
 
 
-def theta(xp: Any, x: Array, W: Array, y: Array) -> Array:
+def theta(xp: Any, q: Any, x: Array, W: Array, y: Array) -> Array:
     """θ_y = arccos(x·W_y / ‖x‖‖W_y‖)."""
-    return xp.arccos(target_of(xp, y, inner(xp, unit(xp, x), unit(xp, W))))
+    W_y = xp.matmul(y, W)
+    return xp.arccos(xp.sum(unit(xp, x, q.zero_x) * unit(xp, W_y, _of(q.zero_W, y)), axis=-1))
 
 
 def _each(parameter: Array) -> Array:
@@ -109,40 +108,48 @@ def softmax(xp: Any, q: Any, x: Array, W: Array, b: Array, y: Array) -> Array:
 
 def w_norm_softmax(xp: Any, q: Any, x: Array, W: Array, b: Array, y: Array) -> Array:
     """Table 1: ‖x‖ cos θ_j."""
-    return inner(xp, x, unit(xp, W))
+    return inner(xp, x, unit(xp, W, q.zero_W))
 
 
 def l2_softmax(xp: Any, q: Any, x: Array, W: Array, b: Array, y: Array) -> Array:
     """Eq. (3): W_j·f(x) + b_j with ‖f(x)‖ = α."""
     alpha = _each(_each(q.alpha))
-    return softmax(xp, q, alpha * unit(xp, x), W, b, y)
+    return softmax(xp, q, alpha * unit(xp, x, q.zero_x), W, b, y)
 
 
 def margin_logits(xp: Any, q: Any, x: Array, W: Array, b: Array, y: Array) -> Array:
-    """r cos θ_j, and r ψ(θ_y) for the target: r = ‖W_j‖‖x‖, ‖x‖ or s."""
-    r = radius(xp, q, x, W)
-    cos = inner(xp, unit(xp, x), unit(xp, W))
-    angle = xp.arccos(target_of(xp, y, cos))
+    """r cos θ_j, and r ψ(θ_y) for the target: r = ‖W_j‖‖x‖, ‖x‖ or s. (‖x‖ cos θ_j is ŵ_j·x, and so on.)"""
+    if q.radius == "both_norms":
+        others, r_y = inner(xp, x, W), length(xp, x, q.zero_x) * length(xp, xp.matmul(y, W), _of(q.zero_W, y))
+    elif q.radius == "x_norm":
+        others, r_y = inner(xp, x, unit(xp, W, q.zero_W)), length(xp, x, q.zero_x)
+    else:
+        others = _each(_each(q.scale)) * inner(xp, unit(xp, x, q.zero_x), unit(xp, W, q.zero_W))
+        r_y = _each(q.scale)
+    angle = theta(xp, q, x, W, y)
     if q.detach_margin:  # the offset ψ(θ) − cos θ is a constant, frozen where the gradient is taken
         value = xp.cos(angle) + q.frozen
     else:
         value = TARGETS[q.formula](xp, q, angle)
-    return with_target(y, r * cos, target_of(xp, y, r * (1 + 0 * cos)) * value)
+    return with_target(y, others, r_y * value)
+
+
+def _of(zero: Array, y: Array) -> Array:
+    """Whether the row of class y is marked zero."""
+    return None if zero is None else zero[y.argmax(axis=-1)]
+
+
+def length(xp: Any, v: Array, zero: Array = None) -> Array:
+    """‖v‖; 0, and no derivative, for the rows marked zero."""
+    if zero is None or not zero.any():
+        return norm(xp, v)
+    return xp.where(zero, 0.0, norm(xp, xp.where(zero[:, None], 0 * v + 1, v)))
 
 
 def frozen_offset(xp: Any, q: Any, x: Array, W: Array, y: Array) -> Array:
     """ψ(θ_y) − cos θ_y (N,), the constant of a detached margin: `constant` numbers in, no derivative out."""
-    angle = theta(xp, xp.constant(x), xp.constant(W), y)
+    angle = theta(xp, q, xp.constant(x), xp.constant(W), y)
     return TARGETS[q.formula](xp, q, angle) - xp.cos(angle)
-
-
-def radius(xp: Any, q: Any, x: Array, W: Array) -> Array:
-    """The length that multiplies every cosine, (…, N, C) or what broadcasts to it."""
-    if q.radius == "both_norms":
-        return norm(xp, x)[..., :, None] * norm(xp, W)[..., None, :]
-    if q.radius == "x_norm":
-        return norm(xp, x)[..., :, None]
-    return _each(_each(q.scale))
 
 
 LOGITS = {

@@ -23,7 +23,7 @@ def cost(problem: Problem) -> float:
 def affordable_rows(problem: Problem, name: str, evaluations: int) -> np.ndarray:
     """All rows of the input, or an even choice of them where all would take too long."""
     count, width = as_rows(problem.inputs[name]).shape
-    each = cost(problem) / (problem.samples if name in problem.rowwise else 1)
+    each = cost(problem) / (max(problem.samples, 1) if name in problem.rowwise else 1)
     most = max(int(WORK / (each * evaluations * width)), 1)
     return np.arange(count) if count <= most else np.unique(np.linspace(0, count - 1, most).astype(int))
 

@@ -95,7 +95,20 @@ def _shapes(loss: Any, seed: int) -> Iterator[Case]:
     ):
         _, x, W, y, b = _gaussian(loss, seed, n, c, d)
         yield Case(name, reason, _fit_weights(loss, c), x, W, y, b)
+    if hasattr(loss, "has_bias"):
+        _, x, W, y, b = _gaussian(loss, seed, 130, 9, 17)
+        yield Case(
+            "tiles",
+            "odd sizes beyond 8, 16 and 128: what a blocked kernel gets wrong",
+            _fit_weights(loss, 9),
+            x,
+            W,
+            y,
+            b,
+        )
     _, x, W, y, b = _gaussian(loss, seed)
+    if b is not None:
+        yield Case("no_bias", "the bias left out", loss, x, W, y)
     yield Case(
         "duplicate_labels", "one class on every row: its gradients accumulate", loss, x, W, 0 * y + 2, b
     )
@@ -180,6 +193,15 @@ def _angles(loss: Any, seed: int) -> Iterator[Case]:
     yield aimed("near_poles", "target angles 1e-2, 1e-3, 1e-5 from 0 and from π",
                 [1e-2, 1e-3, 1e-5, np.pi - 1e-2, np.pi - 1e-3, np.pi - 1e-5])  # fmt: skip
     yield aimed("trained", "small target angles, confident rows", np.linspace(0.05, 0.6, 6), loss)
+    if hasattr(loss, "has_bias"):
+        yield _confident(loss, seed)
+        if loss.has_margin:
+            y = np.arange(N) % C
+            x = place(rng, W, y, np.linspace(0.3, 2.8, N))
+            x[0], x[1] = 2 * W[y[0]], -W[y[1]]
+            yield Case(
+                "pole", "two samples exactly at θ = 0 and π: set aside, the rest is judged", quiet, x, W, y
+            )
     for variant, words in _variants(quiet):
         if hasattr(variant, "annealing"):
             m = variant.margin
@@ -198,23 +220,43 @@ def _angles(loss: Any, seed: int) -> Iterator[Case]:
             yield aimed(f"cosine{words}", "the margin's extremes", np.linspace(0.2, 2.9, 6), variant)
 
 
+def _confident(loss: Any, seed: int) -> Case:
+    """Targets 5 … 20 ahead in logits, so that gradients go down to 1e-9: small, and still visible to autograd."""
+    rng, _, _, _, _ = _gaussian(loss, seed)
+    W = np.eye(C, D) + 0.01 * rng.normal(size=(C, D))
+    y = np.arange(N) % C
+    if hasattr(loss, "scale"):
+        x = place(
+            rng, W, y, np.linspace(0.05, 0.3, N) if hasattr(loss, "annealing") else np.linspace(0.1, 0.7, N)
+        )
+        loss = replace(loss, scale=16.0)
+    else:
+        x = place(rng, W, y, 0.05, np.linspace(5, 20, N))
+    return Case("confident", "confident rows, gradients down to 1e-9 of the others", loss, x, W, y)
+
+
 def _variants(loss: Any) -> Iterator[tuple[Any, str]]:
-    """The loss as it is, and with each option that changes its target logit."""
+    """The loss as it is, and with each option (and pair of options) that changes its target logit."""
     yield loss, ""
     if hasattr(loss, "annealing"):
-        for m in (1, 2, 3, 5):
+        for m in (1, 2, 3, 5, 7):
             yield replace(loss, margin=m), f"_m{m}"
         yield replace(loss, annealing=5.0), "_annealed"
+        yield replace(loss, annealing=2.0, margin=3, detach_margin=True), "_annealed_m3_detached"
         yield replace(loss, continuation=(parabola, parabola_slope)), "_own_D"
+        yield replace(loss, continuation=(parabola, parabola_slope), annealing=1.0), "_own_D_annealed"
     if hasattr(loss, "past_pi"):
         yield replace(loss, easy_margin=True), "_easy_margin"
         yield replace(loss, past_pi="linear"), "_past_pi_linear"
+        yield replace(loss, past_pi="linear", easy_margin=True), "_easy_margin_past_pi_linear"
+        yield replace(loss, past_pi="linear", detach_margin=True), "_past_pi_linear_detached"
+        yield replace(loss, easy_margin=True, detach_margin=True), "_easy_margin_detached"
         yield replace(loss, margin=0.0), "_m0"
         yield replace(loss, margin=2.0), "_m2"
     if loss.__class__.__name__ == "AMSoftmax":
         yield replace(loss, margin=0.0), "_m0"
         yield replace(loss, margin=2.0), "_m2"
-    if hasattr(loss, "detach_margin"):
+    if hasattr(loss, "detach_margin") and hasattr(loss, "has_margin"):
         yield replace(loss, detach_margin=True), "_detached"
 
 
@@ -243,21 +285,32 @@ def _options(loss: Any, seed: int) -> Iterator[Case]:
                default_upstream("none", N))  # fmt: skip
     yield Case("upstream_zero", "nothing arrives: every gradient is exactly 0", loss, x, W, y, b, 0.0)
     yield Case("upstream_negative", "a negative scalar", loss, x, W, y, b, -3.0)
-    yield Case("sum", "no divisor", replace(loss, reduction="sum"), x, W, y, b)
-    all_options = {"class_weights": WEIGHTS, "label_smoothing": 0.1, "ignore_index": 3}
-    for reduction in ("mean", "weighted_mean"):
-        yield Case(f"{reduction}_weights_smoothing_ignore", "weights, label smoothing and an ignored class together",
-                   replace(loss, reduction=reduction, **all_options), x, W, y, b)  # fmt: skip
-    yield Case("negative_ignore_index", "ignored rows labelled −100", replace(loss, ignore_index=-100), x, W,
-               np.where(y == 1, -100, y), b)  # fmt: skip
+    weights = None if loss.name == "weighted_softmax" else WEIGHTS
+    own = loss.class_weights  # WeightedSoftmax cannot do without
+    some = np.where(y == 1, -100, y)
+    for name, reason, options, labels, upstream in (
+        ("sum", "no divisor", {"reduction": "sum"}, y, None),
+        ("weighted_mean", "a mean whose weights are all 1", {"reduction": "weighted_mean"}, y, None),
+        ("weights", "class weights, one of them 0", {"class_weights": (0.5, 0.0, 2.0, 1.0, 3.0)}, y, None),
+        ("smoothing", "label smoothing without weights", {"label_smoothing": 0.1}, y, None),
+        ("ignore", "ignored rows labelled −100", {"ignore_index": -100}, some, None),
+        ("sum_weights", "weights under a sum", {"reduction": "sum", "class_weights": weights or own}, y, None),
+        ("sum_ignore", "ignored rows under a sum", {"reduction": "sum", "ignore_index": -100}, some, None),
+        ("none_ignore", "ignored rows, one upstream a row", {"reduction": "none", "ignore_index": -100}, some, None),
+        ("none_scalar", "no reduction, and one upstream for all", {"reduction": "none"}, y, 2.5),
+        ("mean_weights_smoothing_ignore", "all of them under a mean",
+         {"class_weights": WEIGHTS, "label_smoothing": 0.1, "ignore_index": 3}, y, None),
+        ("weighted_mean_weights_smoothing_ignore", "all of them under a weighted mean",
+         {"reduction": "weighted_mean", "class_weights": WEIGHTS, "label_smoothing": 0.1, "ignore_index": 3}, y, None),
+    ):  # fmt: skip
+        yield Case(name, reason, replace(loss, **options), x, W, labels, b, upstream)
     if not loss.has_margin:
         soft = rng.dirichlet(np.ones(C), size=N) * np.linspace(0.5, 1.5, N)[:, None]
-        yield Case(
-            "soft_targets",
-            "soft targets whose sum is not 1",
-            replace(loss, class_weights=WEIGHTS),
-            x,
-            W,
-            soft,
-            b,
-        )
+        for name, options in (
+            ("soft", {}),
+            ("soft_weights", {"class_weights": WEIGHTS}),
+            ("soft_smoothing", {"label_smoothing": 0.2}),
+            ("soft_weighted_mean", {"reduction": "weighted_mean", "class_weights": WEIGHTS}),
+            ("soft_none", {"reduction": "none"}),
+        ):
+            yield Case(name, "soft targets whose sum is not 1", replace(loss, **options), x, W, soft, b)

@@ -75,13 +75,24 @@ class InputResult:
 
 def compare(problem: Problem, gradients: Mapping[str, Any], witnesses: Sequence[str]) -> list[InputResult]:
     """Every gradient of `gradients` (name → array or None) against every witness, row by row."""
-    estimates = {name: WITNESSES[name](problem) for name in witnesses}
+    estimates = {name: in_units_of_the_gradient(problem, WITNESSES[name](problem)) for name in witnesses}
     return [
         _one_input(
             problem, name, gradients.get(name), {w: e[name] for w, e in estimates.items() if name in e}
         )
         for name in problem.inputs
     ]
+
+
+def in_units_of_the_gradient(problem: Problem, estimates: dict[str, Estimate]) -> dict[str, Estimate]:
+    """The estimates times the problem's weight; no word on what passes through a term that none can differentiate."""
+    weight, blind = problem.weight, problem.blind
+    honest = {}
+    for name, (gradient, error) in estimates.items():
+        if blind is not None and blind.any():
+            error = np.where(blind, np.inf, error) if name in problem.rowwise else np.full_like(error, np.inf)
+        honest[name] = Estimate(gradient * weight, error * weight)
+    return honest
 
 
 def _one_input(problem: Problem, name: str, gradient: Any, estimates: Mapping[str, Estimate]) -> InputResult:
@@ -101,15 +112,12 @@ def _one_input(problem: Problem, name: str, gradient: Any, estimates: Mapping[st
         _fail(result, due, r, rows, np.zeros_like(rows), np.inf, 0.0, "", "is not finite")
 
     scale = problem.scale.get(name)
-    if scale is not None:
-        must_vanish = (scale == 0) & ~not_finite
-        result.exact_zero = int(np.count_nonzero(must_vanish & ~rows.any(axis=1)))
-        for r in np.flatnonzero(must_vanish & rows.any(axis=1)):
-            failed[r] = True
-            _fail(
-                result, due, r, rows, np.zeros_like(rows), np.inf, 0.0, "natural scale 0", "must be exactly 0"
-            )
-        decided |= must_vanish
+    must_vanish = problem.vanishes.get(name, np.zeros(count, dtype=bool)) & ~not_finite
+    result.exact_zero = int(np.count_nonzero(must_vanish & ~rows.any(axis=1)))
+    for r in np.flatnonzero(must_vanish & rows.any(axis=1)):
+        failed[r] = True
+        _fail(result, due, r, rows, np.zeros_like(rows), np.inf, 0.0, "nothing arrives", "must be exactly 0")
+    decided |= must_vanish
 
     for witness, estimate in estimates.items():
         expected = as_rows(estimate.gradient)
@@ -118,11 +126,13 @@ def _one_input(problem: Problem, name: str, gradient: Any, estimates: Mapping[st
         rounding = problem.rounding.get(name, np.zeros(count))
         with np.errstate(all="ignore"):
             tolerance = estimate.error + rounding + TINY
-            sees = np.isfinite(tolerance) & (tolerance <= BLIND * measure) & ~not_finite
+            looked = np.isfinite(tolerance) & ~not_finite & ~must_vanish
+            # a witness that is not sure enough to confirm a row may still be sure that it is wrong
+            sees = looked & (tolerance <= BLIND * measure)
             error = row_norm(rows - expected)
             relative, allowed = error / measure, tolerance / measure
+        wrong = looked & ~(error <= tolerance)
         decided |= sees
-        wrong = sees & ~(error <= tolerance)
         seen = result.witnesses[witness]
         seen.decided = int(np.count_nonzero(sees))
         if seen.decided:

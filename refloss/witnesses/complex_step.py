@@ -11,7 +11,7 @@ import numpy as np
 from refloss.textbook.namespaces import complex_namespace
 from refloss.witnesses.batches import affordable_rows, copies
 from refloss.witnesses.estimate import Estimate
-from refloss.witnesses.problem import Problem, as_rows, row_norm
+from refloss.witnesses.problem import TINY, Problem, as_rows, row_norm
 
 STEP = 1e-30
 
@@ -45,5 +45,7 @@ def _one(problem: Problem, name: str) -> Estimate:
     looked = np.zeros(len(value), dtype=bool)
     looked[rows] = True
     seen = looked & np.isfinite(row_norm(gradient))
+    # below the subnormals nothing comes back of what the step has multiplied by 1e-30
+    lost = 8 * TINY / STEP / unit * np.sqrt(value.shape[1])
     shape = np.shape(problem.inputs[name])
-    return Estimate(gradient.reshape(shape), np.where(seen, 0.0, np.inf))
+    return Estimate(gradient.reshape(shape), np.where(seen, lost, np.inf))

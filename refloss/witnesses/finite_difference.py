@@ -71,7 +71,7 @@ def _along_row(problem: Problem, name: str, t: np.ndarray, r: np.ndarray, d: np.
     moved = problem.inputs[name][r].copy()
     moved[np.arange(len(r)), d] += t * problem.unit[name][r]
     values = np.empty(len(t))
-    chunk = max(int(AT_ONCE * problem.samples / cost(problem)), 1)
+    chunk = max(int(AT_ONCE * max(problem.samples, 1) / cost(problem)), 1)
     for start in range(0, len(t), chunk):
         part = slice(start, start + chunk)
         given = problem.inputs | {name: moved[part]}

@@ -41,18 +41,24 @@ def foreign_gradients(
     loss: Any, x: np.ndarray, W: np.ndarray, labels: np.ndarray, b: np.ndarray | None, upstream: Any
 ) -> tuple[np.ndarray, dict[str, Any], np.ndarray]:
     """(loss value, name → gradient, the upstream used) from one forward and backward of the loss."""
-    arguments = [v.copy() for v in (x, W, labels)] + ([] if b is None else [b.copy()])
+    given = [x, W, labels] + ([] if b is None else [b])
+    arguments = [v.copy() for v in given]
     if isinstance(loss, (tuple, list)):
         f, gradient = loss
-        value = np.asarray(f(*arguments), dtype=float)
+        value = _value(f(*arguments), len(x))
         takes_upstream = "upstream" in inspect.signature(gradient).parameters
         upstream = _upstream(upstream, value) if takes_upstream else np.float64(1.0)
         keywords = {"upstream": upstream} if takes_upstream else {}
-        return value, _named(gradient(*arguments, **keywords)), upstream
-    out = loss.forward(*arguments)
-    value = _value(out)
-    upstream = _upstream(upstream, value)
-    return value, _named(loss.backward(out, upstream)), upstream
+        gradients = _named(gradient(*arguments, **keywords))
+    else:
+        out = loss.forward(*arguments)
+        value = _value(out, len(x))
+        upstream = _upstream(upstream, value)
+        gradients = _named(loss.backward(out, upstream))
+    for name, before, after in zip(("x", "W", "labels", "b"), given, arguments, strict=False):
+        if not np.array_equal(before, after):
+            raise ValueError(f"loss must not change its input, but {name} was changed in place")
+    return value, gradients, upstream
 
 
 def foreign_problem(
@@ -71,11 +77,12 @@ def foreign_problem(
 
         rowwise, samples = frozenset({"x"}), len(x)
     else:
-        run = loss[0] if isinstance(loss, (tuple, list)) else lambda *given: _value(loss.forward(*given))
+        run = loss[0] if isinstance(loss, (tuple, list)) else loss.forward
 
         def terms(xp: Any, given: Mapping[str, Any], rows: Any) -> Any:
-            arguments = [given["x"], given["W"], labels.copy()] + ([given["b"]] if "b" in given else [])
-            return np.atleast_1d(upstream * np.asarray(run(*arguments), dtype=float))
+            arguments = [np.array(given[name]) for name in INPUTS if name in given]
+            value = run(*arguments[:2], labels.copy(), *arguments[2:])
+            return np.atleast_1d(upstream * np.asarray(getattr(value, "loss", value), dtype=float))
 
         rowwise, samples = frozenset(), value.size if value.ndim else 1
     units = {name: np.where(row_norm(v) > 0, row_norm(v), 1.0) for name, v in inputs.items()}
@@ -133,8 +140,20 @@ def _rounding(problem: Problem, draws: int = 8, factor: float = 8.0) -> dict[str
     return worst
 
 
-def _value(out: Any) -> np.ndarray:
-    return np.asarray(getattr(out, "loss", out), dtype=float)
+def _value(out: Any, samples: int) -> np.ndarray:
+    """The loss, a scalar or one a sample."""
+    loss = getattr(out, "loss", out)
+    try:
+        value = np.asarray(loss, dtype=float)
+    except (TypeError, ValueError):
+        raise TypeError(
+            f"loss must give a number or an array (N,) of losses, got {type(loss).__name__}"
+        ) from None
+    if value.shape not in ((), (samples,)):
+        raise ValueError(f"loss must give a scalar or shape (N,) = ({samples},), got shape {value.shape}")
+    if not np.isfinite(value).all():
+        raise ValueError("loss must give finite values, got NaN or Inf")
+    return value
 
 
 def _upstream(upstream: Any, value: np.ndarray) -> np.ndarray:

@@ -9,11 +9,10 @@ import numpy as np
 
 from refloss import validation as check
 from refloss.losses.base import Loss
-from refloss.textbook.formulas import LOGITS
 from refloss.witnesses.compare import WITNESSES, compare
 from refloss.witnesses.coverage import branches, reached
 from refloss.witnesses.foreign import described, foreign_gradients, foreign_problem
-from refloss.witnesses.problem import loss_problem
+from refloss.witnesses.problem import formula_of, loss_problem
 from refloss.witnesses.report import CaseResult, Report
 
 UPSTREAM = -1.375  # not 1: a backward that ignores what arrives must fail
@@ -77,7 +76,7 @@ def _check(
     witnesses = tuple(WITNESSES if witnesses is None else witnesses)
     for name in witnesses:
         check.one_of(name, "witnesses", tuple(WITNESSES))
-    if not (isinstance(loss, Loss) and loss.name in LOGITS):
+    if not (isinstance(loss, Loss) and formula_of(loss)):
         return _check_foreign(loss, case, x, W, labels, b, witnesses, upstream)
     if upstream is None:
         upstream = default_upstream(loss.reduction, len(x))
@@ -93,9 +92,15 @@ def _check(
         rows, y = targets.pairs
         count = reached(loss, problem.target.theta[rows], np.asarray(out.probabilities)[rows, y])
     note = ""
-    if out.cone is not None and out.cone.any():
-        at = ", ".join(map(str, np.flatnonzero(out.cone)[:8]))
-        note = f"{case}: no witness can speak of samples at a pole (out.cone), here {at}"
+    if problem.blind is not None and problem.blind.any():
+        at = ", ".join(map(str, np.flatnonzero(problem.blind)[:8]))
+        note = f"{case}: no witness can speak of samples at a pole (or a zero row), here {at}; they were set aside"
+        rest = ~problem.blind
+        if rest.any():
+            part = upstream if np.ndim(upstream) == 0 else np.asarray(upstream)[rest]
+            again = _check(loss, case, x[rest], W, np.asarray(labels)[rest], b, witnesses, part)
+            # with them in the batch nothing summed over samples could be judged: it is, without them
+            results = [i for i in results if i.input == "x"] + [i for i in again.inputs if i.input != "x"]
     return CaseResult(
         loss.name, case, repr(loss), results, count or reached(loss, np.ones(0), np.ones(0)), note
     )
@@ -127,7 +132,7 @@ def all_branches(losses: Sequence[Any]) -> dict[str, list[str]]:
     """loss name → every branch that one of its variants has."""
     wanted: dict[str, list[str]] = {}
     for loss in losses:
-        if isinstance(loss, Loss):
+        if isinstance(loss, Loss) and formula_of(loss):
             names = wanted.setdefault(loss.name, [])
             names += [name for name in branches(loss) if name not in names]
     return wanted

@@ -28,12 +28,13 @@ class Problem:
     terms      terms(xp, inputs, rows) → (…, R): the terms of the samples `rows` at inputs whose leading axes "…"
                hold many copies at once
     rowwise    inputs whose row i enters only term i
-    scale      name → (rows,) natural scale of the gradient; 0 means it must be exactly 0. A missing name is measured
-               against the witness's own gradient
+    scale      name → (rows,) natural scale of the gradient. A missing name is measured against the witness's own
     rounding   name → (rows,) bound of the error of the textbook form, and of an honest pass, in float64
     unit       name → (rows,) the length in which a finite difference steps
     step       name → (rows,) its first step in that unit; 0 where a kink or jump is too near
     noise      (N,) bound of the rounding error of each term
+    vanishes   name → (rows,) bool: nothing can arrive there, so that the gradient must be exactly 0
+    blind      (N,) bool: terms whose derivative float64 arithmetic cannot give at all
     """
 
     inputs: dict[str, np.ndarray]
@@ -46,6 +47,9 @@ class Problem:
     noise: np.ndarray = field(default_factory=lambda: np.zeros(0))
     runs_everywhere: bool = True  # False: only on real NumPy arrays, one copy at a time
     target: TargetAngle | None = None  # of a margin loss
+    weight: float = 1.0  # the gradient is this times that of `terms`
+    vanishes: dict[str, np.ndarray] = field(default_factory=dict)
+    blind: np.ndarray | None = None
 
     @property
     def samples(self) -> int:
@@ -77,8 +81,10 @@ def differentiable(loss: Any) -> list[str]:
 def parameters(loss: Any, **replaced: Any) -> SimpleNamespace:
     """The loss's parameters as the textbook form reads them."""
     values = {
-        "formula": loss.name,
-        "radius": formulas.RADIUS.get(loss.name),
+        "formula": formula_of(loss),
+        "radius": formulas.RADIUS.get(formula_of(loss)),
+        "zero_x": None,
+        "zero_W": None,
         "continuation": None,
         "annealing": 0.0,
         "detach_margin": False,
@@ -86,6 +92,15 @@ def parameters(loss: Any, **replaced: Any) -> SimpleNamespace:
     }
     values |= {name: getattr(loss, name) for name in loss.__dataclass_fields__}
     return SimpleNamespace(**(values | replaced))
+
+
+def formula_of(loss: Any) -> str:
+    """The name under which the textbook holds this loss's formula: that of the class its forward comes from; or ""."""
+    for cls in type(loss).__mro__:
+        if "forward_logits" in vars(cls):
+            name = vars(cls).get("name", "")
+            return name if name in formulas.LOGITS else ""
+    return ""
 
 
 def loss_problem(
@@ -96,12 +111,18 @@ def loss_problem(
     C = len(W)
     xp = numpy_namespace
     w = np.ones(C) if loss.class_weights is None else np.array(loss.class_weights)
-    y = targets.target if targets.labels is not None else np.zeros((N, C))
     valid = ~targets.ignored
     t = np.where(valid[:, None], (1 - loss.label_smoothing) * targets.target + loss.label_smoothing / C, 0.0)
     divisor = _divisor(loss.reduction, targets.target, w, valid)
     share = np.where(valid, np.broadcast_to(upstream / divisor, N), 0.0) if divisor else np.zeros(N)
-    logits_of = formulas.LOGITS[loss.name]
+    weight = float(np.max(np.abs(share), initial=0.0)) or 1.0
+    share = share / weight  # so that a tiny upstream does not drown the witnesses in subnormals
+
+    # a sample that counts nothing may lie where the formula has no value: it is moved to where it has one
+    counts = share != 0
+    x = np.where(counts[:, None], x, _harmless(D))
+    y = targets.target if targets.labels is not None else np.zeros((N, C))
+    y = np.where(counts[:, None], y, np.eye(C)[np.argmax(row_norm(W))]) if loss.has_margin else y
 
     inputs: dict[str, Any] = {"x": x, "W": W}
     if b is not None:
@@ -110,41 +131,59 @@ def loss_problem(
     inputs |= {name: np.float64(getattr(loss, name)) for name in names}
 
     q = parameters(loss)
-    detached = q.detach_margin
-    margin = loss.has_margin
-    at = _target_angle(loss, q, x, W, y) if margin else None
+    q.zero_x, q.zero_W = row_norm(x) == 0, row_norm(W) == 0
+    logits_of = formulas.LOGITS[q.formula]
+    at = _target_angle(loss, q, x, W, y) if loss.has_margin else None
     frozen: dict[int, Any] = {}
 
     def offset(xp: Any) -> Any:
         if id(xp) not in frozen:
-            frozen[id(xp)] = formulas.frozen_offset(xp, parameters(loss), x, W, y)
+            frozen[id(xp)] = formulas.frozen_offset(xp, q, x, W, y)
         return frozen[id(xp)]
 
     def logits(xp: Any, given: dict[str, Any], rows: Any) -> Any:
-        now = {name: given[name] for name in names}
-        q = parameters(loss, **now, frozen=offset(xp)[rows] if detached else None)
-        return logits_of(xp, q, given["x"], given["W"], given.get("b"), y[rows])
+        now = {name: given[name] for name in names} | {"zero_x": q.zero_x[rows], "zero_W": q.zero_W}
+        here = parameters(loss, **now, frozen=offset(xp)[rows] if q.detach_margin else None)
+        return logits_of(xp, here, given["x"], given["W"], given.get("b"), y[rows])
 
     def terms(xp: Any, given: dict[str, Any], rows: Any) -> Any:
         return share[rows] * formulas.cross_entropy(xp, logits(xp, given, rows), t[rows], w)
 
-    problem = Problem(inputs, terms, rowwise=frozenset({"x"}), target=at)
+    problem = Problem(inputs, terms, rowwise=frozenset({"x"}), target=at, weight=weight)
+    if at is not None:
+        # without zero_norm="zero" the formula has no direction to give a zero row (legal where m = 1)
+        undefined = (q.zero_x | q.zero_W[y.argmax(axis=1)]) & (loss.zero_norm != "zero")
+        problem.blind = counts & ((at.pole < NEAR_POLE) | at.on_jump | undefined)
     with np.errstate(all="ignore"):
         z = logits(xp, inputs, np.arange(N))
         p = np.exp(z - xp.logsumexp(z)[:, None])
         mass = np.sum(w * t, axis=1, keepdims=True)  # Σ_c w_c t_c
         felt = np.abs(share)[:, None] * (p * mass + w * t)  # the terms of g_j before they cancel
         G = felt
-        if targets.labels is not None and loss.label_smoothing == 0:  # |g_j|, 1 − p_y as a sum
-            others = np.sum(p * (1 - y), axis=1, keepdims=True)
-            G = np.abs(share)[:, None] * np.where(y > 0, others, p) * mass
-        _measure(problem, loss, z, G, felt, _jacobian_norms(problem, logits, z), y)
+        hard = targets.labels is not None and loss.label_smoothing == 0
+        if hard:  # |g_j|, 1 − p_y as a sum
+            one = targets.target
+            others = np.sum(p * (1 - one), axis=1, keepdims=True)
+            G = np.abs(share)[:, None] * np.where(one > 0, others, p) * mass
+        nothing = ~counts[:, None] | (mass == 0) | ((C == 1) & hard)  # (N, 1) samples without any gradient
+        # a probability among the subnormals is off by its last bit
+        felt = felt + 4 * TINY / U * np.abs(share)[:, None] * mass
+        J = _jacobian_norms(problem, loss, logits, z)
+        size = _size(loss, q, row_norm(x)[:, None], row_norm(W)) * np.ones((N, C))
+        off = _logit_error(z, size, D, y, at)
+        _measure(problem, loss, J, G, felt, off, size, y, nothing)
         # how far rounding moves each term: its logits, and the cross-entropy itself
         losses = formulas.cross_entropy(xp, z, t, w)
-        problem.noise = np.abs(share) * (
-            _logit_error(z, D, y, at)[:, 0] * mass[:, 0] + _rounding(D, C) * losses
-        )
+        problem.noise = np.abs(share) * (off[:, 0] * mass[:, 0] + _rounding(D, C) * losses)
     return problem
+
+
+NEAR_POLE = 1e-6  # radians; there arccos of a rounded cosine has no derivative to speak of
+
+
+def _harmless(D: int) -> np.ndarray:
+    """A feature in general position."""
+    return np.cos(1.0 + np.arange(D) ** 2)
 
 
 def _rounding(D: int, C: int) -> float:
@@ -152,38 +191,69 @@ def _rounding(D: int, C: int) -> float:
     return 8.0 * (D + C + 8) * U
 
 
-def _logit_error(z: np.ndarray, D: int, y: np.ndarray, at: TargetAngle | None) -> np.ndarray:
+def _logit_error(
+    z: np.ndarray, size: np.ndarray, D: int, y: np.ndarray, at: TargetAngle | None
+) -> np.ndarray:
     """(N, 1) how far each row's logits may be off: by their own rounding, and the target's by arccos."""
-    off = _rounding(D, z.shape[1]) * np.maximum(np.max(np.abs(z), axis=1, initial=0.0), 1.0)[:, None]
+    largest = np.max(np.maximum(np.abs(z), size), axis=1, initial=0.0)
+    off = _rounding(D, z.shape[1]) * np.maximum(largest, 1.0)[:, None]
     return off if at is None else off + np.sum(y * at.radius, axis=1, keepdims=True) * at.drift
 
 
 def _measure(
-    problem: Problem, loss: Any, z: np.ndarray, G: np.ndarray, felt: np.ndarray, J: dict[str, np.ndarray],
-    y: np.ndarray,
+    problem: Problem, loss: Any, J: dict[str, np.ndarray], G: np.ndarray, felt: np.ndarray, off: np.ndarray,
+    size: np.ndarray, y: np.ndarray, nothing: np.ndarray,
 ) -> None:  # fmt: skip
-    """Fills in natural scale, rounding, unit and first step of every input. G, felt: (N, C)."""
-    x, W, at = problem.inputs["x"], problem.inputs["W"], problem.target
+    """Fills in natural scale, rounding, unit and first step of every input.
+
+    G, felt, size, y: (N, C); off, nothing: (N, 1), see above.
+    """
+    x, W, at, weight = problem.inputs["x"], problem.inputs["W"], problem.target, problem.weight
     units = {
-        "x": row_norm(x),
-        "W": np.where(row_norm(W) > 0, row_norm(W), 1.0),
+        "x": _or_one(row_norm(x)),
+        "W": _or_one(row_norm(W)),
         "b": np.ones(len(W)),
         "scale": np.array([getattr(loss, "scale", 1.0)]),
         "margin": np.ones(1),
         "alpha": np.array([getattr(loss, "alpha", 1.0)]),
     }
-    off = _logit_error(z, x.shape[1], y, at)
+    c = _rounding(x.shape[1], len(W))
     for name in problem.inputs:
         axis = {"x": 1, "W": 0, "b": 0}.get(name)  # of (N, C), summed; scalars sum both
         length = units[name][:, None] if name == "x" else units[name]
-        rounding = off * felt * J[name]
+        # the logits' error; and what is left of z_j's size where a projection cancels
+        rounding = off * felt * J[name] + (0 if name == "b" else c * felt * size / length)
         if at is not None:  # the target's own slope: along the tangent, or in a parameter
             slope = at.drift if name == "scale" else at.unsure * at.radius / length
             rounding = rounding + y * felt * slope
-        problem.scale[name] = np.atleast_1d(np.sum(G * J[name], axis=axis))
-        problem.rounding[name] = np.atleast_1d(np.sum(rounding, axis=axis))
+        # besides: a zero W_j or x_i as the other factor, one dimension to turn in, a margin that is detached
+        idle = (size == 0) | _cannot_turn(loss, name, x.shape[1]) | (name == "margin" and loss.detach_margin)
+        fixed = nothing | (J[name] == 0) & idle
+        problem.vanishes[name] = np.atleast_1d(np.all(fixed, axis=axis))
+        problem.scale[name] = weight * np.atleast_1d(np.sum(G * J[name], axis=axis))
+        lost = 0 if name == "b" else 8 * TINY * np.sum(size / length, axis=axis)  # where g_ij is subnormal
+        problem.rounding[name] = weight * np.atleast_1d(np.sum(rounding, axis=axis)) + lost
         problem.unit[name] = units[name]
         problem.step[name] = _first_step(name, J[name] * length, y, at, getattr(loss, "margin", 1.0))
+
+
+def _size(loss: Any, q: SimpleNamespace, x_norm: np.ndarray, W_norm: np.ndarray) -> np.ndarray:
+    """r(‖x‖, ‖W_j‖): how large a logit can be."""
+    return {
+        "w_norm_softmax": x_norm,
+        "l2_softmax": getattr(loss, "alpha", 1.0) * W_norm,
+        "x_norm": x_norm,
+        "scale": getattr(loss, "scale", 1.0),
+    }.get(q.formula if q.radius is None else q.radius, x_norm * W_norm)
+
+
+def _cannot_turn(loss: Any, name: str, D: int) -> bool:
+    """In one dimension a row that is normalised has only two directions, and no gradient."""
+    return D == 1 and name in ("x", "W") and getattr(loss, f"normalises_{name}", False)
+
+
+def _or_one(lengths: np.ndarray) -> np.ndarray:
+    return np.where(lengths > 0, lengths, 1.0)
 
 
 def _divisor(reduction: str, target: np.ndarray, w: np.ndarray, valid: np.ndarray) -> float:
@@ -203,46 +273,51 @@ class TargetAngle:
     drift: np.ndarray  # (N, 1) error of ψ(θ) that comes of arccos
     unsure: np.ndarray  # (N, 1) error of the tangential slope, in units of the radius
     near: np.ndarray  # (N,) distance to the nearest pole, knot, kink or jump
+    pole: np.ndarray  # (N,) distance to the nearest pole
+    on_jump: np.ndarray  # (N,) bool: rounding decides the side of a jump or kink
 
 
 def _target_angle(loss: Any, q: SimpleNamespace, x: np.ndarray, W: np.ndarray, y: np.ndarray) -> TargetAngle:
     xp, D = numpy_namespace, x.shape[1]
     with np.errstate(all="ignore"):
-        theta = formulas.theta(xp, x, W, y)
-        behind = np.sum(y * formulas.inner(xp, x, W), axis=1) < 0
+        theta = formulas.theta(xp, q, x, W, y)
+        behind = np.sum(x * (y @ W), axis=1) < 0
         theta = np.where(np.isfinite(theta), theta, np.where(behind, np.pi, 0.0))  # |cos| rounded past 1
         sin = np.sin(theta)
 
         def psi(angle: np.ndarray) -> np.ndarray:
             if loss.detach_margin:
                 return np.cos(angle)
-            return formulas.TARGETS[loss.name](complex_namespace, q, angle)
+            return formulas.TARGETS[q.formula](complex_namespace, q, angle)
 
         h, apart = 1e-30, 1e-5
         slope = np.imag(psi(theta + 1j * h)) / h
         after, before = (np.imag(psi(theta + side + 1j * h)) / h for side in (apart, -apart))
-        bend = np.abs(after - before) / (2 * apart)
+        bend = np.maximum(np.abs(after - slope), np.abs(slope - before)) / apart
+        moved = np.imag(formulas.TARGETS[q.formula](complex_namespace, q, theta + 1j * h)) / h
         # θ = arccos c moves by (D + 4)u / sin θ, and its own slope 1/sin θ by that over sin θ again
         off = 8 * (D + 4) * U / sin
-        drift = np.abs(slope) * off
+        drift = np.maximum(np.abs(slope), np.abs(moved)) * off
         unsure = off * (np.abs(bend) + np.abs(slope) / sin)
-        near = np.minimum(theta, np.pi - theta)
+        near = pole = np.minimum(theta, np.pi - theta)
+        jump = np.full(len(theta), np.inf)
         if getattr(loss, "past_pi", "cos") == "linear":
-            near = np.minimum(near, np.abs(np.pi - loss.margin - theta))
+            jump = np.minimum(jump, np.abs(np.pi - loss.margin - theta))
         if getattr(loss, "easy_margin", False):
-            near = np.minimum(near, np.abs(np.pi / 2 - theta))
+            jump = np.minimum(jump, np.abs(np.pi / 2 - theta))
         if q.continuation is not None:
-            near = np.minimum(near, np.abs(np.pi / loss.margin - theta))
-        elif loss.name in formulas.PSI:  # at kπ/m the second derivative jumps
+            jump = np.minimum(jump, np.abs(np.pi / loss.margin - theta))
+        near = np.minimum(near, jump)
+        if q.continuation is None and q.formula in formulas.PSI:  # at kπ/m the second derivative jumps
             branch, last = np.pi / loss.margin, loss.margin - 1
             knot = np.clip(np.round(theta / branch), 1, max(last, 1)) * branch
             near = np.minimum(near, np.abs(knot - theta)) if last else near
-        r = np.broadcast_to(formulas.radius(xp, q, x, W), y.shape)
+        r = _size(loss, q, row_norm(x)[:, None], row_norm(W)) * np.ones(y.shape)
     near = np.where(y.any(axis=1), near, np.pi)
-    return TargetAngle(theta, r, drift[:, None], unsure[:, None], near)
+    return TargetAngle(theta, r, drift[:, None], unsure[:, None], near, pole, jump <= 2 * off)
 
 
-def _jacobian_norms(problem: Problem, logits: Callable, z: np.ndarray) -> dict[str, np.ndarray]:
+def _jacobian_norms(problem: Problem, loss: Any, logits: Callable, z: np.ndarray) -> dict[str, np.ndarray]:
     """name → (N, C): ‖∇ z_ij‖ in that input, by complex step; z_ij sees only row i of x and row j of W."""
     everyone = np.arange(len(problem.inputs["x"]))
     h, norms = 1e-30, {}
@@ -258,8 +333,7 @@ def _jacobian_norms(problem: Problem, logits: Callable, z: np.ndarray) -> dict[s
             squares += (np.imag(logits(complex_namespace, given, everyone)) / h) ** 2
         per_row = unit if name == "x" else unit[:, 0]
         norms[name] = np.sqrt(squares) / per_row
-        if rows.shape[1] == 1 and name in ("x", "W"):
-            # in one dimension a normalised row cannot turn: what is left of the derivative is rounding
+        if _cannot_turn(loss, name, rows.shape[1]):  # what is left of the derivative is rounding
             turned = norms[name] * per_row <= 64 * U * np.maximum(np.abs(z), 1e-300)
             norms[name] = np.where(turned, 0.0, norms[name])
     return norms

@@ -67,7 +67,7 @@ class Report:
         for result in self.results:
             for i in result.inputs:
                 key = (result.loss, i.input)
-                decided[key] = decided.get(key, 0) + i.passed + i.failed
+                decided[key] = decided.get(key, 0) + i.passed + i.failed + (i.rows == 0)
         return [key for key, rows in decided.items() if rows == 0]
 
     @property
@@ -110,7 +110,7 @@ class Report:
         """The tables, the failures and the verdict, on a rich console."""
         console.print(self.table())
         console.print(LEGEND, style="dim", highlight=False, markup=False)
-        notes = dict.fromkeys(f"{result.loss}: {result.note}" for result in self.results if result.note)
+        notes = [f"{result.loss}: {result.note}" for result in self.results if result.note][:1]
         for line in (*notes, *self._coverage_lines(), *self._undecided_lines()):
             console.print(line, highlight=False, markup=False)
         for result, failure in self.failures[:20]:
@@ -184,6 +184,9 @@ class Report:
         rows = sum(i.rows for result in self.results for i in result.inputs)
         wrong = sum(i.failed for result in self.results for i in result.inputs)
         line = f"{rows} gradient rows, {rows - wrong - self.undecided} confirmed, {wrong} wrong"
+        zero = sum(i.exact_zero for result in self.results for i in result.inputs)
+        if zero:
+            line = line.replace("confirmed", f"confirmed ({zero} of them exactly 0, as they had to be)")
         line = f"{'PASSED' if self.passed else 'FAILED'}: {line}, {self.undecided} undecided"
         return line + (" (no witness can see them in float64)" if self.undecided else "")
 
@@ -193,4 +196,6 @@ def _seen(rows: list[InputResult], witness: str) -> str:
     seen = [i.witnesses[witness] for i in rows if witness in i.witnesses and i.witnesses[witness].decided]
     if not seen:
         return "abstains"
-    return f"{max(s.worst for s in seen):.0e} ({max(s.resolution for s in seen):.0e})"
+    decided, total = sum(s.decided for s in seen), sum(i.rows for i in rows)
+    few = f" {decided}/{total}" if decided < total / 2 else ""  # a long input: only some rows were affordable
+    return f"{max(s.worst for s in seen):.0e} ({max(s.resolution for s in seen):.0e}){few}"

@@ -60,7 +60,7 @@ def step_problems(seed: int = 0) -> Iterator[tuple[str, Problem, dict[str, np.nd
     ), {"x": normalise_backward(a, norm, unit)}  # fmt: skip
 
     x_hat, W_hat = normalise(x)[1], normalise(W)[1]
-    grads = dict(zip(("x", "W"), cosines_backward(g, x_hat, W_hat), strict=True))
+    grads = dict(zip(("x", "W"), cosines_backward(g, x_hat, W_hat, x_hat, W_hat), strict=True))
     yield "cosines", _problem(
         {"x": x_hat, "W": W_hat},
         lambda xp, v, rows: xp.sum(g[rows] * formulas.inner(xp, v["x"], v["W"]), axis=-1),
