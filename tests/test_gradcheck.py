@@ -291,3 +291,133 @@ def test_a_margin_of_your_own(data):
         )
         assert refloss.gradcheck(right, *data)
         assert not refloss.gradcheck(wrong, *data)
+
+
+# -- honest bounds ---------------------------------------------------------------------------------
+
+
+def test_a_zero_feature_row_where_the_loss_is_smooth():
+    """A ReLU's dead row is an ordinary input of softmax and W-Norm softmax."""
+    for loss in (refloss.Softmax(), refloss.WNormSoftmax(), refloss.LSoftmax(margin=2, ignore_index=5)):
+        labels = [5, 1] if loss.ignore_index else [0, 1]
+        assert refloss.gradcheck(loss, [[0.0, 0.0], [1.0, 2.0]], [[1.0, 0.5], [0.0, 1.0]], labels)
+
+
+@pytest.mark.parametrize("name", ["l_softmax", "a_softmax", "am_softmax", "arcface"])
+def test_a_sample_at_a_pole_is_set_aside_and_the_rest_judged(name, rng):
+    """One sample parallel to its class: the report says so, passes, and still sees a wrong gradient elsewhere."""
+    W, y = rng.normal(size=(C, D)), np.arange(N) % C
+    x = rng.normal(size=(N, D))
+    x[0] = 2 * W[y[0]]
+    loss = refloss.get(name)
+    report = refloss.gradcheck(loss, x, W, y)
+    report.raise_if_failed()
+    assert "samples at a pole (or a zero row), here 0" in str(report)
+    assert {i.input for i in report.results[0].inputs} >= {"x", "W"}
+
+
+@pytest.mark.parametrize("gap", [650.0, 700.0, 730.0, 740.0, 744.0])
+def test_no_false_alarm_among_the_subnormals(gap):
+    """Probabilities down to 1e-323, and an upstream of 1e-300."""
+    W = np.array([[0.0], [-100.0], [-gap / 7], [-1.0]])
+    assert not refloss.gradcheck(refloss.Softmax(), np.full((3, 1), 7.0), W, [0, 3, 0]).failures
+    rng = np.random.default_rng(1)
+    report = refloss.gradcheck(refloss.ArcFace(scale=8), rng.normal(size=(4, 3)), W[:, :1] + rng.normal(size=(4, 3)),
+                               [0, 1, 2, 3], upstream=1e-300)  # fmt: skip
+    assert not report.failures
+
+
+def test_a_blind_witness_still_refutes():
+    """A row that nobody can confirm must not carry a gradient of 0.5 unseen."""
+
+    class Loud(refloss.Softmax):
+        def backward_logits(self, at, g):
+            grads = super().backward_logits(at, g)
+            return grads | {"x": np.where(np.abs(grads["x"]) < 1e-20, 0.5, grads["x"])}
+
+    x, W, y = confident(60.0)
+    assert not refloss.gradcheck(refloss.Softmax(), x, W, y).failures
+    assert {f.input for _, f in refloss.gradcheck(Loud(), x, W, y).failures} == {"x"}
+
+
+def test_empty_batch():
+    """N = 0 has gradients too: all exactly 0."""
+    loss = refloss.Softmax(reduction="sum")
+    assert refloss.gradcheck(loss, np.zeros((0, 2)), [[1.0, 2.0], [0.0, 1.0]], [])
+
+
+def test_a_subclass_under_a_name_of_its_own_keeps_its_formula(data):
+    """It is judged by the formula its forward comes from, scale and margin included."""
+
+    class Mine(Spoiled):
+        name = "mine"
+
+        def backward_logits(self, at, g):
+            return refloss.ArcFace.backward_logits(self, at, g) | {"margin": np.float64(123.0)}
+
+    assert {f.input for _, f in refloss.gradcheck(Mine(), *data).failures} == {"margin"}
+
+
+@pytest.mark.parametrize(
+    ("f", "words"),
+    [
+        (lambda x, W, y: [1.0], "shape"),
+        (lambda x, W, y: np.ones((6, 5)), "shape"),
+        (lambda x, W, y: (1.0, "aux"), "number"),
+        (lambda x, W, y: None, "finite"),
+        (lambda x, W, y: float("nan"), "finite"),
+        (lambda x, W, y: float(np.sum(np.multiply(x, 2, out=x))), "must not change its input, but x"),
+    ],
+    ids=["list", "matrix", "pair", "none", "nan", "mutates"],
+)
+def test_a_function_that_is_no_loss_is_refused(f, words, data):
+    """What a loss must give, and leave alone, is said by name."""
+    with pytest.raises((TypeError, ValueError), match=words):
+        refloss.gradcheck((f, lambda x, W, y: (x, W)), *data)
+
+
+@pytest.mark.parametrize("loss", ["arcface", refloss.ArcFace, object(), refloss.CrossEntropy()], ids=["name", "class", "thing", "ce"])
+def test_what_is_no_loss_is_refused(loss, data):
+    """A name, a class, anything, bare-logits cross-entropy: TypeError that says what is due."""
+    with pytest.raises(TypeError, match="loss must"):
+        refloss.gradcheck(loss, *data)
+
+
+def nasty(seed):
+    """A random loss with random options on random input: extreme scales, angles at poles, knots and jumps."""
+    r = np.random.default_rng([seed, 4])
+    name = str(r.choice(refloss.losses()))
+    n, c, d = (int(10 ** r.uniform(0, top)) for top in (1.0, 1.0, 1.2))
+    options = {"reduction": str(r.choice(["mean", "sum", "none", "weighted_mean"]))}
+    if name == "weighted_softmax" or r.random() < 0.3:
+        options["class_weights"] = 10 ** r.uniform(-3, 3, c)
+    if r.random() < 0.3:
+        options["label_smoothing"] = float(r.choice([1e-8, 0.1, 1.0]))
+    if name in ("l_softmax", "a_softmax", "f_norm_sphereface"):
+        options["margin"] = int(r.choice([1, 2, 3, 4, 8, 11]))
+        options["annealing"] = float(r.choice([0, 0, 5.0]))
+    if name in ("f_norm_sphereface", "am_softmax", "arcface"):
+        options["scale"] = float(10 ** r.uniform(-3, 4))
+    if name == "arcface":
+        options |= {"margin": float(r.choice([0, 1e-6, 0.5, 3.1])), "easy_margin": bool(r.random() < 0.3)}
+        options["past_pi"] = str(r.choice(["cos", "linear"]))
+    loss = refloss.get(name, **options)
+    if loss.has_margin and r.random() < 0.3:
+        loss = type(loss)(**options, detach_margin=True)
+    W = r.normal(size=(c, d)) * 10 ** r.uniform(-3, 1.5)
+    if r.random() < 0.3:
+        W *= 10 ** r.uniform(-8, 8, (c, 1))
+    y = r.integers(0, c, n)
+    knots = np.arange(12) * np.pi / max(int(getattr(loss, "margin", 1)), 1)
+    theta = [np.zeros(n), r.uniform(0, np.pi, n), np.full(n, np.pi / 2), r.choice(knots, n)][r.integers(4)]
+    theta = np.clip(theta + 10 ** r.uniform(-16, -1, n) * r.choice([-1, 1], n), 0, np.pi)
+    x = r.normal(size=(n, d)) if d == 1 or r.random() < 0.3 else place(r, W, y, theta)
+    return loss, x * 10 ** r.uniform(-3, 1.5), W, y
+
+
+@pytest.mark.parametrize("block", range(8))
+def test_no_false_alarm_on_nasty_input(block):
+    """Right gradients are never called wrong, whatever the input: the bounds are honest."""
+    for seed in range(60 * block, 60 * block + 60):
+        report = refloss.gradcheck(*nasty(seed))
+        assert not report.failures, (seed, str(report))

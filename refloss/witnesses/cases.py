@@ -194,7 +194,7 @@ def _angles(loss: Any, seed: int) -> Iterator[Case]:
                 [1e-2, 1e-3, 1e-5, np.pi - 1e-2, np.pi - 1e-3, np.pi - 1e-5])  # fmt: skip
     yield aimed("trained", "small target angles, confident rows", np.linspace(0.05, 0.6, 6), loss)
     if hasattr(loss, "has_bias"):
-        yield _confident(loss, seed)
+        yield from _confident(loss, seed)
         if loss.has_margin:
             y = np.arange(N) % C
             x = place(rng, W, y, np.linspace(0.3, 2.8, N))
@@ -220,19 +220,33 @@ def _angles(loss: Any, seed: int) -> Iterator[Case]:
             yield aimed(f"cosine{words}", "the margin's extremes", np.linspace(0.2, 2.9, 6), variant)
 
 
-def _confident(loss: Any, seed: int) -> Case:
-    """Targets 5 … 20 ahead in logits, so that gradients go down to 1e-9: small, and still visible to autograd."""
+def _confident(loss: Any, seed: int) -> Iterator[Case]:
+    """Targets ahead in logits: as far as autograd can see, and farther."""
     rng, _, _, _, _ = _gaussian(loss, seed)
     W = np.eye(C, D) + 0.01 * rng.normal(size=(C, D))
     y = np.arange(N) % C
-    if hasattr(loss, "scale"):
-        x = place(
-            rng, W, y, np.linspace(0.05, 0.3, N) if hasattr(loss, "annealing") else np.linspace(0.1, 0.7, N)
-        )
-        loss = replace(loss, scale=16.0)
-    else:
-        x = place(rng, W, y, 0.05, np.linspace(5, 20, N))
-    return Case("confident", "confident rows, gradients down to 1e-9 of the others", loss, x, W, y)
+    for name, reason, ahead in (
+        (
+            "confident",
+            "targets 5 … 20 ahead: gradients down to 1e-9, small and still visible",
+            np.linspace(5, 20, N),
+        ),
+        (
+            "very_confident",
+            "60 ahead: no witness can confirm 1e-26, but what is not tiny is caught",
+            np.full(N, 60.0),
+        ),
+    ):
+        if hasattr(loss, "scale"):
+            m = 4 if hasattr(loss, "annealing") else 1
+            x = place(rng, W, y, np.linspace(0.1, 0.6, N) / m)
+            best = replace(loss, scale=1.0).forward(x, W, y).logits[0, 0]
+            quiet = replace(loss, scale=ahead.max() / best)
+        elif hasattr(loss, "alpha"):
+            x, quiet = place(rng, W, y, np.linspace(0.1, 0.8, N)), replace(loss, alpha=ahead.max())
+        else:
+            x, quiet = place(rng, W, y, 0.05, ahead), loss
+        yield Case(name, reason, quiet, x, W, y)
 
 
 def _variants(loss: Any) -> Iterator[tuple[Any, str]]:
@@ -304,6 +318,12 @@ def _options(loss: Any, seed: int) -> Iterator[Case]:
          {"reduction": "weighted_mean", "class_weights": WEIGHTS, "label_smoothing": 0.1, "ignore_index": 3}, y, None),
     ):  # fmt: skip
         yield Case(name, reason, replace(loss, **options), x, W, labels, b, upstream)
+    if hasattr(loss, "zero_norm"):
+        x_zero, W_zero = x.copy(), W.copy()
+        x_zero[2] = 0.0
+        W_zero[1] = 0.0
+        yield Case("zero_rows", "zero_norm='zero': nothing flows back through a direction that does not exist",
+                   replace(loss, zero_norm="zero"), x_zero, W_zero, y, b)  # fmt: skip
     if not loss.has_margin:
         soft = rng.dirichlet(np.ones(C), size=N) * np.linspace(0.5, 1.5, N)[:, None]
         for name, options in (
