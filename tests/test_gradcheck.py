@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import numpy as np
@@ -316,6 +317,22 @@ def test_a_sample_at_a_pole_is_set_aside_and_the_rest_judged(name, rng):
     assert {i.input for i in report.results[0].inputs} >= {"x", "W"}
 
 
+def test_nan_at_a_pole_is_not_set_aside(rng):
+    """What a sample at a pole does to grad_W still counts: NaN is no element of any generalised gradient."""
+
+    class Torn(refloss.ArcFace):
+        def backward(self, out, upstream=1.0):
+            grads = super().backward(out, upstream)
+            return dataclasses.replace(grads, W=grads.W * np.where(out.cone.any(), np.nan, 1.0))
+
+    W, y = rng.normal(size=(C, D)), np.arange(N) % C
+    x = rng.normal(size=(N, D))
+    x[0] = 2 * W[y[0]]
+    report = refloss.gradcheck(Torn(), x, W, y)
+    assert {failure.input for _, failure in report.failures} == {"W"}
+    assert "is not finite" in str(report)
+
+
 @pytest.mark.parametrize("gap", [650.0, 700.0, 730.0, 740.0, 744.0])
 def test_no_false_alarm_among_the_subnormals(gap):
     """Probabilities down to 1e-323, and an upstream of 1e-300."""
@@ -376,7 +393,11 @@ def test_a_function_that_is_no_loss_is_refused(f, words, data):
         refloss.gradcheck((f, lambda x, W, y: (x, W)), *data)
 
 
-@pytest.mark.parametrize("loss", ["arcface", refloss.ArcFace, object(), refloss.CrossEntropy()], ids=["name", "class", "thing", "ce"])
+@pytest.mark.parametrize(
+    "loss",
+    ["arcface", refloss.ArcFace, object(), refloss.CrossEntropy()],
+    ids=["name", "class", "thing", "ce"],
+)
 def test_what_is_no_loss_is_refused(loss, data):
     """A name, a class, anything, bare-logits cross-entropy: TypeError that says what is due."""
     with pytest.raises(TypeError, match="loss must"):

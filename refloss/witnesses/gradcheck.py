@@ -96,11 +96,12 @@ def _check(
         at = ", ".join(map(str, np.flatnonzero(problem.blind)[:8]))
         note = f"{case}: no witness can speak of samples at a pole (or a zero row), here {at}; they were set aside"
         rest = ~problem.blind
-        if rest.any():
+        if (rest & ~targets.ignored).any():
             part = upstream if np.ndim(upstream) == 0 else np.asarray(upstream)[rest]
             again = _check(loss, case, x[rest], W, np.asarray(labels)[rest], b, witnesses, part)
-            # with them in the batch nothing summed over samples could be judged: it is, without them
-            results = [i for i in results if i.input == "x"] + [i for i in again.inputs if i.input != "x"]
+            # with them in the batch what is summed over samples can only be refuted (NaN, say)
+            results = [i for i in results if i.input == "x" or i.failed]
+            results += [i for i in again.inputs if i.input != "x"]
     return CaseResult(
         loss.name, case, repr(loss), results, count or reached(loss, np.ones(0), np.ones(0)), note
     )
