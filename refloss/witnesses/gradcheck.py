@@ -12,10 +12,8 @@ from refloss.losses.base import Loss
 from refloss.witnesses.compare import WITNESSES, compare
 from refloss.witnesses.coverage import branches, reached
 from refloss.witnesses.foreign import described, foreign_gradients, foreign_problem
-from refloss.witnesses.problem import formula_of, loss_problem
+from refloss.witnesses.problem import default_upstream, formula_of, loss_problem
 from refloss.witnesses.report import CaseResult, Report
-
-UPSTREAM = -1.375  # not 1: a backward that ignores what arrives must fail
 
 
 def gradcheck(
@@ -105,14 +103,6 @@ def _check(
     return CaseResult(
         loss.name, case, repr(loss), results, count or reached(loss, np.ones(0), np.ones(0)), note
     )
-
-
-def default_upstream(reduction: str, samples: int) -> Any:
-    """Not 1; of mixed signs and sizes, one of them 0, where there is one a sample."""
-    if reduction != "none":
-        return UPSTREAM
-    pattern = np.array([0.75, -1.5, 2.25, 0.0, -0.125, 1.0])
-    return np.resize(pattern, samples)
 
 
 def _check_foreign(
