@@ -21,7 +21,7 @@ from xml.etree import ElementTree
 import numpy as np
 
 import refloss
-from refloss.cli.main import NOTHING_RAN, OK, WRONG, CallError
+from refloss.cli.status import NOTHING_RAN, OK, WRONG, CallError
 
 INPUTS = ("x", "W", "labels", "b")
 WORDS = {"true": "True", "false": "False", "none": "None"}

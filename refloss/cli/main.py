@@ -15,12 +15,8 @@ import sys
 from collections.abc import Sequence
 
 import refloss
-
-OK, WRONG, USAGE, NOTHING_RAN = 0, 1, 2, 5
-
-
-class CallError(Exception):
-    """The call was wrong; the message says how."""
+from refloss.cli import gradcheck
+from refloss.cli.status import OK, USAGE, CallError
 
 
 def run() -> None:
@@ -58,8 +54,6 @@ def _parser() -> argparse.ArgumentParser:
 
     listing = commands.add_parser("list", help="the losses, their logits and parameters")
     listing.set_defaults(command=_list)
-
-    from refloss.cli import gradcheck
 
     gradcheck.add_to(commands)
     return parser

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from refloss.losses import get, losses
-from refloss.witnesses.gradcheck import default_upstream
+from refloss.witnesses.problem import default_upstream
 
 N, C, D = 6, 5, 8
 WEIGHTS = (0.5, 2.0, 1.0, 0.25, 3.0)

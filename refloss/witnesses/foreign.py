@@ -12,7 +12,7 @@ import numpy as np
 from refloss.losses import CrossEntropy
 from refloss.textbook.namespaces import numpy_namespace
 from refloss.witnesses.autograd_tape import autograd
-from refloss.witnesses.problem import Problem, U, row_norm
+from refloss.witnesses.problem import Problem, U, default_upstream, row_norm
 
 INPUTS = ("x", "W", "b")
 
@@ -157,8 +157,6 @@ def _value(out: Any, samples: int) -> np.ndarray:
 
 
 def _upstream(upstream: Any, value: np.ndarray) -> np.ndarray:
-    from refloss.witnesses.gradcheck import default_upstream
-
     if upstream is None:
         upstream = np.asarray(default_upstream("none" if value.ndim else "mean", value.size))
         # without a natural scale nothing can be said of a row on which nothing arrives

@@ -1,0 +1,9 @@
+"""How a command ends."""
+
+from __future__ import annotations
+
+OK, WRONG, USAGE, NOTHING_RAN = 0, 1, 2, 5
+
+
+class CallError(Exception):
+    """The call was wrong; the message says how."""
