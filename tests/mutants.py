@@ -65,11 +65,13 @@ BY_HAND = [
     (normalise, "normalise_backward", "over_norm(across(grad_unit, unit), norm)", "across(grad_unit, unit)", "1/‖v‖ forgotten"),
     (angle, "angle_backward", "over_norm(back * at.t_x, at.x_norm)", "over_norm(back * at.t_w, at.x_norm)", "tangents swapped"),
     (angle, "angle_backward", "over_norm(back * at.t_w, at.w_norm)", "over_norm(back * at.t_w, at.x_norm)", "norms swapped"),
-    (angle, "cosines_backward", "weighted_sum(grad_cos.T, W, x, W_hat, x_hat)", "weighted_sum(grad_cos.T[:, ::-1], W, x, W_hat, x_hat)", "samples reversed"),
-    (angle, "weighted_sum", "np.where(near, 0.0, g)", "g", "near pairs twice"),
-    (angle, "weighted_sum", "* at.sin)", ")", "sin θ forgotten near a pole"),
-    (angle, "weighted_sum", "np.add.at(total, i, ", "total.__setitem__(i, ", "near pairs overwritten"),
-    (angle, "weighted_sum", "range(0, len(rows), PAIRS_AT_ONCE)", "range(0, 0)", "near pairs dropped"),
+    (angle, "cosines_backward", "far.T @ x_hat", "far.T @ x_hat[::-1]", "samples reversed"),
+    (angle, "cosines_backward", "np.where(near, 0.0, grad_cos)", "grad_cos", "near pairs twice"),
+    (angle, "cosines_backward", "* at.sin)", ")", "sin θ forgotten near a pole"),
+    (angle, "cosines_backward", "np.add.at(grad_x_hat, i, ", "grad_x_hat.__setitem__(i, ", "near pairs overwritten in x"),
+    (angle, "cosines_backward", "np.add.at(grad_W_hat, j, ", "grad_W_hat.__setitem__(j, ", "near pairs overwritten in W"),
+    (angle, "cosines_backward", "turn * at.t_w", "turn * at.t_x", "tangents swapped near a pole"),
+    (angle, "cosines_backward", "range(0, len(rows), PAIRS_AT_ONCE)", "range(0, 0)", "near pairs dropped"),
     (linear, "linear_backward", "g.sum(axis=0)", "g.mean(axis=0)", "bias averaged"),
     (psi, "multiplied_angle", "-sign * m * sin_m", "-m * sin_m", "(−1)^k forgotten in the slope"),
     (psi, "multiplied_angle", "-sign * m * sin_m", "-sign * sin_m", "m forgotten in the slope"),
@@ -98,7 +100,7 @@ def all_mutants() -> list[Mutant]:
             found += _systematic(name, cls, "backward_logits")
     for module, functions in (
         (normalise, ["normalise_backward"]),
-        (angle, ["weighted_sum", "cosines_backward", "angle_backward"]),
+        (angle, ["cosines_backward", "angle_backward"]),
         (linear, ["linear_backward"]),
         (cross_entropy, ["cross_entropy_backward"]),
     ):

@@ -152,6 +152,24 @@ def test_no_option_is_ignored(arrays, capsys):
     assert "typicl" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("call", "status"),
+    [
+        (["l_softmax", "margin=3"], 0),
+        (["a_softmax", "margin=1"], 0),
+        (["arcface", "reduction=none"], 0),
+        (["arcface", "detach_margin=true"], 0),
+        (["softmax", "ignore_index=0"], 2),
+        (["weighted_softmax", "class_weights=[1,2,3]"], 2),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_parameter_over_all_cases(call, status, capsys):
+    """--set works on every case of a loss, or says that a case does not fit: never a traceback."""
+    assert main(["gradcheck", call[0], "--set", call[1]]) == status
+    assert ("does not fit the loss" in capsys.readouterr().err) == (status == 2)
+
+
 def test_strict_makes_undecided_rows_a_failure(tmp_path, capsys):
     """Confident rows: they pass only without --strict."""
     x = np.array([[1.0, 0.2], [0.1, 1.0]])

@@ -22,9 +22,10 @@ import numpy as np
 
 import refloss
 from refloss.cli.status import NOTHING_RAN, OK, WRONG, CallError
+from refloss.losses import LOSSES
 
 INPUTS = ("x", "W", "labels", "b")
-WORDS = {"true": "True", "false": "False", "none": "None"}
+WORDS = {"true": "True", "false": "False"}
 
 
 def add_to(commands: Any) -> None:
@@ -97,9 +98,16 @@ def _on_cases(own: list[Any], options: argparse.Namespace, witnesses: Sequence[s
         chosen = _named(chosen, options.case)
     jobs = [(case, witnesses) for case in chosen]
     if own:  # what a file of the user's defines cannot go to another process
-        results = list(_progress((_of_the_user(check_case, own, *job) for job in jobs), len(jobs)))
+        results = list(_progress((_of_the_user(check_case, *job) for job in jobs), len(jobs)))
     else:
-        results = list(_progress(_run(check_case, jobs, options.jobs), len(jobs)))
+        try:
+            results = list(_progress(_run(check_case, jobs, options.jobs), len(jobs)))
+        except (ValueError, TypeError) as error:
+            if not options.set:
+                raise
+            raise CallError(
+                f"with --set, a case does not fit the loss: {error}; choose others by --case"
+            ) from error
     if everything and not options.case:
         results += check_steps(witnesses, options.seed)
     return results, [case.loss for case in chosen]
@@ -135,7 +143,7 @@ def _on_input(own: list[Any], options: argparse.Namespace, witnesses: Sequence[s
     skipped: list[str] = []
     for loss in _progress(iter(losses), len(losses)):
         if loss in own:
-            result = _of_the_user(check, own, loss)
+            result = _of_the_user(check, loss)
         else:
             try:
                 result = check(loss)
@@ -153,7 +161,7 @@ def _on_input(own: list[Any], options: argparse.Namespace, witnesses: Sequence[s
     return results, losses
 
 
-def _of_the_user(function: Callable, own: list[Any], *arguments: Any) -> Any:
+def _of_the_user(function: Callable, *arguments: Any) -> Any:
     """Runs code of the user's; what it raises is shown where it was raised, and is no verdict on a gradient."""
     try:
         return function(*arguments)
@@ -198,12 +206,12 @@ def _make(name: str, settings: list[str], weights: Sequence[float]) -> Any:
             parameters[key] = value  # a word, such as past_pi=linear
     if name == "weighted_softmax":
         parameters.setdefault("class_weights", weights)
-    try:
-        loss = refloss.get(name) if name != "weighted_softmax" else refloss.get(name, class_weights=weights)
-        known = [field.name for field in dataclasses.fields(loss)]
+    if name in LOSSES:
+        known = [field.name for field in dataclasses.fields(LOSSES[name])]
         unknown = [key for key in parameters if key not in known]
         if unknown:
             raise CallError(f"{name} has no parameter {', '.join(unknown)}; it has {', '.join(known)}")
+    try:
         return refloss.get(name, **parameters)
     except (ValueError, TypeError) as error:
         raise CallError(str(error)) from error

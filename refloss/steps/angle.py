@@ -27,26 +27,20 @@ def cosines_backward(
 ) -> tuple[np.ndarray, np.ndarray]:
     """(A2) ∂L/∂x̂_i = Σ_j ∂L/∂cos_ij ŵ_j and ∂L/∂ŵ_j = Σ_i ∂L/∂cos_ij x̂_i, up to parts along x̂_i and ŵ_j.
 
-    Those parts are what the normalisation projects out. grad_cos: (N, C). Returns (N, D), (C, D).
-    """
-    return weighted_sum(grad_cos, x, W, x_hat, W_hat), weighted_sum(grad_cos.T, W, x, W_hat, x_hat)
-
-
-def weighted_sum(
-    g: np.ndarray, x: np.ndarray, W: np.ndarray, x_hat: np.ndarray, W_hat: np.ndarray
-) -> np.ndarray:
-    """Σ_j g_ij ŵ_j, up to a part along x̂_i that is yet to be projected out. g: (N, C). Returns (N, D).
-
-    ŵ_j = cos θ x̂_i + sin θ t_x: of a pair near a pole, where projecting ŵ_j would cancel, only sin θ t_x is added.
+    Those parts are what the normalisation projects out. ŵ_j = cos θ x̂_i + sin θ t_x: of a pair near a pole, where
+    projecting ŵ_j would cancel, only sin θ t_x is added. grad_cos: (N, C). Returns (N, D), (C, D).
     """
     near = np.abs(cosines(x_hat, W_hat)) > NEAR_POLE
-    total = np.where(near, 0.0, g) @ W_hat
-    rows, columns = np.nonzero(near & (g != 0))
+    far = np.where(near, 0.0, grad_cos)
+    grad_x_hat, grad_W_hat = far @ W_hat, far.T @ x_hat
+    rows, columns = np.nonzero(near & (grad_cos != 0))
     for start in range(0, len(rows), PAIRS_AT_ONCE):
         i, j = rows[start : start + PAIRS_AT_ONCE], columns[start : start + PAIRS_AT_ONCE]
         at = angle(x[i], W[j])
-        np.add.at(total, i, (g[i, j] * at.sin)[:, None] * at.t_x)
-    return total
+        turn = (grad_cos[i, j] * at.sin)[:, None]
+        np.add.at(grad_x_hat, i, turn * at.t_x)
+        np.add.at(grad_W_hat, j, turn * at.t_w)
+    return grad_x_hat, grad_W_hat
 
 
 class Angle(NamedTuple):

@@ -154,7 +154,6 @@ def frozen_offset(xp: Any, q: Any, x: Array, W: Array, y: Array) -> Array:
 
 LOGITS = {
     "softmax": softmax,
-    "weighted_softmax": softmax,
     "w_norm_softmax": w_norm_softmax,
     "l2_softmax": l2_softmax,
 } | dict.fromkeys(TARGETS, margin_logits)

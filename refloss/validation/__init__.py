@@ -25,7 +25,6 @@ from refloss.validation.parameters import multiplier as multiplier
 from refloss.validation.parameters import not_negative as not_negative
 from refloss.validation.parameters import one_of as one_of
 from refloss.validation.parameters import positive as positive
-from refloss.validation.parameters import real_number as real_number
 from refloss.validation.parameters import weights_tuple as weights_tuple
 from refloss.validation.results import finite_gradients as finite_gradients
 from refloss.validation.results import finite_logits as finite_logits

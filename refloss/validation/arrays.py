@@ -17,6 +17,11 @@ def indexed(name: str, at: tuple[int, ...]) -> str:
     return f"{name}[{', '.join(map(str, at))}]" if at else name
 
 
+def first(bad: np.ndarray) -> tuple[int, ...]:
+    """The index of the first True."""
+    return itself(*np.argwhere(bad)[0])
+
+
 def real_array(value: Any, name: str, allow_minus_inf: bool = False, place: Any = itself) -> np.ndarray:
     """A float64 copy of an array of real, finite numbers."""
     array = as_array(value, name)
@@ -33,7 +38,7 @@ def real_array(value: Any, name: str, allow_minus_inf: bool = False, place: Any 
     if allow_minus_inf:
         bad &= copy != -np.inf
     if bad.any():
-        at = tuple(int(i) for i in np.argwhere(bad)[0])
+        at = first(bad)
         due = "finite or -inf (a masked class)" if allow_minus_inf else "finite"
         raise ValueError(f"{indexed(name, place(*at))} is {copy[at]}; {name} must be {due}")
     return copy
@@ -70,11 +75,6 @@ def integers(array: np.ndarray, name: str, place: Any = itself) -> np.ndarray:
         return array.astype(np.intp)
     where = ""
     if array.dtype.kind == "f" and (array != np.floor(array)).any():
-        at = tuple(int(i) for i in np.argwhere(array != np.floor(array))[0])
+        at = first(array != np.floor(array))
         where = f" ({indexed(name, place(*at))} is {array[at]})"
     raise TypeError(f"{name} must be integers, got dtype {array.dtype}{where}")
-
-
-def frozen(array: np.ndarray) -> np.ndarray:
-    array.flags.writeable = False
-    return array

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from refloss.validation.arrays import indexed, itself
+from refloss.validation.arrays import first, indexed
 
 
 def finite_logits(logits: np.ndarray) -> np.ndarray:
     """The logits, unless the inputs were so large that one left the range of float64."""
     bad = ~np.isfinite(logits)
     if bad.any():
-        at = tuple(int(i) for i in np.argwhere(bad)[0])
+        at = first(bad)
         raise ValueError(
             f"{indexed('logits', at)} leaves the range of float64: x[{at[0]}] and W[{at[1]}] are too large"
         )
@@ -21,9 +21,9 @@ def finite_logits(logits: np.ndarray) -> np.ndarray:
 def finite_losses(losses: np.ndarray, loss: np.ndarray) -> None:
     """Refuses a loss that left the range of float64 (logits more than 1.8e308 apart)."""
     for value, name in ((losses, "losses"), (loss, "loss")):
-        bad = np.argwhere(np.isinf(value))
-        if len(bad):
-            at = indexed(name, itself(*bad[0]))
+        bad = np.isinf(value)
+        if bad.any():
+            at = indexed(name, first(bad))
             raise ValueError(f"{at} leaves the range of float64: the logits (from x and W) are too far apart")
 
 
@@ -32,7 +32,7 @@ def finite_gradients(gradients: dict[str, np.ndarray]) -> None:
     for name, gradient in gradients.items():
         bad = ~np.isfinite(gradient)
         if bad.any():
-            at = tuple(int(i) for i in np.argwhere(bad)[0])
+            at = first(bad)
             raise ValueError(
                 f"{indexed('grad_' + name, at)} leaves the range of float64: "
                 f"the rows of x or W are too short or too long, or upstream is too large"

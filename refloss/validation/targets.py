@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from refloss.steps.cross_entropy import Targets
-from refloss.validation.arrays import as_array, frozen, indexed, integers, itself, real_array
+from refloss.validation.arrays import as_array, first, indexed, integers, itself, real_array
 from refloss.validation.parameters import integer
 
 
@@ -47,7 +47,7 @@ def targets(
     classes_of = np.where(ignored, 0, array).astype(np.intp)
     target = np.zeros((rows, classes))
     target[np.flatnonzero(~ignored), classes_of[~ignored]] = 1.0
-    return Targets(target, frozen(ignored), classes_of)
+    return Targets(target, ignored, classes_of)
 
 
 def _column(array: np.ndarray, name: str) -> str:
@@ -63,9 +63,9 @@ def _soft_targets(array: np.ndarray, rows: int, classes: int, loss: Any, name: s
         )
     soft = real_array(array, name, place=place)
     if (soft < 0).any():
-        at = tuple(int(i) for i in np.argwhere(soft < 0)[0])
+        at = first(soft < 0)
         raise ValueError(f"{indexed(name, place(*at))} is {soft[at]}; soft {name} must not be negative")
-    return Targets(soft, frozen(np.zeros(rows, dtype=bool)), None)
+    return Targets(soft, np.zeros(rows, dtype=bool), None)
 
 
 def flat_targets(value: Any, shape: tuple[int, ...], axis: int, loss: Any) -> Targets:
@@ -106,7 +106,7 @@ def unmasked_targets(z: np.ndarray, rows: Targets, loss: Any, shape: tuple[int, 
     wanted = (rows.target > 0) | (loss.label_smoothing > 0)
     bad = masked & wanted & ~rows.ignored[:, None]
     if bad.any():
-        i, c = (int(k) for k in np.argwhere(bad)[0])
+        i, c = first(bad)
         why = "label_smoothing gives every class a share" if rows.target[i, c] == 0 else "the target is on it"
         raise ValueError(f"logits: class {c} of prediction {place(i)} is masked (-inf), but {why}")
     empty = np.flatnonzero(masked.all(axis=1) & ~rows.ignored)
@@ -123,6 +123,6 @@ def edge_map(value: Any, ignore_index: int | None) -> np.ndarray:
         ignore_index = integer(ignore_index, "ignore_index")
     bad = (array != 0) & (array != 1) & (array != ignore_index)
     if bad.any():
-        at = tuple(int(i) for i in np.argwhere(bad)[0])
+        at = first(bad)
         raise ValueError(f"{indexed('labels', at)} is {array[at]}; labels must be 0 (non-edge) or 1 (edge)")
     return array[array != ignore_index]

@@ -257,8 +257,9 @@ def _variants(loss: Any) -> Iterator[tuple[Any, str]]:
             yield replace(loss, margin=m), f"_m{m}"
         yield replace(loss, annealing=5.0), "_annealed"
         yield replace(loss, annealing=2.0, margin=3, detach_margin=True), "_annealed_m3_detached"
-        yield replace(loss, continuation=(parabola, parabola_slope)), "_own_D"
-        yield replace(loss, continuation=(parabola, parabola_slope), annealing=1.0), "_own_D_annealed"
+        own_D = replace(loss, margin=4, continuation=(parabola, parabola_slope))
+        yield own_D, "_own_D"
+        yield replace(own_D, annealing=1.0), "_own_D_annealed"
     if hasattr(loss, "past_pi"):
         yield replace(loss, easy_margin=True), "_easy_margin"
         yield replace(loss, past_pi="linear"), "_past_pi_linear"
@@ -299,8 +300,6 @@ def _options(loss: Any, seed: int) -> Iterator[Case]:
                default_upstream("none", N))  # fmt: skip
     yield Case("upstream_zero", "nothing arrives: every gradient is exactly 0", loss, x, W, y, b, 0.0)
     yield Case("upstream_negative", "a negative scalar", loss, x, W, y, b, -3.0)
-    weights = None if loss.name == "weighted_softmax" else WEIGHTS
-    own = loss.class_weights  # WeightedSoftmax cannot do without
     some = np.where(y == 1, -100, y)
     for name, reason, options, labels, upstream in (
         ("sum", "no divisor", {"reduction": "sum"}, y, None),
@@ -308,7 +307,7 @@ def _options(loss: Any, seed: int) -> Iterator[Case]:
         ("weights", "class weights, one of them 0", {"class_weights": (0.5, 0.0, 2.0, 1.0, 3.0)}, y, None),
         ("smoothing", "label smoothing without weights", {"label_smoothing": 0.1}, y, None),
         ("ignore", "ignored rows labelled −100", {"ignore_index": -100}, some, None),
-        ("sum_weights", "weights under a sum", {"reduction": "sum", "class_weights": weights or own}, y, None),
+        ("sum_weights", "weights under a sum", {"reduction": "sum", "class_weights": WEIGHTS}, y, None),
         ("sum_ignore", "ignored rows under a sum", {"reduction": "sum", "ignore_index": -100}, some, None),
         ("none_ignore", "ignored rows, one upstream a row", {"reduction": "none", "ignore_index": -100}, some, None),
         ("none_scalar", "no reduction, and one upstream for all", {"reduction": "none"}, y, 2.5),

@@ -24,9 +24,8 @@ def complex_step(problem: Problem) -> dict[str, Estimate]:
 def _one(problem: Problem, name: str) -> Estimate:
     value = as_rows(problem.inputs[name])
     gradient = np.zeros(value.shape)
-    unit = np.where(problem.unit[name] > 0, problem.unit[name], 1.0)
+    unit = problem.unit[name]
     everyone = np.arange(problem.samples)
-    rows = affordable_rows(problem, name, evaluations=1)
     with np.errstate(all="ignore"):
         if name in problem.rowwise:  # row i moves term i alone: all rows at once, column by column
             rows = everyone
@@ -36,6 +35,7 @@ def _one(problem: Problem, name: str) -> Estimate:
                 given = problem.inputs | {name: moved}
                 gradient[:, d] = np.imag(problem.terms(complex_namespace, given, everyone)) / STEP / unit
         else:
+            rows = affordable_rows(problem, name, evaluations=1)
             for r, column in copies(problem, name, rows):
                 moved = np.repeat(value[None].astype(complex), len(r), axis=0)
                 moved[np.arange(len(r)), r, column] += 1j * STEP * unit[r]

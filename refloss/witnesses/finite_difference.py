@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from refloss.textbook.namespaces import numpy_namespace
-from refloss.witnesses.batches import affordable_rows, cost
+from refloss.witnesses.batches import AT_ONCE, affordable_rows, cost
 from refloss.witnesses.estimate import Estimate
 from refloss.witnesses.problem import Problem, as_rows, row_norm
 
@@ -17,7 +17,6 @@ ORDER, FACTOR, ITERATIONS = 8, 2.0, 6
 EVALUATIONS = 1 + ORDER + 2 * (ITERATIONS - 1)
 AMPLIFICATION = 32.0  # Σ|weights| of the order-8 stencil with steps h … h/8 is 27/h
 SMALLEST_STEP = 1e-9  # below it rounding is all that is left
-AT_ONCE = 4e6
 
 
 def finite_difference(problem: Problem) -> dict[str, Estimate]:
@@ -55,7 +54,7 @@ def _one(problem: Problem, name: str) -> Estimate:
                 maxiter=ITERATIONS,
                 tolerances={"atol": 0.0, "rtol": 1e-12},
             )
-            unit = np.where(problem.unit[name] > 0, problem.unit[name], 1.0)[r]
+            unit = problem.unit[name][r]
             noise = problem.noise[r] if name in problem.rowwise else np.sum(problem.noise)
             smallest = step[r] / FACTOR ** (result.nit - 1)
             off = (2 * result.error + AMPLIFICATION * noise / smallest) / unit

@@ -12,7 +12,7 @@ import numpy as np
 from refloss.losses import CrossEntropy
 from refloss.textbook.namespaces import numpy_namespace
 from refloss.witnesses.autograd_tape import autograd
-from refloss.witnesses.problem import Problem, U, default_upstream, row_norm
+from refloss.witnesses.problem import Problem, U, default_upstream, or_one, row_norm
 
 INPUTS = ("x", "W", "b")
 
@@ -85,7 +85,7 @@ def foreign_problem(
             return np.atleast_1d(upstream * np.asarray(getattr(value, "loss", value), dtype=float))
 
         rowwise, samples = frozenset(), value.size if value.ndim else 1
-    units = {name: np.where(row_norm(v) > 0, row_norm(v), 1.0) for name, v in inputs.items()}
+    units = {name: or_one(row_norm(v)) for name, v in inputs.items()}
     size = 64 * (x.shape[1] + len(W)) * U
     problem = Problem(
         inputs,

@@ -30,7 +30,7 @@ class Problem:
     rowwise    inputs whose row i enters only term i
     scale      name → (rows,) natural scale of the gradient. A missing name is measured against the witness's own
     rounding   name → (rows,) bound of the error of the textbook form, and of an honest pass, in float64
-    unit       name → (rows,) the length in which a finite difference steps
+    unit       name → (rows,) the length > 0 in which a witness steps
     step       name → (rows,) its first step in that unit; 0 where a kink or jump is too near
     noise      (N,) bound of the rounding error of each term
     vanishes   name → (rows,) bool: nothing can arrive there, so that the gradient must be exactly 0
@@ -185,7 +185,7 @@ def loss_problem(
         _measure(problem, loss, J, G, felt, off, size, y, nothing)
         # how far rounding moves each term: its logits, and the cross-entropy itself
         losses = formulas.cross_entropy(xp, z, t, w)
-        problem.noise = np.abs(share) * (off[:, 0] * mass[:, 0] + _rounding(D, C) * losses)
+        problem.noise = np.abs(share) * (off[:, 0] * mass[:, 0] + rounding_of(D, C) * losses)
     return problem
 
 
@@ -197,7 +197,7 @@ def _harmless(D: int) -> np.ndarray:
     return np.cos(1.0 + np.arange(D) ** 2)
 
 
-def _rounding(D: int, C: int) -> float:
+def rounding_of(D: int, C: int) -> float:
     """Room for the roundings of a dot product of D terms and a sum of C: generous, and still tiny."""
     return 8.0 * (D + C + 8) * U
 
@@ -207,7 +207,7 @@ def _logit_error(
 ) -> np.ndarray:
     """(N, 1) how far each row's logits may be off: by their own rounding, and the target's by arccos."""
     largest = np.max(np.maximum(np.abs(z), size), axis=1, initial=0.0)
-    off = _rounding(D, z.shape[1]) * np.maximum(largest, 1.0)[:, None]
+    off = rounding_of(D, z.shape[1]) * np.maximum(largest, 1.0)[:, None]
     return off if at is None else off + np.sum(y * at.radius, axis=1, keepdims=True) * at.drift
 
 
@@ -221,14 +221,14 @@ def _measure(
     """
     x, W, at, weight = problem.inputs["x"], problem.inputs["W"], problem.target, problem.weight
     units = {
-        "x": _or_one(row_norm(x)),
-        "W": _or_one(row_norm(W)),
+        "x": or_one(row_norm(x)),
+        "W": or_one(row_norm(W)),
         "b": np.ones(len(W)),
         "scale": np.array([getattr(loss, "scale", 1.0)]),
         "margin": np.ones(1),
         "alpha": np.array([getattr(loss, "alpha", 1.0)]),
     }
-    c = _rounding(x.shape[1], len(W))
+    c = rounding_of(x.shape[1], len(W))
     for name in problem.inputs:
         axis = {"x": 1, "W": 0, "b": 0}.get(name)  # of (N, C), summed; scalars sum both
         length = units[name][:, None] if name == "x" else units[name]
@@ -263,7 +263,8 @@ def _cannot_turn(loss: Any, name: str, D: int) -> bool:
     return D == 1 and name in ("x", "W") and getattr(loss, f"normalises_{name}", False)
 
 
-def _or_one(lengths: np.ndarray) -> np.ndarray:
+def or_one(lengths: np.ndarray) -> np.ndarray:
+    """Lengths to step in: 1 for a zero row."""
     return np.where(lengths > 0, lengths, 1.0)
 
 
@@ -334,8 +335,7 @@ def _jacobian_norms(problem: Problem, loss: Any, logits: Callable, z: np.ndarray
     h, norms = 1e-30, {}
     for name, value in problem.inputs.items():
         rows = as_rows(value)
-        unit = row_norm(rows)
-        unit = np.where(unit > 0, unit, 1.0)[:, None]
+        unit = or_one(row_norm(rows))[:, None]
         squares = np.zeros(z.shape)
         for d in range(rows.shape[1]):
             moved = rows.astype(complex)

@@ -17,7 +17,7 @@ from refloss.steps.psi import multiplied_angle
 from refloss.textbook import formulas
 from refloss.textbook.namespaces import numpy_namespace
 from refloss.witnesses.compare import WITNESSES, compare
-from refloss.witnesses.problem import Problem, U, as_rows, parameters, row_norm
+from refloss.witnesses.problem import Problem, as_rows, or_one, parameters, rounding_of, row_norm
 from refloss.witnesses.report import CaseResult
 
 N, C, D = 5, 4, 6
@@ -169,15 +169,12 @@ def _problem(
     unsure: Any = 1.0, loud: Any = 1.0, step: Any = None,
 ) -> Problem:  # fmt: skip
     """A Problem of a step; its rounding is a small multiple of the natural scale."""
-    unit = {name: np.where(row_norm(v) > 0, row_norm(v), 1.0) for name, v in inputs.items()}
-    rounding = {name: 8 * (D + C + 8) * U * s * unsure * loud for name, s in scale.items()}
+    c = rounding_of(D, C)
+    unit = {name: or_one(row_norm(v)) for name, v in inputs.items()}
+    rounding = {name: c * s * unsure * loud for name, s in scale.items()}
     steps = {name: np.full(len(as_rows(v)), 1 / 64) if step is None else step for name, v in inputs.items()}
     samples = len(next(iter(inputs.values())))
     noise = (
-        8
-        * (D + C + 8)
-        * U
-        * np.broadcast_to(loud, samples)
-        * max(float(np.max(s * unit[name])) for name, s in scale.items())
+        c * np.broadcast_to(loud, samples) * max(float(np.max(s * unit[name])) for name, s in scale.items())
     )
     return Problem(inputs, terms, frozenset(rowwise), scale, rounding, unit, steps, noise)
