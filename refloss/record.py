@@ -79,8 +79,7 @@ class Forward(_Stages):
     cone: Any = None
     # what the backward consumes beyond the stages
     _made_by: Any
-    _logits_pass: Any = None
-    _cross_entropy_pass: Any
+    _passes: Any
 
     def __post_init__(self) -> None:
         for name in (*FORWARD_STAGES, "complement", "ignored", "cone"):

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import refloss
+from refloss.losses.base import Pairs
 
 
 def need(name: str) -> ModuleType:
@@ -191,3 +192,9 @@ def bits(*records: Any) -> dict[str, tuple]:
     return {
         name: (np.shape(v), np.asarray(v).dtype.str, np.asarray(v).tobytes()) for name, v in values.items()
     }
+
+
+def logits_pass(loss, x, W, labels):
+    """A loss's logits with what its backward consumes, all classes at once."""
+    x, W = np.asarray(x, dtype=float), np.asarray(W, dtype=float)
+    return loss.forward_logits(x, W, None, Pairs(np.arange(len(x)), np.asarray(labels)))

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
-
-import numpy as np
+from typing import Any, ClassVar
 
 from refloss.losses.base import LogitsPass, Pairs, PsiMarginLoss, add_at_pairs, target_stages
+from refloss.precision.products import combine
 from refloss.steps.angle import angle, angle_backward, cosines, cosines_backward
 from refloss.steps.normalise import normalise, normalise_backward
 from refloss.steps.psi import multiplied_angle
@@ -37,8 +36,9 @@ class ASoftmax(PsiMarginLoss):
     """
 
     name: ClassVar[str] = "a_softmax"
+    feels_W_norm: ClassVar[bool] = False
 
-    def forward_logits(self, x: np.ndarray, W: np.ndarray, b: np.ndarray | None, pairs: Pairs) -> LogitsPass:
+    def forward_logits(self, x: Any, W: Any, b: Any, pairs: Pairs) -> LogitsPass:
         # (1) x̂_i = x_i / ‖x_i‖, ŵ_j = W_j / ‖W_j‖
         x_norm, x_hat = normalise(x)
         W_norm, W_hat = normalise(W)
@@ -52,14 +52,14 @@ class ASoftmax(PsiMarginLoss):
         # (6) cross-entropy of z, in steps/cross_entropy.py
         return LogitsPass(
             x=x, W=W, x_norm=x_norm, W_norm=W_norm, x_hat=x_hat, W_hat=W_hat, cos_theta=cos_theta, logits=z,
-            **target_stages(psi, at, pairs, len(x)),
+            **target_stages(psi, at, pairs),
         )  # fmt: skip
 
-    def backward_logits(self, at: LogitsPass, g: np.ndarray) -> dict[str, np.ndarray]:
+    def backward_logits(self, at: LogitsPass, g: Any) -> dict[str, Any]:
         rows, _ = at.pairs
         g_y, g_others = at.pairs.split(g)
         # (7) the other classes, z_j = ŵ_j·x = ‖x‖ cos θ_j: plain in x, smooth where x = 0
-        grad_x = g_others @ at.W_hat
+        grad_x = combine(g_others, at.W_hat)
         _, grad_W_hat = cosines_backward(at.x_norm[:, None] * g_others, at.x, at.W, at.x_hat, at.W_hat)
         # (8) through ŵ: (I − ŵ ŵᵀ) / ‖W‖
         grad_W = normalise_backward(grad_W_hat, at.W_norm, at.W_hat)

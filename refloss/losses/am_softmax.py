@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -35,6 +35,8 @@ class AMSoftmax(MarginLoss):
     """
 
     name: ClassVar[str] = "am_softmax"
+    feels_x_norm: ClassVar[bool] = False
+    feels_W_norm: ClassVar[bool] = False
 
     scale: float = 30.0
     margin: float = 0.35
@@ -43,7 +45,7 @@ class AMSoftmax(MarginLoss):
         super().__post_init__()
         self._set(scale=positive(self.scale, "scale"), margin=cosine_offset(self.margin))
 
-    def forward_logits(self, x: np.ndarray, W: np.ndarray, b: np.ndarray | None, pairs: Pairs) -> LogitsPass:
+    def forward_logits(self, x: Any, W: Any, b: Any, pairs: Pairs) -> LogitsPass:
         s, m = self.scale, self.margin
         # (1) x̂_i = x_i / ‖x_i‖, ŵ_j = W_j / ‖W_j‖
         x_norm, x_hat = normalise(x)
@@ -57,10 +59,10 @@ class AMSoftmax(MarginLoss):
         # (6) cross-entropy of z, in steps/cross_entropy.py
         return LogitsPass(
             x=x, W=W, x_norm=x_norm, W_norm=W_norm, x_hat=x_hat, W_hat=W_hat, cos_theta=cos_theta, logits=z,
-            **target_stages(psi, at, pairs, len(x)),
+            **target_stages(psi, at, pairs),
         )  # fmt: skip
 
-    def backward_logits(self, at: LogitsPass, g: np.ndarray) -> dict[str, np.ndarray]:
+    def backward_logits(self, at: LogitsPass, g: Any) -> dict[str, Any]:
         s = self.scale
         g_y, g_others = at.pairs.split(g)
         # (7) the other classes: ∂L/∂cos θ_ij = s g_ij

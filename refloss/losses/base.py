@@ -16,14 +16,17 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from refloss import validation as check
+from refloss.losses.blocks import NUMBERS, Passes
+from refloss.precision.numbers import nearest
+from refloss.precision.products import add_at
 from refloss.record import Forward, Gradients
 from refloss.steps.angle import Angle
-from refloss.steps.cross_entropy import Targets, cross_entropy, cross_entropy_backward
+from refloss.steps.cross_entropy import Setting, Targets
 from refloss.steps.margin import Target, anneal, cone, detach
 from refloss.steps.psi import Continuation
 
 
-def _silent() -> np.errstate:
+def silent() -> np.errstate:
     """Underflow is exact enough, and what overflows is reported by name after the pass."""
     return np.errstate(over="ignore", under="ignore", invalid="ignore")
 
@@ -34,7 +37,7 @@ class Pairs(NamedTuple):
     rows: np.ndarray
     y: np.ndarray
 
-    def split(self, g: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def split(self, g: Any) -> tuple[Any, Any]:
         """∂L/∂z (N, C) as g_y (R,) and the rest (N, C), where the target's entries are zero."""
         others = g.copy()
         others[self] = 0.0
@@ -43,11 +46,11 @@ class Pairs(NamedTuple):
 
 @dataclass(eq=False, kw_only=True)
 class LogitsPass:
-    """What `forward_logits` computed and `backward_logits` consumes."""
+    """What `forward_logits` computed and `backward_logits` consumes, of a block of classes."""
 
-    x: np.ndarray
-    W: np.ndarray
-    logits: np.ndarray
+    x: Any
+    W: Any
+    logits: Any
     has_b: bool = False
     # None in losses that have no such thing
     x_norm: Any = None
@@ -58,8 +61,7 @@ class LogitsPass:
     pairs: Any = None  # Pairs whose target logit carries a margin
     angle: Any = None  # the Angle of those pairs
     psi: Any = None  # their Target
-    theta: Any = None  # (N,)
-    cone: Any = None  # (N,)
+    cone: Any = None  # (R,)
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -82,7 +84,7 @@ class CrossEntropyOptions:
             if self.ignore_index is None
             else check.integer(self.ignore_index, "ignore_index"),
             empty_mean=check.one_of(self.empty_mean, "empty_mean", ("error", "zero", "nan")),
-            precision=check.one_of(self.precision, "precision", ("double",)),
+            precision=check.one_of(self.precision, "precision", tuple(NUMBERS)),
         )
 
     def _set(self, **checked: Any) -> None:
@@ -103,12 +105,11 @@ class CrossEntropyOptions:
                 shown.append(f"{field.name}={value!r}")
         return f"{type(self).__name__}({', '.join(shown)})"
 
-    def _forward_cross_entropy(self, z: np.ndarray, targets: Targets):
-        return cross_entropy(
-            z,
-            targets,
+    def _setting(self, targets: Targets) -> Setting:
+        return Setting(
+            targets=targets,
             reduction=self.reduction,
-            class_weights=check.class_weights(self, z.shape[1]),
+            class_weights=check.class_weights(self, targets.classes),
             label_smoothing=self.label_smoothing,
             empty_mean=self.empty_mean,
         )
@@ -136,7 +137,8 @@ class Loss(CrossEntropyOptions):
     label_smoothing  ε in [0, 1]: t = (1 − ε) target + ε/C
     ignore_index     rows with this label have loss 0 and gradient 0, and are not counted
     empty_mean       "error" | "zero" | "nan" where a divisor is 0
-    precision        "double"
+    precision        "double" · "extended": every intermediate number of 106 bits, so that losses are right to a few
+                     units in the last place and gradients to a few u = 2^-53 of their natural scale
 
     and of those that are singular at zero rows, or have a margin on the target:
 
@@ -153,14 +155,16 @@ class Loss(CrossEntropyOptions):
     name: ClassVar[str]
     has_bias: ClassVar[bool] = False
     has_margin: ClassVar[bool] = False  # on the target's logit; then soft targets are refused
+    feels_x_norm: ClassVar[bool] = True  # whether the logits change with ‖x‖, with ‖W_j‖
+    feels_W_norm: ClassVar[bool] = True
 
     # -- the passes, in the file of each loss ------------------------------------------------------
 
-    def forward_logits(self, x: np.ndarray, W: np.ndarray, b: np.ndarray | None, pairs: Pairs) -> LogitsPass:
+    def forward_logits(self, x: Any, W: Any, b: Any, pairs: Pairs) -> LogitsPass:
         """z (N, C). `pairs` lists the target pairs; a class block without the target lists none."""
         raise NotImplementedError
 
-    def backward_logits(self, at: LogitsPass, g: np.ndarray) -> dict[str, np.ndarray]:
+    def backward_logits(self, at: LogitsPass, g: Any) -> dict[str, Any]:
         """The gradients of Σ g_ij z_ij by name: x, W, and b, scale, margin, alpha where they exist."""
         raise NotImplementedError
 
@@ -176,29 +180,11 @@ class Loss(CrossEntropyOptions):
         x, W = check.features_and_weights(x, W)
         b = check.bias(b, len(W), self)
         targets = check.targets(labels, len(x), len(W), self)
-        pairs = Pairs(*targets.pairs)
-        self._refuse_zero_rows(x, W, pairs, np.flatnonzero(~targets.ignored))
-        with _silent():
-            at = self.forward_logits(x, W, b, pairs)
-        z = check.finite_logits(at.logits)
-        end = self._forward_cross_entropy(z, targets)
-        check.finite_losses(end.losses, end.loss)
-        return Forward(
-            x_norm=at.x_norm,
-            W_norm=at.W_norm,
-            cos_theta=at.cos_theta,
-            theta=at.theta,
-            logits=z,
-            probabilities=end.probabilities,
-            losses=end.losses,
-            loss=end.loss,
-            complement=end.complement,
-            ignored=targets.ignored,
-            cone=at.cone,
-            _made_by=self,
-            _logits_pass=at,
-            _cross_entropy_pass=end,
-        )
+        self._refuse_zero_rows(x, W, Pairs(*targets.pairs), np.flatnonzero(~targets.ignored))
+        passes = Passes(self, x, W, b, self._setting(targets))
+        with silent():
+            stages = passes.forward()
+        return Forward(**stages, ignored=targets.ignored, _made_by=self, _passes=passes)
 
     def backward(self, out: Forward, upstream: Any = 1.0) -> Gradients:
         """The backward pass of the record `out`, which it does not change.
@@ -208,9 +194,8 @@ class Loss(CrossEntropyOptions):
         """
         out = self._made(out)
         upstream = check.upstream_gradient(upstream, out.losses.shape, self.reduction)
-        g = cross_entropy_backward(out._cross_entropy_pass, upstream, self.empty_mean)
-        with _silent():
-            grads = self.backward_logits(out._logits_pass, g)
+        with silent():
+            g, grads = out._passes.backward(upstream)
         if np.isfinite(g).all():  # else the loss was asked to give NaN (empty_mean="nan")
             check.finite_gradients(grads)
         return Gradients(logits=g, _made_by=self, **grads)
@@ -243,8 +228,9 @@ class Loss(CrossEntropyOptions):
         """Logits with class 0 as the target of `rows`; the others carry no margin."""
         pairs = Pairs(rows, np.zeros(len(rows), dtype=np.intp))
         self._refuse_zero_rows(x, W, pairs, np.arange(len(x)))
-        with _silent():
-            return check.finite_logits(self.forward_logits(x, W, b, pairs).logits)
+        given = [None if v is None else NUMBERS[self.precision](v) for v in (x, W, b)]
+        with silent():
+            return check.finite_logits(nearest(self.forward_logits(*given, pairs).logits))
 
     def _refuse_zero_rows(self, x: np.ndarray, W: np.ndarray, pairs: Pairs, valid: np.ndarray) -> None:
         """Losses with singular zero rows name them here."""
@@ -316,30 +302,15 @@ class PsiMarginLoss(MarginLoss):
         return super()._with_options(psi, at)
 
 
-def add_at_pairs(
-    grad_x: np.ndarray, grad_W: np.ndarray, pairs: Pairs, at_x: np.ndarray, at_W: np.ndarray
-) -> None:
+def add_at_pairs(grad_x: Any, grad_W: Any, pairs: Pairs, at_x: Any, at_W: Any) -> None:
     """Adds the target pairs' gradients (R, D) to their rows of x, and of W where classes repeat."""
     grad_x[pairs.rows] += at_x
-    np.add.at(grad_W, pairs.y, at_W)
+    add_at(grad_W, pairs.y, at_W)
 
 
-def per_sample(values: np.ndarray, pairs: Pairs, n: int) -> np.ndarray:
-    """(n,) the pairs' values on their rows; 0 (or False) on rows without a pair."""
-    full = np.zeros(n, dtype=values.dtype)
-    full[pairs.rows] = values
-    return full
-
-
-def target_stages(psi: Target, at: Angle, pairs: Pairs, n: int) -> dict[str, Any]:
-    """What a margin loss records of its target pairs: theta (N,) and cone (N,) among them."""
-    return {
-        "pairs": pairs,
-        "angle": at,
-        "psi": psi,
-        "theta": per_sample(at.theta, pairs, n),
-        "cone": per_sample(cone(psi, at), pairs, n),
-    }
+def target_stages(psi: Target, at: Angle, pairs: Pairs) -> dict[str, Any]:
+    """What a margin loss records of its target pairs."""
+    return {"pairs": pairs, "angle": at, "psi": psi, "cone": cone(psi, at)}
 
 
 _SHARED_OPTIONS = {field.name for field in dataclasses.fields(CrossEntropyOptions)} | {

@@ -9,9 +9,9 @@ from typing import Any, ClassVar
 import numpy as np
 
 from refloss import validation as check
-from refloss.losses.base import CrossEntropyOptions
+from refloss.losses.base import CrossEntropyOptions, silent
+from refloss.losses.blocks import NUMBERS, BareLogits
 from refloss.record import Forward, Gradients
-from refloss.steps.cross_entropy import cross_entropy_backward
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -51,20 +51,22 @@ class CrossEntropy(CrossEntropyOptions):
         z = z.reshape(math.prod(shape), classes)
         rows = check.flat_targets(targets, logits.shape, self.axis, self)
         check.unmasked_targets(z, rows, self, shape)
-        end = self._forward_cross_entropy(z, rows)
+        passes = BareLogits(NUMBERS[self.precision](z), self._setting(rows))
+        with silent():
+            stages = passes.forward()
         per_prediction = {
-            "losses": end.losses.reshape(shape),
-            "complement": None if end.complement is None else end.complement.reshape(shape),
+            "losses": stages["losses"].reshape(shape),
+            "complement": None if stages["complement"] is None else stages["complement"].reshape(shape),
             "ignored": rows.ignored.reshape(shape),
         }
-        check.finite_losses(per_prediction["losses"], end.loss)
+        check.finite_losses(per_prediction["losses"], stages["loss"])
         return Forward(
             logits=logits,
-            probabilities=self._unflatten(end.probabilities, shape),
-            loss=per_prediction["losses"] if self.reduction == "none" else end.loss,
+            probabilities=self._unflatten(stages["probabilities"], shape),
+            loss=per_prediction["losses"] if self.reduction == "none" else stages["loss"],
             **per_prediction,
             _made_by=self,
-            _cross_entropy_pass=end,
+            _passes=passes,
         )
 
     def backward(self, out: Forward, upstream: Any = 1.0) -> Gradients:
@@ -73,7 +75,8 @@ class CrossEntropy(CrossEntropyOptions):
         shape = out.losses.shape
         upstream = check.upstream_gradient(upstream, shape, self.reduction)
         rows = upstream.ravel() if upstream.ndim else upstream
-        g = cross_entropy_backward(out._cross_entropy_pass, rows, self.empty_mean)
+        with silent():
+            g = out._passes.backward(rows)
         return Gradients(logits=self._unflatten(g, shape), _made_by=self)
 
     def value_and_grad(self, logits: Any, targets: Any, upstream: Any = 1.0) -> tuple[np.ndarray, Gradients]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -35,6 +35,7 @@ class L2Softmax(NormalisingLoss):
 
     name: ClassVar[str] = "l2_softmax"
     has_bias: ClassVar[bool] = True
+    feels_x_norm: ClassVar[bool] = False
     normalises_W: ClassVar[bool] = False
 
     alpha: float = 16.0
@@ -43,13 +44,13 @@ class L2Softmax(NormalisingLoss):
         super().__post_init__()
         self._set(alpha=positive(self.alpha, "alpha"))
 
-    def forward_logits(self, x: np.ndarray, W: np.ndarray, b: np.ndarray | None, pairs: Pairs) -> LogitsPass:
+    def forward_logits(self, x: Any, W: Any, b: Any, pairs: Pairs) -> LogitsPass:
         x_norm, x_hat = normalise(x)  # (1) x̂_i = x_i / ‖x_i‖
         z = linear(self.alpha * x_hat, W, b)  # (2) z_j = W_j·(α x̂) + b_j
         # (3) cross-entropy of z, in steps/cross_entropy.py
         return LogitsPass(x=x, W=W, has_b=b is not None, x_norm=x_norm, x_hat=x_hat, logits=z)
 
-    def backward_logits(self, at: LogitsPass, g: np.ndarray) -> dict[str, np.ndarray]:
+    def backward_logits(self, at: LogitsPass, g: Any) -> dict[str, Any]:
         # (4) u_i = Σ_j g_ij W_j arrives at α x̂_i,  (5) ∂L/∂W_j = Σ_i g_ij α x̂_i,  (6) ∂L/∂b_j = Σ_i g_ij
         u, grad_W, grad_b = linear_backward(g, self.alpha * at.x_hat, at.W)
         # (7) ∂L/∂x_i = (I − x̂_i x̂_iᵀ) α u_i / ‖x_i‖, with u_i = Σ_j g_ij ‖W_j‖ ŵ_j

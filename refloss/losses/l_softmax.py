@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -43,7 +43,7 @@ class LSoftmax(PsiMarginLoss):
     normalises_x: ClassVar[bool] = False  # only the target's logit goes through x̂ and ŵ
     normalises_W: ClassVar[bool] = False
 
-    def forward_logits(self, x: np.ndarray, W: np.ndarray, b: np.ndarray | None, pairs: Pairs) -> LogitsPass:
+    def forward_logits(self, x: Any, W: Any, b: Any, pairs: Pairs) -> LogitsPass:
         # (1) x̂_i = x_i / ‖x_i‖, ŵ_j = W_j / ‖W_j‖
         x_norm, x_hat = normalise(x)
         W_norm, W_hat = normalise(W)
@@ -57,10 +57,10 @@ class LSoftmax(PsiMarginLoss):
         # (6) cross-entropy of z, in steps/cross_entropy.py
         return LogitsPass(
             x=x, W=W, x_norm=x_norm, W_norm=W_norm, x_hat=x_hat, W_hat=W_hat, cos_theta=cos_theta, logits=z,
-            **target_stages(psi, at, pairs, len(x)),
+            **target_stages(psi, at, pairs),
         )  # fmt: skip
 
-    def backward_logits(self, at: LogitsPass, g: np.ndarray) -> dict[str, np.ndarray]:
+    def backward_logits(self, at: LogitsPass, g: Any) -> dict[str, Any]:
         rows, y = at.pairs
         x_norm, w_norm = at.angle.x_norm, at.angle.w_norm
         g_y, g_others = at.pairs.split(g)

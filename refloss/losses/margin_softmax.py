@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
 from refloss.losses.base import LogitsPass, MarginLoss, Pairs, add_at_pairs, target_stages
+from refloss.precision.numbers import like
 from refloss.steps.angle import angle, cosines, cosines_backward
 from refloss.steps.margin import Target, own_slope
 from refloss.steps.normalise import across, normalise, over_norm
@@ -57,7 +58,15 @@ class MarginSoftmax(MarginLoss):
             scale=positive(self.scale, "scale"),
         )
 
-    def forward_logits(self, x: np.ndarray, W: np.ndarray, b: np.ndarray | None, pairs: Pairs) -> LogitsPass:
+    @property
+    def feels_x_norm(self) -> bool:  # type: ignore[override]
+        return self.radius != "scale"
+
+    @property
+    def feels_W_norm(self) -> bool:  # type: ignore[override]
+        return self.radius == "both_norms"
+
+    def forward_logits(self, x: Any, W: Any, b: Any, pairs: Pairs) -> LogitsPass:
         # (G1) x̂, ŵ; (G2) cos θ_ij; (G3) θ_y
         x_norm, x_hat = normalise(x)
         W_norm, W_hat = normalise(W)
@@ -74,10 +83,10 @@ class MarginSoftmax(MarginLoss):
         # (G6) cross-entropy of z, in steps/cross_entropy.py
         return LogitsPass(
             x=x, W=W, x_norm=x_norm, W_norm=W_norm, x_hat=x_hat, W_hat=W_hat, cos_theta=cos_theta, logits=z,
-            **target_stages(psi, at, pairs, len(x)),
+            **target_stages(psi, at, pairs),
         )  # fmt: skip
 
-    def backward_logits(self, at: LogitsPass, g: np.ndarray) -> dict[str, np.ndarray]:
+    def backward_logits(self, at: LogitsPass, g: Any) -> dict[str, Any]:
         _, r_over_x, r_over_W = self._radius(at.x_norm, at.W_norm)
         g_y, g_others = at.pairs.split(g)
         # (G7) the tangential parts of the other classes: (r/‖x‖) (I − x̂ x̂ᵀ) ŵ_j and (r/‖W‖) (I − ŵ ŵᵀ) x̂
@@ -99,13 +108,13 @@ class MarginSoftmax(MarginLoss):
         if self.radius == "x_norm":
             grads["x"] += in_radius.sum(axis=1)[:, None] * at.x_hat
             return grads
-        grads["x"] += (in_radius @ at.W_norm)[:, None] * at.x_hat
-        grads["W"] += (in_radius.T @ at.x_norm)[:, None] * at.W_hat
+        grads["x"] += (in_radius * at.W_norm).sum(axis=1)[:, None] * at.x_hat
+        grads["W"] += (in_radius.T * at.x_norm).sum(axis=1)[:, None] * at.W_hat
         return grads
 
-    def _radius(self, x_norm: np.ndarray, W_norm: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _radius(self, x_norm: Any, W_norm: Any) -> tuple[Any, Any, Any]:
         """r, r/‖x‖ and r/‖W‖, each (N, C); formed without a product that could leave float64's range."""
-        ones = np.ones((len(x_norm), len(W_norm)))
+        ones = like(np.ones((len(x_norm), len(W_norm))), x_norm)
         over_x, over_W = over_norm(ones, x_norm), over_norm(ones.T, W_norm).T
         x = x_norm[:, None]
         if self.radius == "scale":

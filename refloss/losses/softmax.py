@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
-
-import numpy as np
+from typing import Any, ClassVar
 
 from refloss.losses.base import LogitsPass, Loss, Pairs
 from refloss.steps.linear import linear, linear_backward
@@ -34,13 +32,13 @@ class Softmax(Loss):
     name: ClassVar[str] = "softmax"
     has_bias: ClassVar[bool] = True
 
-    def forward_logits(self, x: np.ndarray, W: np.ndarray, b: np.ndarray | None, pairs: Pairs) -> LogitsPass:
+    def forward_logits(self, x: Any, W: Any, b: Any, pairs: Pairs) -> LogitsPass:
         # (1) z_j = W_j·x + b_j
         z = linear(x, W, b)
         # (2) cross-entropy of z, in steps/cross_entropy.py
         return LogitsPass(x=x, W=W, has_b=b is not None, logits=z)
 
-    def backward_logits(self, at: LogitsPass, g: np.ndarray) -> dict[str, np.ndarray]:
+    def backward_logits(self, at: LogitsPass, g: Any) -> dict[str, Any]:
         # (3) ∂L/∂x_i = Σ_j g_ij W_j,  (4) ∂L/∂W_j = Σ_i g_ij x_i,  (5) ∂L/∂b_j = Σ_i g_ij
         grad_x, grad_W, grad_b = linear_backward(g, at.x, at.W)
         grads = {"x": grad_x, "W": grad_W}

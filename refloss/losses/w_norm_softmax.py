@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
-
-import numpy as np
+from typing import Any, ClassVar
 
 from refloss.losses.base import LogitsPass, NormalisingLoss, Pairs
+from refloss.precision.products import combine
 from refloss.steps.angle import cosines_backward
 from refloss.steps.linear import linear
 from refloss.steps.normalise import normalise, normalise_backward
@@ -34,17 +33,18 @@ class WNormSoftmax(NormalisingLoss):
     """
 
     name: ClassVar[str] = "w_norm_softmax"
+    feels_W_norm: ClassVar[bool] = False
     normalises_x: ClassVar[bool] = False
 
-    def forward_logits(self, x: np.ndarray, W: np.ndarray, b: np.ndarray | None, pairs: Pairs) -> LogitsPass:
+    def forward_logits(self, x: Any, W: Any, b: Any, pairs: Pairs) -> LogitsPass:
         W_norm, W_hat = normalise(W)  # (1) ŵ_j = W_j / ‖W_j‖
         z = linear(x, W_hat)  # (2) z_j = ŵ_j·x
         # (3) cross-entropy of z, in steps/cross_entropy.py
         return LogitsPass(x=x, W=W, W_norm=W_norm, W_hat=W_hat, logits=z)
 
-    def backward_logits(self, at: LogitsPass, g: np.ndarray) -> dict[str, np.ndarray]:
+    def backward_logits(self, at: LogitsPass, g: Any) -> dict[str, Any]:
         # (4) ∂L/∂x_i = Σ_j g_ij ŵ_j
-        grad_x = g @ at.W_hat
+        grad_x = combine(g, at.W_hat)
         # (5) ∂L/∂ŵ_j = Σ_i g_ij x_i = Σ_i g_ij ‖x_i‖ x̂_i
         x_norm, x_hat = normalise(at.x)
         _, grad_W_hat = cosines_backward(x_norm[:, None] * g, at.x, at.W, x_hat, at.W_hat)

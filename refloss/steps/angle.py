@@ -5,84 +5,84 @@ Derivation: derivations/angle.md, steps (A1)–(A8).
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from refloss.precision.errorfree import two_product, two_sum
+from refloss.precision.errorfree import difference_of_products
+from refloss.precision.numbers import Numbers, nearest
+from refloss.precision.pair import Pair
+from refloss.precision.products import add_at, combine, inner
 from refloss.steps.normalise import across, normalise, over_norm, row_exponent
 
 NEAR_POLE = 0.9  # |cos θ|; elsewhere a projection loses at most 1/sin θ < 2.3
+NEAR_POLE_OF_PAIRS = 1 - 2.0**-24  # likewise sin θ > 2^-12, of digits to spare
 PAIRS_AT_ONCE = 1 << 14  # so that memory stays bounded where every pair is near a pole
 
 
-def cosines(x_hat: np.ndarray, W_hat: np.ndarray) -> np.ndarray:
+def cosines(x_hat: Any, W_hat: Any) -> Any:
     """(A1) cos θ_ij = x̂_i · ŵ_j for every pair. x_hat: (N, D), W_hat: (C, D). Returns (N, C)."""
     # rounding may leave [−1, 1] by an ulp; the true cosine does not
-    return np.clip(x_hat @ W_hat.T, -1.0, 1.0)
+    return np.clip(inner(x_hat, W_hat), -1.0, 1.0)
 
 
-def cosines_backward(
-    grad_cos: np.ndarray, x: np.ndarray, W: np.ndarray, x_hat: np.ndarray, W_hat: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def cosines_backward(grad_cos: Any, x: Any, W: Any, x_hat: Any, W_hat: Any) -> tuple[Any, Any]:
     """(A2) ∂L/∂x̂_i = Σ_j ∂L/∂cos_ij ŵ_j and ∂L/∂ŵ_j = Σ_i ∂L/∂cos_ij x̂_i, up to parts along x̂_i and ŵ_j.
 
     Those parts are what the normalisation projects out. ŵ_j = cos θ x̂_i + sin θ t_x: of a pair near a pole, where
     projecting ŵ_j would cancel, only sin θ t_x is added. grad_cos: (N, C). Returns (N, D), (C, D).
     """
-    near = np.abs(cosines(x_hat, W_hat)) > NEAR_POLE
+    near = np.abs(cosines(nearest(x_hat), nearest(W_hat))) > _near_pole(x)
     far = np.where(near, 0.0, grad_cos)
-    grad_x_hat, grad_W_hat = far @ W_hat, far.T @ x_hat
+    grad_x_hat, grad_W_hat = combine(far, W_hat), combine(far.T, x_hat)
     rows, columns = np.nonzero(near & (grad_cos != 0))
     for start in range(0, len(rows), PAIRS_AT_ONCE):
         i, j = rows[start : start + PAIRS_AT_ONCE], columns[start : start + PAIRS_AT_ONCE]
         at = angle(x[i], W[j])
         turn = (grad_cos[i, j] * at.sin)[:, None]
-        np.add.at(grad_x_hat, i, turn * at.t_x)
-        np.add.at(grad_W_hat, j, turn * at.t_w)
+        add_at(grad_x_hat, i, turn * at.t_x)
+        add_at(grad_W_hat, j, turn * at.t_w)
     return grad_x_hat, grad_W_hat
+
+
+def _near_pole(x: Any) -> float:
+    return NEAR_POLE_OF_PAIRS if isinstance(x, Numbers) else NEAR_POLE
 
 
 class Angle(NamedTuple):
     """θ of R pairs (x_r, w_r) and the directions in which it falls.
 
-    theta       (R,)    radians, in [0, π]; π/2 if x or w is a zero row
-    supplement  (R,)    π − θ with all its digits also where θ is near π
+    x, w        (R, D)  the rows themselves
+    cos, sin    (R,)    of θ, each with all its digits wherever θ is; 0 and 1 if x or w is a zero row
     t_x, t_w    (R, D)  unit tangents: from x̂ towards ŵ, and from ŵ towards x̂. Zero where x ∥ w
                         (there is no direction to choose) and where x or w is a zero row
     x_norm, w_norm      (R,)
     """
 
-    theta: np.ndarray
-    supplement: np.ndarray
-    t_x: np.ndarray
-    t_w: np.ndarray
-    x_norm: np.ndarray
-    w_norm: np.ndarray
+    x: Any
+    w: Any
+    cos: Any
+    sin: Any
+    t_x: Any
+    t_w: Any
+    x_norm: Any
+    w_norm: Any
 
     @property
-    def cos(self) -> np.ndarray:
-        return np.where(self.obtuse, -np.cos(self.supplement), np.cos(self.theta))
-
-    @property
-    def sin(self) -> np.ndarray:
-        return np.sin(np.where(self.obtuse, self.supplement, self.theta))
-
-    @property
-    def obtuse(self) -> np.ndarray:
-        return self.theta > self.supplement
+    def theta(self) -> Any:
+        """(A6) (R,) radians, in [0, π]."""
+        return np.arctan2(self.sin, self.cos)
 
     @property
     def at_pole(self) -> np.ndarray:
         """(R,) True where x ∥ w exactly: θ is 0 or π and no tangent exists (D ≥ 2)."""
-        nonzero = (self.x_norm > 0) & (self.w_norm > 0)
-        return nonzero & ~self.t_x.any(axis=1) & (self.t_x.shape[1] > 1)
+        return (self.sin == 0) & (self.t_x.shape[1] > 1)
 
 
-def angle(x: np.ndarray, w: np.ndarray) -> Angle:
+def angle(x: Any, w: Any) -> Angle:
     """θ between x_r and w_r without arccos, whose digits are gone near 0 and π.
 
-    x, w: (R, D). At every angle θ and the tangents are right to a small multiple of √D roundings:
+    x, w: (R, D), exact. At every angle θ and the tangents are right to a small multiple of √D roundings:
     the part of w across x is built from exact products, so that it does not cancel.
     """
     x_norm, x_hat = normalise(x)
@@ -92,36 +92,40 @@ def angle(x: np.ndarray, w: np.ndarray) -> Angle:
     w = np.ldexp(w, -row_exponent(w)[:, None])
     # (A4) r = w − (w_p / x_p) x with p = argmax |x_d|: 0 at p, and 0 everywhere only if x ∥ w
     rows = np.arange(len(x))
-    p = np.argmax(np.abs(x), axis=1)
-    x_p, w_p = x[rows, p][:, None], w[rows, p][:, None]
-    high, low = two_product(w, np.broadcast_to(x_p, w.shape))
-    less_high, less_low = two_product(x, np.broadcast_to(w_p, x.shape))
-    high, rounding = two_sum(high, -less_high)
-    r = (high + (rounding + (low - less_low))) / np.where(x_p == 0, 1.0, x_p)
+    p = np.argmax(np.abs(nearest(x)), axis=1)
+    r = _over_pivot(x, w, x[rows, p][:, None], w[rows, p][:, None])
     # (A5) e = r − (r·x̂) x̂, the part of w across x. |r·x̂| ≤ √D ‖e‖: at most √D of the digits cancel
     length, t_x = normalise(across(r, x_hat))
-    # (A6) θ = atan2(‖w‖ sin θ, ‖w‖ cos θ), and π − θ in the same way
-    along = np.einsum("rd,rd->r", w, x_hat)
-    theta, supplement = np.arctan2(length, along), np.arctan2(length, -along)
+    # (A6) ‖w‖ sin θ = ‖e‖ and ‖w‖ cos θ = w·x / ‖x‖
+    scaled_norm = np.sqrt(np.einsum("rd,rd->r", x, x))
+    along = np.einsum("rd,rd->r", w, x) / np.where(scaled_norm == 0, 1.0, scaled_norm)
+    whole = np.sqrt(length * length + along * along)
+    zero = whole * scaled_norm == 0
+    cos, sin = (v / np.where(zero, 1.0, whole) for v in (along, length))
     # (A7) in the plane of x̂ and t_x: ŵ = cos θ x̂ + sin θ t_x, hence t_w = sin θ x̂ − cos θ t_x
-    scale = np.hypot(length, along)
-    scale = np.where(scale == 0, 1.0, scale)
-    t_w = (length / scale)[:, None] * x_hat - (along / scale)[:, None] * t_x
-
-    zero = (x_norm == 0) | (w_norm == 0)
-    no_tangent = zero | (length == 0)
-    right_angle = np.pi / 2
+    t_w = sin[:, None] * x_hat - cos[:, None] * t_x
+    no_tangent = (zero | (length == 0))[:, None]
     return Angle(
-        theta=np.where(zero, right_angle, theta),
-        supplement=np.where(zero, right_angle, supplement),
-        t_x=np.where(no_tangent[:, None], 0.0, t_x),
-        t_w=np.where(no_tangent[:, None], 0.0, t_w),
+        x=x,
+        w=w,
+        cos=np.where(zero, 0.0, cos),
+        sin=np.where(zero, 1.0, sin),
+        t_x=np.where(no_tangent, 0.0, t_x),
+        t_w=np.where(no_tangent, 0.0, t_w),
         x_norm=x_norm,
         w_norm=w_norm,
     )
 
 
-def angle_backward(grad_theta: np.ndarray, at: Angle) -> tuple[np.ndarray, np.ndarray]:
+def _over_pivot(x: Any, w: Any, x_p: Any, w_p: Any) -> Any:
+    """(w x_p − w_p x) / x_p, entry by entry; products and difference as good as exact. x_p = 0 gives 0."""
+    parts = (nearest(v) for v in (w, x_p, x, w_p))
+    high, low = difference_of_products(*np.broadcast_arrays(*parts))
+    r = Pair(high, low) if isinstance(x, Numbers) else high
+    return r / np.where(x_p == 0, 1.0, x_p)
+
+
+def angle_backward(grad_theta: Any, at: Angle) -> tuple[Any, Any]:
     """(A8) ∇_x θ = −t_x / ‖x‖ and ∇_w θ = −t_w / ‖w‖. grad_theta: (R,). Returns (R, D) twice."""
     back = -grad_theta[:, None]
     return over_norm(back * at.t_x, at.x_norm), over_norm(back * at.t_w, at.w_norm)

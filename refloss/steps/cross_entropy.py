@@ -1,28 +1,34 @@
 """Cross-entropy of the softmax of z, for labels and soft targets alike, and back to z.
 
-Derivation: derivations/cross_entropy.md, steps (C1)–(C9).
+Derivation: derivations/cross_entropy.md, steps (C1)–(C9). The classes may come in blocks: `gather` what each comes to,
+`join` them, `finish` gives the losses; then `softmax` and `cross_entropy_backward` give a block's share.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+
+from refloss.precision.numbers import like, nearest
+from refloss.precision.scaled import exp, headroom, times_power
 
 
 @dataclass(frozen=True, eq=False)
 class Targets:
     """What M rows of logits are compared with, already checked.
 
-    target   (M, C)  one-hot for labels, or the soft targets y_c; zero on ignored rows
-    ignored  (M,)    bool
     labels   (M,)    the classes, or None for soft targets
+    soft     (M, C)  y_c, or None for labels
+    ignored  (M,)    bool
+    classes  C
     """
 
-    target: np.ndarray
-    ignored: np.ndarray
     labels: np.ndarray | None
+    soft: np.ndarray | None
+    ignored: np.ndarray
+    classes: int
 
     @property
     def pairs(self) -> tuple[np.ndarray, np.ndarray]:
@@ -32,113 +38,226 @@ class Targets:
         rows = np.flatnonzero(~self.ignored)
         return rows, self.labels[rows]
 
+    @property
+    def target(self) -> np.ndarray:
+        """(M, C) y_c: one-hot for labels, zero on ignored rows."""
+        return self.of(slice(0, self.classes))
+
+    def of(self, block: slice) -> np.ndarray:
+        """(M, B) y_c of the classes of a block."""
+        if self.soft is not None:
+            return self.soft[:, block]
+        rows, y = self.pairs
+        here = (y >= block.start) & (y < block.stop)
+        one_hot = np.zeros((len(self.ignored), block.stop - block.start))
+        one_hot[rows[here], y[here] - block.start] = 1.0
+        return one_hot
+
+
+@dataclass(frozen=True, eq=False)
+class Setting:
+    """Targets and options of a cross-entropy."""
+
+    targets: Targets
+    reduction: str
+    class_weights: np.ndarray | None
+    label_smoothing: float
+    empty_mean: str
+
+    @property
+    def exponent(self) -> int:
+        """The e ≥ 0 with every w_c t_c below 2^e."""
+        sizes = [v for v in (self.class_weights, self.targets.soft) if v is not None]
+        return sum(max(0, int(np.frexp(np.max(v, initial=0.0))[1])) for v in sizes) + 1
+
+    def weighted(self, block: slice, numbers: Any) -> Any:
+        """(C1) a = w ⊙ t, t = (1 − ε) y + ε/C, (M, B); an ignored row has no target at all."""
+        epsilon = like(self.label_smoothing, numbers)
+        t = like(self.targets.of(block), numbers)
+        if self.label_smoothing:
+            t = (1.0 - epsilon) * t + epsilon / float(self.targets.classes)
+        if self.class_weights is not None:
+            t = t * self.class_weights[block]
+        return np.where(self.targets.ignored[:, None], 0.0, t)
+
+
+class Mass(NamedTuple):
+    """Σ_j v_j of M rows, v ≥ 0, the (first) largest term kept apart from the rest, each (M,)."""
+
+    largest: Any
+    rest: Any
+    column: np.ndarray  # the class of the largest
+
+    def lowered(self, by: Any) -> Mass:
+        """times e^−by, in two halves of the headroom so that neither leaves the range."""
+        half = headroom(by) // 2
+        factor = exp(-by, half)
+        largest, rest = (
+            np.where(nearest(by) == 0, v, times_power(v, -half) * factor) for v in (self.largest, self.rest)
+        )
+        return Mass(largest, rest, self.column)
+
+    def join(self, other: Mass) -> Mass:
+        ahead = self.largest >= other.largest
+        return Mass(
+            np.where(ahead, self.largest, other.largest),
+            self.rest + other.rest + np.where(ahead, other.largest, self.largest),
+            np.where(ahead, self.column, other.column),
+        )
+
+    def without(self, v: Any, block: slice) -> Any:
+        """Σ_{k≠j} v_k for the classes j of a block, (M, B).
+
+        Leaving out anything but the largest leaves at least half of the total, and leaving out the largest, the rest:
+        no digit is lost.
+        """
+        columns = np.arange(block.start, block.stop)
+        whole = (self.largest + self.rest)[:, None]
+        return np.where(self.column[:, None] == columns, self.rest[:, None], whole - v)
+
+
+def mass_of(v: Any, block: slice) -> Mass:
+    rows, column = np.arange(len(v)), nearest(v).argmax(axis=1)
+    others = v.copy()
+    others[rows, column] = 0.0
+    return Mass(v[rows, column], others.sum(axis=1), column + block.start)
+
+
+class Gathered(NamedTuple):
+    """What the classes seen so far come to in M rows, each (M,).
+
+    z_max    the largest logit
+    mass     of e^{z_j − z_max}, times 2^headroom: digits that a subnormal would lose
+    below    Σ_c a_c (z_max − z_c)
+    targets  mass of a_c
+    """
+
+    z_max: Any
+    mass: Mass
+    below: Any
+    targets: Mass
+
+
+def gather(z: Any, a: Any, block: slice) -> Gathered:
+    """(C2), (C3) of a block. z: (M, B), −inf where a class is masked; a: (M, B)."""
+    rows = np.arange(len(z))
+    z_max = z[rows, nearest(z).argmax(axis=1)]
+    gap, e = _below(z, z_max)
+    below = np.where(nearest(a) > 0, a * gap, 0.0).sum(axis=1)
+    return Gathered(z_max, mass_of(e, block), below, mass_of(a, block))
+
+
+def join(a: Gathered, b: Gathered) -> Gathered:
+    """The same of two blocks together."""
+    z_max = np.where(a.z_max >= b.z_max, a.z_max, b.z_max)
+    masses, below = [], like(np.zeros(len(z_max)), z_max)
+    for part in (a, b):
+        lower = np.where(nearest(part.z_max) == -np.inf, 0.0, z_max - part.z_max)
+        masses.append(part.mass.lowered(lower))
+        below = below + part.below + lower * (part.targets.largest + part.targets.rest)
+    return Gathered(z_max, masses[0].join(masses[1]), below, a.targets.join(b.targets))
+
+
+def _below(z: Any, z_max: Any) -> tuple[Any, Any]:
+    """z_max − z_j ≥ 0 and e^−(z_max − z_j) · 2^headroom; a masked class gives 0 and 0."""
+    seen = nearest(z) > -np.inf
+    gap = np.where(seen, z_max[:, None] - z, 0.0)
+    return gap, np.where(seen, exp(-gap, headroom(z)), 0.0)
+
 
 @dataclass(frozen=True, eq=False)
 class CrossEntropyPass:
     """Everything that (C1)–(C7) computed and (C8)–(C9) consume."""
 
-    probabilities: np.ndarray  # (M, C)
-    others: np.ndarray  # (M, C)  Σ_{k≠j} p_k = 1 − p_j without cancellation
-    weighted: np.ndarray  # (M, C)  a_c = w_c t_c
+    setting: Setting
+    gathered: Gathered
+    total: Any  # (M,) Σ_j e^{z_j − z_max} = 1 + …
     losses: np.ndarray  # (M,)
     loss: np.ndarray  # () or (M,)
-    divisor: float
-    complement: np.ndarray | None  # (M,)
-    ignored: np.ndarray  # (M,)
+    divisor: Any
+
+    @property
+    def headroom(self) -> int:
+        return headroom(self.total)
 
 
-def cross_entropy(
-    z: np.ndarray,
-    targets: Targets,
-    *,
-    reduction: str,
-    class_weights: np.ndarray | None,
-    label_smoothing: float,
-    empty_mean: str,
-) -> CrossEntropyPass:
-    """ℓ_i = −Σ_c w_c t_ic log p_ic and its reduction. z: (M, C), −inf where a class is masked."""
-    C = z.shape[1]
-    w = np.ones(C) if class_weights is None else class_weights
-    valid = ~targets.ignored
-    # (C1) t = (1 − ε) y + ε/C, a = w ⊙ t; an ignored row has no target at all
-    t = (1.0 - label_smoothing) * targets.target + label_smoothing / C
-    a = np.where(valid[:, None], w * t, 0.0)
-    # (C2) every logit below the largest one; e^{−gap} ≤ 1 cannot overflow. An ignored row may have no
-    # class at all (every logit −inf): its probabilities are 0
-    with np.errstate(over="ignore", under="ignore"):
-        largest = z.max(axis=1, keepdims=True)
-        gap = np.where(largest == -np.inf, 0.0, largest) - z
-        e = np.exp(-gap)
-    # (C3) Σ_j e^{z_j − z_max} = 1 + rest, the 1 kept apart
-    rest = sum_of_others(e, only_largest=True)
-    # (C4) p_j, and 1 − p_j = Σ_{k≠j} p_k
-    with np.errstate(over="ignore", under="ignore"):
-        p = e / (1.0 + rest)[:, None]
-        others = sum_of_others(p)
-        # (C5) ℓ = Σ_c a_c (z_max − z_c) + (Σ_c a_c) log(1 + rest): no term is negative
-        below = np.multiply(a, gap, out=np.zeros_like(a), where=a > 0)
-        losses = below.sum(axis=1) + a.sum(axis=1) * np.log1p(rest)
-        # (C6) the divisor of the reduction
-        divisor = _divisor(reduction, targets.target * w, valid, empty_mean)
-        # (C7) the reduction
-        loss = losses if reduction == "none" else _reduced(losses, divisor, empty_mean)
-    rows, y = targets.pairs
-    complement = None
-    if targets.labels is not None:
-        complement = np.zeros(len(z))
-        complement[rows] = others[rows, y]
-    return CrossEntropyPass(p, others, a, losses, loss, divisor, complement, targets.ignored)
+def finish(gathered: Gathered, setting: Setting) -> CrossEntropyPass:
+    """(C5)–(C7): losses and loss, rounded to doubles once."""
+    taken_out = headroom(gathered.z_max)
+    total = 1.0 + times_power(gathered.mass.rest, -taken_out)
+    # (C5) ℓ = Σ_c a_c (z_max − z_c) + (Σ_c a_c) log(1 + rest): no term is negative. Where only the last is there
+    # and tiny, its power of two stays out to the end
+    rest, below = gathered.mass.rest, gathered.below
+    tiny = (nearest(rest) < 2.0 ** (taken_out - 120)) & (nearest(below) < 2.0**-60) & bool(taken_out)
+    kept = taken_out - setting.exponent
+    exponent = np.where(tiny, kept, 0)
+    log = np.where(tiny, times_power(rest, -setting.exponent), np.log1p(times_power(rest, -taken_out)))
+    losses = times_power(below, exponent) + (gathered.targets.largest + gathered.targets.rest) * log
+    rounded = nearest(times_power(losses, -exponent))
+    # (C6) the divisor of the reduction
+    divisor = _divisor(setting, losses)
+    # (C7) the reduction
+    loss = rounded
+    if setting.reduction != "none":
+        kept = np.min(exponent, initial=max(kept, 0))
+        loss = _reduced(times_power(losses, kept - exponent), divisor, setting.empty_mean)
+        loss = nearest(times_power(loss, -kept))
+    return CrossEntropyPass(setting, gathered, total, rounded, loss, divisor)
 
 
-def cross_entropy_backward(at: CrossEntropyPass, upstream: np.ndarray, empty_mean: str) -> np.ndarray:
-    """∂/∂z of Σ_i upstream_i ℓ_i / divisor. upstream: () or (M,). Returns (M, C)."""
+def softmax(z: Any, at: CrossEntropyPass, block: slice) -> tuple[Any, Any]:
+    """(C4) p_j and 1 − p_j = Σ_{k≠j} p_k of a block, each (M, B) and times 2^headroom."""
+    _, e = _below(z, at.gathered.z_max)
+    mass, total = at.gathered.mass, at.total[:, None]
+    return e / total, mass.without(e, block) / total
+
+
+def cross_entropy_backward(
+    z: Any, at: CrossEntropyPass, upstream: np.ndarray, block: slice, keep: int = 0
+) -> Any:
+    """∂/∂z of Σ_i upstream_i ℓ_i / divisor, (M, B), times 2^keep. upstream: () or (M,)."""
+    p, others = (times_power(v, keep - at.headroom) for v in softmax(z, at, block))
+    a = at.setting.weighted(block, z)
     # (C8) every sample's share of the gradient that arrives
-    share = np.broadcast_to(_divide(upstream, at.divisor, empty_mean), at.ignored.shape)
+    share = _divide(like(np.broadcast_to(upstream, (len(z),)), z), at.divisor, at.setting.empty_mean)
     # (C9) p_j Σ_c a_c − a_j = p_j Σ_{c≠j} a_c − a_j Σ_{k≠j} p_k: for a label, p_j or −(1 − p_y)
-    with np.errstate(under="ignore"):
-        g = at.probabilities * sum_of_others(at.weighted) - at.weighted * at.others
-        return np.where(at.ignored[:, None], 0.0, share[:, None] * g)
+    g = p * at.gathered.targets.without(a, block) - a * others
+    return np.where(at.setting.targets.ignored[:, None], 0.0, share[:, None] * g)
 
 
-def sum_of_others(v: np.ndarray, only_largest: bool = False) -> np.ndarray:
-    """Σ_{k≠j} v_k for every j, v ≥ 0, (M, C) → (M, C), without cancellation.
-
-    Leaving out anything but the largest leaves at least half of the total; the largest itself is
-    left out before the sum. With `only_largest`, (M,): the sum without the (first) largest.
-    """
-    rows, largest = np.arange(len(v)), v.argmax(axis=1)
-    without = v.copy()
-    without[rows, largest] = 0.0
-    rest = without.sum(axis=1)
-    if only_largest:
-        return rest
-    others = (rest + v[rows, largest])[:, None] - v
-    others[rows, largest] = rest
-    return others
-
-
-def _divisor(reduction: str, weighted: np.ndarray, valid: np.ndarray, empty_mean: str) -> float:
-    if reduction in ("none", "sum"):
-        return 1.0
-    count = float(np.count_nonzero(valid))
-    divisor = count if reduction == "mean" else float(weighted[valid].sum())
-    if divisor == 0 and empty_mean == "error":
+def _divisor(setting: Setting, numbers: Any) -> Any:
+    """Σ of what a mean is taken over; 1 for none and sum."""
+    if setting.reduction in ("none", "sum"):
+        return like(1.0, numbers)
+    targets, w = setting.targets, setting.class_weights
+    valid = ~targets.ignored
+    count = np.count_nonzero(valid)
+    if setting.reduction == "mean":
+        divisor = like(float(count), numbers)
+    elif targets.labels is not None:
+        rows, y = targets.pairs
+        divisor = like(np.ones(len(rows)) if w is None else w[y], numbers).sum()
+    else:
+        divisor = (like(targets.soft[valid], numbers) * (1.0 if w is None else w)).sum()  # type: ignore[index]
+    if nearest(divisor) == 0 and setting.empty_mean == "error":
         what = "no valid row" if count == 0 else "the weights of the valid rows sum to 0"
         raise ValueError(
-            f"reduction={reduction!r} divides by zero: {what}. "
+            f"reduction={setting.reduction!r} divides by zero: {what}. "
             "Pass empty_mean='zero' or empty_mean='nan', or reduction='sum'"
         )
     return divisor
 
 
-def _reduced(losses: np.ndarray, divisor: float, empty_mean: str) -> Any:
+def _reduced(losses: Any, divisor: Any, empty_mean: str) -> Any:
     total = losses.sum()
-    if np.isinf(total) and divisor > 1:  # the sum may overflow where the mean does not
-        return np.sum(losses / divisor)
+    if (
+        not np.isfinite(nearest(total)) and nearest(divisor) > 1
+    ):  # the sum may overflow where the mean does not
+        return (losses / divisor).sum()
     return _divide(total, divisor, empty_mean)
 
 
-def _divide(value: Any, divisor: float, empty_mean: str) -> Any:
-    if divisor == 0:
-        return np.zeros_like(value) if empty_mean == "zero" else np.full_like(value, np.nan)
+def _divide(value: Any, divisor: Any, empty_mean: str) -> Any:
+    if nearest(divisor) == 0:
+        return value * 0.0 if empty_mean == "zero" else value * np.nan
     return value / divisor

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import numpy as np
+from typing import Any
+
+from refloss.precision.products import combine, inner
 
 
-def linear(x: np.ndarray, W: np.ndarray, b: np.ndarray | None = None) -> np.ndarray:
+def linear(x: Any, W: Any, b: Any = None) -> Any:
     """x: (N, D), W: (C, D), b: (C,) or None. Returns z (N, C); ±inf or NaN where it overflows."""
-    z = x @ W.T
+    z = inner(x, W)
     return z if b is None else z + b
 
 
-def linear_backward(g: np.ndarray, x: np.ndarray, W: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def linear_backward(g: Any, x: Any, W: Any) -> tuple[Any, Any, Any]:
     """Gradients of Σ_ij g_ij z_ij in x (N, D), W (C, D) and b (C,). g: (N, C)."""
-    return g @ W, g.T @ x, g.sum(axis=0)
+    return combine(g, W), combine(g.T, x), g.sum(axis=0)

@@ -6,29 +6,31 @@ multiplies by its radius r. Derivation: derivations/margins.md, steps (M1)–(M6
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from refloss.precision.exact import cos_sin, sine_of_sum
+from refloss.precision.numbers import like, nearest
 from refloss.steps.angle import Angle
 
 
 class Target(NamedTuple):
     """ψ(θ) (R,), ψ'(θ) (R,) and ∂ψ/∂m (R,) of the target pairs."""
 
-    value: np.ndarray
-    slope: np.ndarray
-    in_margin: np.ndarray
+    value: Any
+    slope: Any
+    in_margin: Any
 
 
 def plain_cosine(at: Angle) -> Target:
     """(M1) no margin: ψ = cos θ, ψ' = −sin θ."""
-    return Target(at.cos, -at.sin, np.zeros_like(at.theta))
+    return Target(at.cos, -at.sin, np.zeros_like(at.cos))
 
 
 def cosine_margin(at: Angle, m: float) -> Target:
     """(M2) ψ = cos θ − m, ψ' = −sin θ, ∂ψ/∂m = −1."""
-    return Target(at.cos - m, -at.sin, np.full_like(at.theta, -1.0))
+    return Target(at.cos - m, -at.sin, np.full_like(at.cos, -1.0))
 
 
 def arc_margin(at: Angle, m: float, easy_margin: bool, past_pi: str) -> Target:
@@ -37,23 +39,26 @@ def arc_margin(at: Angle, m: float, easy_margin: bool, past_pi: str) -> Target:
     past_pi="linear": ψ = cos θ − m sin m from θ = π − m on, as released (the value jumps there).
     easy_margin=True: the margin only where cos θ > 0, else ψ = cos θ.
     """
-    # folded about π: cos(θ + m) = −cos(π − θ − m), sin(θ + m) = sin(π − θ − m)
-    cos = np.where(at.obtuse, -np.cos(at.supplement - m), np.cos(at.theta + m))
-    sin = np.where(at.obtuse, np.sin(at.supplement - m), np.sin(at.theta + m))
+    cos_m, sin_m = cos_sin(m, at.cos)
+    cos = at.cos * cos_m - at.sin * sin_m
+    ahead, behind = at.sin * cos_m, at.cos * sin_m
+    sin = ahead + behind
+    if m:  # next to π − m they cancel
+        sin = sine_of_sum(sin, np.abs(ahead) + np.abs(behind), at.x, at.w, m)
     target = Target(cos, -sin, -sin)
     if past_pi == "linear":
-        tail = Target(at.cos - m * np.sin(m), -at.sin, np.full_like(sin, -np.sin(m) - m * np.cos(m)))
-        target = _choose(at.supplement <= m, tail, target)
+        tail = Target(at.cos - m * sin_m, -at.sin, np.zeros_like(sin) - (sin_m + m * cos_m))
+        # the side of a jump is decided by θ rounded to a double
+        target = _choose(np.pi - nearest(at.theta) <= m, tail, target)
     if easy_margin:
-        target = _choose(at.theta < at.supplement, target, plain_cosine(at))
+        target = _choose(at.cos > 0, target, plain_cosine(at))
     return target
 
 
 def anneal(target: Target, at: Angle, annealing: float) -> Target:
     """(M4) (λ cos θ + ψ) / (1 + λ): from the plain logit (λ → ∞) to the margin (λ = 0)."""
-    share, plain = 1.0 / (1.0 + annealing), plain_cosine(at)
-    keep = annealing * share
-    return Target(*(share * a + keep * b for a, b in zip(target, plain, strict=True)))
+    whole, plain = like(annealing, at.cos) + 1.0, plain_cosine(at)
+    return Target(*((a + annealing * b) / whole for a, b in zip(target, plain, strict=True)))
 
 
 def detach(target: Target, at: Angle) -> Target:
@@ -69,11 +74,12 @@ def cone(target: Target, at: Angle) -> np.ndarray:
     return at.at_pole & (target.slope != 0)
 
 
-def own_slope(slope: np.ndarray, at: Angle) -> np.ndarray:
+def own_slope(slope: Any, at: Angle) -> Any:
     """A user's ψ'(θ), whose rounding must not make a cone of a smooth pole (sin mπ is not quite 0)."""
-    steepest = np.maximum(1.0, np.max(np.abs(slope), initial=0.0))
-    return np.where(at.at_pole & (np.abs(slope) <= 64 * np.finfo(float).eps * steepest), 0.0, slope)
+    steepness = np.abs(nearest(slope))
+    steepest = max(1.0, np.max(steepness, initial=0.0))
+    return np.where(at.at_pole & (steepness <= 64 * np.finfo(float).eps * steepest), 0.0, slope)
 
 
-def _choose(where: np.ndarray, a: Target, b: Target) -> Target:
+def _choose(where: Any, a: Target, b: Target) -> Target:
     return Target(*(np.where(where, u, v) for u, v in zip(a, b, strict=True)))

@@ -5,10 +5,14 @@ Derivation: derivations/normalisation.md, steps (N1)–(N4).
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
+from refloss.precision.numbers import nearest
 
-def normalise(v: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+
+def normalise(v: Any) -> tuple[Any, Any]:
     """Length and direction of every row.
 
     v: (R, D), finite. Returns ‖v‖ (R,) and v̂ (R, D). A zero row has length 0 and, by convention,
@@ -24,7 +28,7 @@ def normalise(v: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.ldexp(length, exponent), unit
 
 
-def normalise_backward(grad_unit: np.ndarray, norm: np.ndarray, unit: np.ndarray) -> np.ndarray:
+def normalise_backward(grad_unit: Any, norm: Any, unit: Any) -> Any:
     """(N4) ∂L/∂v = (I − v̂ v̂ᵀ) ∂L/∂v̂ / ‖v‖: the full Jacobian.
 
     For a gradient already tangent to the sphere this is the survey's dy/dx = 1/α with α = ‖x‖: the
@@ -34,17 +38,17 @@ def normalise_backward(grad_unit: np.ndarray, norm: np.ndarray, unit: np.ndarray
     return over_norm(across(grad_unit, unit), norm)
 
 
-def across(v: np.ndarray, unit: np.ndarray) -> np.ndarray:
+def across(v: Any, unit: Any) -> Any:
     """(I − v̂ v̂ᵀ) v: the part of each row that is perpendicular to the row of `unit`. (R, D)."""
     return v - unit * np.einsum("rd,rd->r", unit, v)[:, None]
 
 
-def over_norm(v: np.ndarray, norm: np.ndarray) -> np.ndarray:
+def over_norm(v: Any, norm: Any) -> Any:
     """v / ‖·‖ row by row; a row whose norm is 0 gives 0 (nothing flows through a zero row)."""
     zero = norm == 0
     return np.where(zero[:, None], 0.0, v / np.where(zero, 1.0, norm)[:, None])
 
 
-def row_exponent(v: np.ndarray) -> np.ndarray:
+def row_exponent(v: Any) -> np.ndarray:
     """(R,) the e with 2^(e−1) ≤ max_d |v_d| < 2^e; 0 for a zero row."""
-    return np.frexp(np.max(np.abs(v), axis=1, initial=0.0))[1]
+    return np.frexp(np.max(np.abs(nearest(v)), axis=1, initial=0.0))[1]

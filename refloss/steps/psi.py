@@ -9,6 +9,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+from refloss.precision.exact import sine_of_multiple
+from refloss.precision.numbers import nearest
 from refloss.steps.angle import Angle
 from refloss.steps.margin import Target, own_slope
 
@@ -21,24 +23,26 @@ def multiplied_angle(at: Angle, m: int, continuation: Continuation | None = None
     Liu et al., "Large-Margin Softmax Loss", ICML 2016, eq. (6). `continuation` = (D, D') replaces
     the branches beyond π/m (eq. (5)); each is called as f(theta, xp).
     """
-    # (P1) cos mθ and sin mθ, folded about π so that sin mθ keeps its digits near π
-    parity = 1.0 if m % 2 == 0 else -1.0
-    cos_m = np.where(at.obtuse, parity * np.cos(m * at.supplement), np.cos(m * at.theta))
-    sin_m = np.where(at.obtuse, -parity * np.sin(m * at.supplement), np.sin(m * at.theta))
+    # (P1) cos kθ and sin kθ by turning m − 1 times through θ
+    cos_m, sin_m = at.cos, at.sin
+    for _ in range(m - 1):
+        cos_m, sin_m = cos_m * at.cos - sin_m * at.sin, sin_m * at.cos + cos_m * at.sin
+    # next to kπ/m its terms cancel; on every branch (−1)^k sin mθ = |sin mθ|
+    sin_m = sine_of_multiple(np.abs(sin_m), m * at.sin, at.x, at.w, m)
+    theta = at.theta
     if continuation is not None:
         # (P2) the user's own monotone D beyond π/m: right derivative at the joint
         D, slope_of_D = continuation
-        inner = at.theta < np.pi / m
+        inner = theta < np.pi / m
         # D is asked only where it is defined
-        beyond = np.where(inner, np.pi, at.theta)
+        beyond = np.where(inner, np.pi, theta)
         value = np.where(inner, cos_m, D(beyond, np))
         slope = np.where(inner, -m * sin_m, own_slope(slope_of_D(beyond, np), at))
         return Target(value, slope, np.zeros_like(value))
     # (P3) the branch. At a knot either k is right: ψ is continuously differentiable
-    k = np.clip(np.floor(m * at.theta / np.pi), 0, m - 1)
-    sign = np.where(k % 2 == 0, 1.0, -1.0)
+    k = np.clip(np.floor(m * nearest(theta) / np.pi), 0, m - 1)
     # (P4) ψ(θ) = (−1)^k cos mθ − 2k
-    value = sign * cos_m - 2 * k
-    # (P5) ψ'(θ) = −(−1)^k m sin mθ
-    slope = -sign * m * sin_m
+    value = np.where(k % 2 == 0, cos_m, -cos_m) - 2 * k
+    # (P5) ψ'(θ) = −m |sin mθ|
+    slope = -m * sin_m
     return Target(value, slope, np.zeros_like(value))

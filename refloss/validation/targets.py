@@ -45,9 +45,7 @@ def targets(
             f"or be the ignore_index, which is {loss.ignore_index}"
         )
     classes_of = np.where(ignored, 0, array).astype(np.intp)
-    target = np.zeros((rows, classes))
-    target[np.flatnonzero(~ignored), classes_of[~ignored]] = 1.0
-    return Targets(target, ignored, classes_of)
+    return Targets(classes_of, None, ignored, classes)
 
 
 def _column(array: np.ndarray, name: str) -> str:
@@ -65,7 +63,7 @@ def _soft_targets(array: np.ndarray, rows: int, classes: int, loss: Any, name: s
     if (soft < 0).any():
         at = first(soft < 0)
         raise ValueError(f"{indexed(name, place(*at))} is {soft[at]}; soft {name} must not be negative")
-    return Targets(soft, np.zeros(rows, dtype=bool), None)
+    return Targets(None, soft, np.zeros(rows, dtype=bool), classes)
 
 
 def flat_targets(value: Any, shape: tuple[int, ...], axis: int, loss: Any) -> Targets:
@@ -103,11 +101,12 @@ def unmasked_targets(z: np.ndarray, rows: Targets, loss: Any, shape: tuple[int, 
     def place(i: int) -> str:
         return ", ".join(map(str, itself(*np.unravel_index(i, shape))))
 
-    wanted = (rows.target > 0) | (loss.label_smoothing > 0)
+    target = rows.target
+    wanted = (target > 0) | (loss.label_smoothing > 0)
     bad = masked & wanted & ~rows.ignored[:, None]
     if bad.any():
         i, c = first(bad)
-        why = "label_smoothing gives every class a share" if rows.target[i, c] == 0 else "the target is on it"
+        why = "label_smoothing gives every class a share" if target[i, c] == 0 else "the target is on it"
         raise ValueError(f"logits: class {c} of prediction {place(i)} is masked (-inf), but {why}")
     empty = np.flatnonzero(masked.all(axis=1) & ~rows.ignored)
     if empty.size:

@@ -8,15 +8,16 @@ from typing import Any
 import numpy as np
 
 from refloss.losses import get
-from refloss.steps.angle import Angle, angle, angle_backward, cosines_backward
-from refloss.steps.cross_entropy import Targets, cross_entropy, cross_entropy_backward
+from refloss.losses.blocks import BareLogits
+from refloss.steps.angle import angle, angle_backward, cosines_backward
+from refloss.steps.cross_entropy import Setting, Targets
 from refloss.steps.linear import linear_backward
 from refloss.steps.margin import arc_margin, cosine_margin
 from refloss.steps.normalise import normalise, normalise_backward
 from refloss.steps.psi import multiplied_angle
 from refloss.textbook import formulas
 from refloss.textbook.namespaces import numpy_namespace
-from refloss.witnesses.compare import WITNESSES, compare
+from refloss.witnesses.compare import compare, usable
 from refloss.witnesses.problem import Problem, as_rows, or_one, parameters, rounding_of, row_norm
 from refloss.witnesses.report import CaseResult
 
@@ -25,7 +26,7 @@ N, C, D = 5, 4, 6
 
 def check_steps(witnesses: Sequence[str] | None = None, seed: int = 0) -> list[CaseResult]:
     """One result a step pair."""
-    witnesses = tuple(WITNESSES if witnesses is None else witnesses)
+    witnesses = usable(witnesses)
     results = []
     for name, problem, gradients in step_problems(seed):
         step, _, case = name.partition(" ")
@@ -119,8 +120,8 @@ def _of_angle(
     name: str, theta: np.ndarray, rng: np.random.Generator, step: Callable, formula: Callable, slope: float
 ) -> tuple[str, Problem, dict[str, np.ndarray]]:
     weight = rng.normal(size=len(theta))
-    flat = np.zeros((len(theta), 1))
-    at = Angle(theta, np.pi - theta, flat, flat, flat[:, 0], flat[:, 0])
+    at = angle(np.stack([np.cos(theta), np.sin(theta)], axis=1), np.tile([1.0, 0.0], (len(theta), 1)))
+    theta = at.theta
     problem = _problem(
         {"theta": theta[:, None]},
         lambda xp, v, rows: weight[rows] * formula(xp, v["theta"][..., 0]),
@@ -144,10 +145,9 @@ def _cross_entropies(rng: np.random.Generator) -> Iterator[tuple[str, Problem, d
         ("labels, weights, smoothing", np.eye(C)[labels], labels, weights, 0.1),
         ("soft targets, weights", soft, None, weights, 0.0),
     ):
-        at = cross_entropy(
-            z, Targets(target, np.zeros(N, dtype=bool), of), reduction="none", class_weights=w,
-            label_smoothing=smoothing, empty_mean="error",
-        )  # fmt: skip
+        targets = Targets(of, None if of is not None else target, np.zeros(N, dtype=bool), C)
+        passes = BareLogits(z, Setting(targets, "none", w, smoothing, "error"))
+        passes.forward()
         t = (1 - smoothing) * target + smoothing / C
         p = np.exp(z - numpy_namespace.logsumexp(z)[:, None])
         felt = p * np.sum(w * t, axis=1, keepdims=True) + w * t
@@ -161,7 +161,7 @@ def _cross_entropies(rng: np.random.Generator) -> Iterator[tuple[str, Problem, d
             loud=np.maximum(np.abs(z).max(axis=1), 1.0),
             step=0.25 / np.maximum(row_norm(z), 1.0),
         )
-        yield f"cross_entropy {name}", problem, {"logits": cross_entropy_backward(at, upstream, "error")}
+        yield f"cross_entropy {name}", problem, {"logits": passes.backward(upstream)}
 
 
 def _problem(

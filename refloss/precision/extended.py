@@ -1,0 +1,79 @@
+"""What NumPy's functions do to pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from refloss.precision import elementary, pair
+from refloss.precision.pair import Pair
+
+
+def _where(condition: np.ndarray, a: Any, b: Any) -> Pair:
+    a, b = Pair.lifted(a), Pair.lifted(b)
+    return Pair(np.where(condition, a.high, b.high), np.where(condition, a.low, b.low))
+
+
+def _einsum(subscripts: str, a: Pair, b: Pair) -> Pair:
+    if subscripts != "rd,rd->r":
+        raise NotImplementedError(f"einsum of pairs knows 'rd,rd->r' only, got {subscripts!r}")
+    return pair.sum_of(a * b, axis=1)
+
+
+def _compared(compare: Callable) -> Callable:
+    """By the sign of a − b, which is exact enough never to err."""
+
+    def rule(a: Any, b: Any) -> np.ndarray:
+        difference = pair.subtract(a, b) if isinstance(a, Pair) else pair.negative(pair.subtract(b, a))
+        return compare(difference.high, 0.0)
+
+    return rule
+
+
+def _absolute(a: Pair) -> Pair:
+    return _where(a.high < 0, -a, a)
+
+
+def _ldexp(a: Pair, exponent: Any) -> Pair:
+    return Pair(np.ldexp(a.high, exponent), np.ldexp(a.low, exponent))
+
+
+def _clip(a: Pair, low: float, high: float) -> Pair:
+    return _where(a > high, high, _where(a < low, low, a))
+
+
+def _maximum(a: Any, b: Any) -> Pair:
+    return _where(np.greater(a, b), a, b)
+
+
+Pair.RULES = {
+    np.add: pair.add,
+    np.subtract: pair.subtract,
+    np.multiply: pair.multiply,
+    np.divide: pair.divide,
+    np.negative: pair.negative,
+    np.absolute: _absolute,
+    np.square: lambda a: a * a,
+    np.sqrt: pair.sqrt,
+    np.exp: elementary.exp,
+    np.expm1: elementary.expm1,
+    np.log: elementary.log,
+    np.log1p: elementary.log1p,
+    np.sin: elementary.sin,
+    np.cos: elementary.cos,
+    np.arctan2: elementary.arctan2,
+    np.ldexp: _ldexp,
+    np.maximum: _maximum,
+    np.clip: _clip,
+    np.sum: pair.sum_of,
+    np.einsum: _einsum,
+    np.where: _where,
+    np.zeros_like: lambda a: Pair(np.zeros(a.shape)),
+    np.full_like: lambda a, value: Pair(np.full(a.shape, value)),
+    np.isfinite: lambda a: np.isfinite(a.high),
+} | {
+    compare: _compared(compare)
+    for compare in (np.less, np.less_equal, np.greater, np.greater_equal, np.equal, np.not_equal)
+}
