@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -34,6 +36,28 @@ class _Stages:
 
     def stages(self) -> Mapping[str, Any]:
         """The stages that apply, by name, in the project's order; their arrays are read-only."""
+        raise NotImplementedError
+
+    @cached_property
+    def error_bound(self) -> Mapping[str, np.ndarray]:
+        """Stage name → how far each of its entries may be from the truth at most: proven, shaped like the stage.
+
+        Absolute. The truth is the formula in real numbers at the given inputs. Computed when first asked for, by
+        running the passes once more over numbers that carry a bound; see derivations/precision.md. inf where
+        nothing can be said: a divisor whose sign is lost.
+        """
+        from refloss.precision.bounded import Bounded
+
+        return self._bounds(Bounded)
+
+    @cached_property
+    def probable_error_bound(self) -> Mapping[str, np.ndarray]:
+        """The same with rounding errors that grow like √n in a sum of n terms: probable, not proven."""
+        from refloss.precision.bounded import ProbablyBounded
+
+        return self._bounds(ProbablyBounded)
+
+    def _bounds(self, bounded: Any) -> Mapping[str, np.ndarray]:
         raise NotImplementedError
 
     def __repr__(self) -> str:
@@ -88,6 +112,12 @@ class Forward(_Stages):
     def stages(self) -> Mapping[str, Any]:
         return {name: getattr(self, name) for name in FORWARD_STAGES if getattr(self, name) is not None}
 
+    def _bounds(self, bounded: Any) -> Mapping[str, np.ndarray]:
+        with np.errstate(all="ignore"):
+            bounds = self._passes.bounds(bounded).forward()
+        wanted = (*FORWARD_STAGES, "complement")
+        return _read_only({name: bounds[name] for name in wanted if bounds.get(name) is not None})
+
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class Gradients(_Stages):
@@ -105,7 +135,9 @@ class Gradients(_Stages):
     scale: Any = None
     margin: Any = None
     alpha: Any = None
-    _made_by: Any = None
+    _made_by: Any
+    _passes: Any
+    _upstream: Any
 
     def __post_init__(self) -> None:
         for value in self.stages().values():
@@ -115,6 +147,20 @@ class Gradients(_Stages):
         """The stages that apply: grad_logits, grad_x, …, in the project's order."""
         fields = {name: getattr(self, name.removeprefix("grad_")) for name in BACKWARD_STAGES}
         return {name: value for name, value in fields.items() if value is not None}
+
+    def _bounds(self, bounded: Any) -> Mapping[str, np.ndarray]:
+        with np.errstate(all="ignore"):
+            passes = self._passes.bounds(bounded)
+            passes.forward()
+            g, grads = passes.backward(self._upstream)
+        bounds = {"logits": g, **grads}
+        return _read_only({f"grad_{name}": bounds[name] for name in bounds})
+
+
+def _read_only(bounds: dict[str, Any]) -> Mapping[str, np.ndarray]:
+    for value in bounds.values():
+        _freeze(value)
+    return MappingProxyType(bounds)
 
 
 def _freeze(value: Any) -> None:

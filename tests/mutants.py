@@ -75,7 +75,7 @@ BY_HAND = [
     (linear, "linear_backward", "g.sum(axis=0)", "g.mean(axis=0)", "bias averaged"),
     (psi, "multiplied_angle", "np.abs(sin_m), m", "sin_m, m", "(−1)^k forgotten in the slope"),
     (psi, "multiplied_angle", "slope = -m * sin_m", "slope = -sin_m", "m forgotten in the slope"),
-    (psi, "multiplied_angle", "own_slope(slope_of_D(beyond, np), at)", "-m * sin_m", "slope of D forgotten"),
+    (psi, "multiplied_angle", "own_slope(per_angle(slope_of_D(beyond, xp), theta, \"dD\"), at)", "-m * sin_m", "slope of D forgotten"),
     (margin, "arc_margin", "Target(cos, -sin, -sin)", "Target(cos, -np.sin(at.theta), -sin)", "slope without the margin"),
     (margin, "arc_margin", "(sin_m + m * cos_m)", "sin_m", "half of ∂/∂m of the linear tail"),
     (margin, "cosine_margin", "np.full_like(at.cos, -1.0)", "np.full_like(at.cos, 1.0)", "sign of ∂/∂m"),

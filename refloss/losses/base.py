@@ -16,8 +16,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from refloss import validation as check
-from refloss.losses.blocks import NUMBERS, Passes
-from refloss.precision.numbers import nearest
+from refloss.losses.blocks import PRECISIONS, Arithmetic, Passes
 from refloss.precision.products import add_at
 from refloss.record import Forward, Gradients
 from refloss.steps.angle import Angle
@@ -84,7 +83,7 @@ class CrossEntropyOptions:
             if self.ignore_index is None
             else check.integer(self.ignore_index, "ignore_index"),
             empty_mean=check.one_of(self.empty_mean, "empty_mean", ("error", "zero", "nan")),
-            precision=check.one_of(self.precision, "precision", tuple(NUMBERS)),
+            precision=check.one_of(self.precision, "precision", PRECISIONS),
         )
 
     def _set(self, **checked: Any) -> None:
@@ -184,6 +183,7 @@ class Loss(CrossEntropyOptions):
         passes = Passes(self, x, W, b, self._setting(targets))
         with silent():
             stages = passes.forward()
+        check.finite_losses(stages["losses"], stages["loss"])
         return Forward(**stages, ignored=targets.ignored, _made_by=self, _passes=passes)
 
     def backward(self, out: Forward, upstream: Any = 1.0) -> Gradients:
@@ -198,7 +198,7 @@ class Loss(CrossEntropyOptions):
             g, grads = out._passes.backward(upstream)
         if np.isfinite(g).all():  # else the loss was asked to give NaN (empty_mean="nan")
             check.finite_gradients(grads)
-        return Gradients(logits=g, _made_by=self, **grads)
+        return Gradients(logits=g, **grads, _made_by=self, _passes=out._passes, _upstream=upstream)
 
     def value_and_grad(
         self, x: Any, W: Any, labels: Any, b: Any = None, upstream: Any = 1.0
@@ -228,9 +228,11 @@ class Loss(CrossEntropyOptions):
         """Logits with class 0 as the target of `rows`; the others carry no margin."""
         pairs = Pairs(rows, np.zeros(len(rows), dtype=np.intp))
         self._refuse_zero_rows(x, W, pairs, np.arange(len(x)))
-        given = [None if v is None else NUMBERS[self.precision](v) for v in (x, W, b)]
+        arithmetic = Arithmetic(self.precision)
+        bias = None if b is None else arithmetic.of(b)
         with silent():
-            return check.finite_logits(nearest(self.forward_logits(*given, pairs).logits))
+            at = self.forward_logits(arithmetic.of(x), arithmetic.of(W), bias, pairs)
+        return check.finite_logits(arithmetic.read(at.logits))
 
     def _refuse_zero_rows(self, x: np.ndarray, W: np.ndarray, pairs: Pairs, valid: np.ndarray) -> None:
         """Losses with singular zero rows name them here."""

@@ -9,12 +9,13 @@ The passes themselves, in the losses' files and in `steps`, do not know which it
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from refloss import validation as check
-from refloss.precision.numbers import nearest
+from refloss.precision.numbers import error_of, is_extended, nearest
 from refloss.precision.pair import Pair
 from refloss.precision.scaled import times_power
 from refloss.steps.cross_entropy import (
@@ -35,23 +36,46 @@ if TYPE_CHECKING:
 ENTRIES = 1 << 19  # of the largest array of a block of pairs: 4 MiB a double
 
 
-def as_they_are(v: Any) -> Any:
-    return v
+class Arithmetic(NamedTuple):
+    """The numbers of one run of the passes: of a precision, and `bounded` to carry error bounds along, if not None."""
+
+    precision: str
+    bounded: type | None = None
+
+    def of(self, v: np.ndarray) -> Any:
+        """Doubles as these numbers."""
+        numbers = Pair(v) if self.precision == "extended" else v
+        return numbers if self.bounded is None else self.bounded(numbers)
+
+    def read(self, v: Any) -> np.ndarray:
+        """Doubles of these numbers: the nearest, or how far the nearest may be from the truth."""
+        if self.bounded is None:
+            return nearest(v)
+        rounding = 2.0**-53 * np.abs(nearest(v)) + 2.0**-1074 if is_extended(v) else 0.0
+        return np.asarray(error_of(v) + rounding)
 
 
-NUMBERS = {"double": as_they_are, "extended": Pair}
+PRECISIONS = ("double", "extended")
 
 
 class Passes:
     """One forward pass of a loss, kept for its backward. x (N, D), W (C, D), b (C,) or None, checked."""
 
-    def __init__(self, loss: Loss, x: np.ndarray, W: np.ndarray, b: np.ndarray | None, setting: Setting):
-        self.loss, self.b, self.setting = loss, b, setting
-        self.numbers = NUMBERS[loss.precision]
+    def __init__(
+        self,
+        loss: Loss,
+        x: np.ndarray,
+        W: np.ndarray,
+        b: np.ndarray | None,
+        setting: Setting,
+        bounded: type | None = None,
+    ):
+        self.loss, self.inputs, self.setting = loss, (x, W, b), setting
+        self.arithmetic = Arithmetic(loss.precision, bounded)
         # rows whose length does not matter: a power of two out of each keeps everything in range
         self.x_exponent = np.zeros(len(x), dtype=int) if loss.feels_x_norm else row_exponent(x)
         self.W_exponent = np.zeros(len(W), dtype=int) if loss.feels_W_norm else row_exponent(W)
-        self.x = self.numbers(np.ldexp(x, -self.x_exponent[:, None]))
+        self.x = self.arithmetic.of(np.ldexp(x, -self.x_exponent[:, None]))
         self.W = np.ldexp(W, -self.W_exponent[:, None])
         self.blocks = blocks(len(W), max(x.shape), loss.precision)
         self._only: LogitsPass | None = None
@@ -67,8 +91,8 @@ class Passes:
         rows, y = self.setting.targets.pairs
         here = (y >= block.start) & (y < block.stop)
         pairs = Pairs(rows[here], y[here] - block.start)
-        b = None if self.b is None else self.numbers(self.b[block])
-        at = self.loss.forward_logits(self.x, self.numbers(self.W[block]), b, pairs)
+        b = None if self.inputs[2] is None else self.arithmetic.of(self.inputs[2][block])
+        at = self.loss.forward_logits(self.x, self.arithmetic.of(self.W[block]), b, pairs)
         if len(self.blocks) == 1:
             self._only = at
         return at
@@ -83,27 +107,27 @@ class Passes:
             self._note(stages, at, block)
             part = gather(at.logits, self.setting.weighted(block, at.logits), block)
             seen = part if seen is None else join(seen, part)
-        check.finite_logits(stages["logits"])
+        if self.arithmetic.bounded is None:
+            check.finite_logits(stages["logits"])
         assert seen is not None
         self.end = finish(seen, self.setting)
-        check.finite_losses(self.end.losses, self.end.loss)
-        return stages | probabilities(lambda block: self.logits(block).logits, self.blocks, self.end, C) | {
-            "losses": self.end.losses, "loss": self.end.loss
-        }  # fmt: skip
+        return stages | end_stages(
+            lambda block: self.logits(block).logits, self.blocks, self.end, C, self.arithmetic
+        )
 
     def _note(self, stages: dict[str, Any], at: LogitsPass, block: slice) -> None:
         """Puts what a block has computed of the stages in its place."""
-        N, C = len(self.x), len(self.W)
-        stages["logits"][:, block] = nearest(at.logits)
+        N, C, read = len(self.x), len(self.W), self.arithmetic.read
+        stages["logits"][:, block] = read(at.logits)
         if at.cos_theta is not None:
-            stages.setdefault("cos_theta", np.empty((N, C)))[:, block] = nearest(at.cos_theta)
+            stages.setdefault("cos_theta", np.empty((N, C)))[:, block] = read(at.cos_theta)
         if at.x_norm is not None:
-            stages["x_norm"] = np.ldexp(nearest(at.x_norm), self.x_exponent)
+            stages["x_norm"] = read(np.ldexp(at.x_norm, self.x_exponent))
         if at.W_norm is not None:
-            norms = np.ldexp(nearest(at.W_norm), self.W_exponent[block])
+            norms = read(np.ldexp(at.W_norm, self.W_exponent[block]))
             stages.setdefault("W_norm", np.empty(C))[block] = norms
         if at.pairs is not None:
-            stages.setdefault("theta", np.zeros(N))[at.pairs.rows] = nearest(at.angle.theta)
+            stages.setdefault("theta", np.zeros(N))[at.pairs.rows] = read(at.angle.theta)
             stages.setdefault("cone", np.zeros(N, dtype=bool))[at.pairs.rows] = at.cone
 
     def backward(self, upstream: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
@@ -115,7 +139,7 @@ class Passes:
         for block in self.blocks:
             at = self.logits(block)
             g_block = cross_entropy_backward(at.logits, self.end, upstream, block, keep)
-            g[:, block] = nearest(times_power(g_block, shift))
+            g[:, block] = self.arithmetic.read(times_power(g_block, shift))
             for name, part in self.loss.backward_logits(at, g_block).items():
                 if name == "W":
                     self._place(
@@ -127,14 +151,23 @@ class Passes:
                     totals[name] = part if name not in totals else totals[name] + part
         for name in totals.keys() - {"W", "b"}:
             exponent = shift - self.x_exponent[:, None] if name == "x" else shift
-            totals[name] = nearest(times_power(totals[name], exponent))
+            totals[name] = self.arithmetic.read(times_power(totals[name], exponent))
         return g, totals
 
-    @staticmethod
+    def bounds(self, bounded: type) -> Passes:
+        """The same passes, read for the error bounds of `bounded` numbers instead of the values."""
+        return Passes(self.loss, *self.inputs, self.setting, bounded)
+
     def _place(
-        totals: dict[str, Any], name: str, shape: tuple[int, ...], part: Any, exponent: Any, block: slice
+        self,
+        totals: dict[str, Any],
+        name: str,
+        shape: tuple[int, ...],
+        part: Any,
+        exponent: Any,
+        block: slice,
     ) -> None:
-        rows = nearest(times_power(part, exponent))
+        rows = self.arithmetic.read(times_power(part, exponent))
         totals.setdefault(name, np.empty(shape))[block] = rows
 
     def _kept(self, upstream: np.ndarray) -> tuple[int, int, np.ndarray]:
@@ -143,26 +176,41 @@ class Passes:
 
 
 class BareLogits:
-    """The same of logits z (M, C) that are given: one block."""
+    """The same of logits that are given, of any shape, classes on `axis`: one row a prediction, one block."""
 
-    def __init__(self, z: Any, setting: Setting):
-        self.z, self.setting = z, setting
-        self.block = slice(0, z.shape[1])
+    def __init__(
+        self, logits: np.ndarray, axis: int, setting: Setting, precision: str, bounded: type | None = None
+    ):
+        self.inputs = (logits, axis, setting, precision)
+        self.arithmetic = Arithmetic(precision, bounded)
+        z = np.moveaxis(logits, axis, -1)
+        self.axis, self.shape = axis, z.shape[:-1]
+        self.block = slice(0, z.shape[-1])
+        self.z, self.setting = self.arithmetic.of(z.reshape(-1, z.shape[-1])), setting
         self.end: CrossEntropyPass
 
     def forward(self) -> dict[str, Any]:
-        """probabilities, complement, losses and loss as doubles."""
+        """Every stage as doubles, laid out like the logits and the targets."""
         gathered = gather(self.z, self.setting.weighted(self.block, self.z), self.block)
         self.end = finish(gathered, self.setting)
-        of_rows = probabilities(lambda block: self.z, [self.block], self.end, self.block.stop)
-        return of_rows | {"losses": self.end.losses, "loss": self.end.loss}
+        stages = end_stages(lambda block: self.z, [self.block], self.end, self.block.stop, self.arithmetic)
+        for name in ("losses", "complement") + (("loss",) if self.setting.reduction == "none" else ()):
+            stages[name] = None if stages[name] is None else stages[name].reshape(self.shape)
+        logits = self.inputs[0] if self.arithmetic.bounded is None else np.zeros(self.inputs[0].shape)
+        return stages | {"logits": logits, "probabilities": self._laid_out(stages["probabilities"])}
 
-    def backward(self, upstream: np.ndarray) -> np.ndarray:
-        """∂/∂z (M, C). upstream: () or (M,)."""
-        keep, shift, upstream = kept(self.end, upstream)
-        return nearest(
-            times_power(cross_entropy_backward(self.z, self.end, upstream, self.block, keep), shift)
-        )
+    def backward(self, upstream: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """∂/∂z, laid out like the logits; there are no other gradients. upstream: () or like the targets."""
+        keep, shift, upstream = kept(self.end, upstream.ravel() if upstream.ndim else upstream)
+        g = cross_entropy_backward(self.z, self.end, upstream, self.block, keep)
+        return self._laid_out(self.arithmetic.read(times_power(g, shift))), {}
+
+    def bounds(self, bounded: type) -> BareLogits:
+        """The same, read for the error bounds of `bounded` numbers instead of the values."""
+        return BareLogits(*self.inputs, bounded)
+
+    def _laid_out(self, rows: np.ndarray) -> np.ndarray:
+        return np.ascontiguousarray(np.moveaxis(rows.reshape(*self.shape, rows.shape[1]), -1, self.axis))
 
 
 def kept(end: CrossEntropyPass, upstream: np.ndarray, *factors: Any) -> tuple[int, int, np.ndarray]:
@@ -183,21 +231,25 @@ def blocks(classes: int, rows: int, precision: str) -> list[slice]:
     return [slice(start, min(start + size, classes)) for start in range(0, classes, size)]
 
 
-def probabilities(logits: Any, of: list[slice], end: CrossEntropyPass, classes: int) -> dict[str, Any]:
-    """`probabilities` (M, C) and `complement` (M,) as doubles; logits(block) gives the logits of a block."""
-    targets = end.setting.targets
+def end_stages(
+    logits: Callable, of: list[slice], end: CrossEntropyPass, classes: int, arithmetic: Arithmetic
+) -> dict[str, Any]:
+    """probabilities (M, C), complement, losses (M,) and loss; logits(block) gives the logits of a block."""
+    targets, read = end.setting.targets, arithmetic.read
     rows, y = targets.pairs
     p = np.empty((len(targets.ignored), classes))
     complement = None if targets.labels is None else np.zeros(len(p))
     for block in of:
         z = logits(block)
         p_block, others = softmax(z, end, block)
-        p[:, block] = nearest(times_power(p_block, -end.headroom))
+        p[:, block] = read(times_power(p_block, -end.headroom))
         if complement is not None:
             here = (y >= block.start) & (y < block.stop)
             at = rows[here], y[here] - block.start
-            complement[rows[here]] = nearest(times_power(others[at], -end.headroom))
-    return {"probabilities": p, "complement": complement}
+            complement[rows[here]] = read(times_power(others[at], -end.headroom))
+    losses = read(times_power(end.losses, -end.exponent))
+    loss = read(times_power(end.loss, -end.loss_exponent))
+    return {"probabilities": p, "complement": complement, "losses": losses, "loss": loss}
 
 
 def exponent_of(v: Any) -> int:

@@ -10,7 +10,7 @@ import numpy as np
 
 from refloss import validation as check
 from refloss.losses.base import CrossEntropyOptions, silent
-from refloss.losses.blocks import NUMBERS, BareLogits
+from refloss.losses.blocks import BareLogits
 from refloss.record import Forward, Gradients
 
 
@@ -51,38 +51,21 @@ class CrossEntropy(CrossEntropyOptions):
         z = z.reshape(math.prod(shape), classes)
         rows = check.flat_targets(targets, logits.shape, self.axis, self)
         check.unmasked_targets(z, rows, self, shape)
-        passes = BareLogits(NUMBERS[self.precision](z), self._setting(rows))
+        passes = BareLogits(logits, self.axis, self._setting(rows), self.precision)
         with silent():
             stages = passes.forward()
-        per_prediction = {
-            "losses": stages["losses"].reshape(shape),
-            "complement": None if stages["complement"] is None else stages["complement"].reshape(shape),
-            "ignored": rows.ignored.reshape(shape),
-        }
-        check.finite_losses(per_prediction["losses"], stages["loss"])
-        return Forward(
-            logits=logits,
-            probabilities=self._unflatten(stages["probabilities"], shape),
-            loss=per_prediction["losses"] if self.reduction == "none" else stages["loss"],
-            **per_prediction,
-            _made_by=self,
-            _passes=passes,
-        )
+        check.finite_losses(stages["losses"], stages["loss"])
+        return Forward(**stages, ignored=rows.ignored.reshape(shape), _made_by=self, _passes=passes)
 
     def backward(self, out: Forward, upstream: Any = 1.0) -> Gradients:
         """`grads.logits`, shaped like the logits. upstream: a scalar, or the labels' shape under "none"."""
         out = self._made(out)
-        shape = out.losses.shape
-        upstream = check.upstream_gradient(upstream, shape, self.reduction)
-        rows = upstream.ravel() if upstream.ndim else upstream
+        upstream = check.upstream_gradient(upstream, out.losses.shape, self.reduction)
         with silent():
-            g = out._passes.backward(rows)
-        return Gradients(logits=self._unflatten(g, shape), _made_by=self)
+            g, _ = out._passes.backward(upstream)
+        return Gradients(logits=g, _made_by=self, _passes=out._passes, _upstream=upstream)
 
     def value_and_grad(self, logits: Any, targets: Any, upstream: Any = 1.0) -> tuple[np.ndarray, Gradients]:
         """(out.loss, gradients) of one forward and backward pass."""
         out = self.forward(logits, targets)
         return out.loss, self.backward(out, upstream)
-
-    def _unflatten(self, rows: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-        return np.ascontiguousarray(np.moveaxis(rows.reshape(*shape, rows.shape[1]), -1, self.axis))

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from refloss.losses.base import LogitsPass, MarginLoss, Pairs, add_at_pairs, target_stages
-from refloss.precision.numbers import like
+from refloss.precision.numbers import functions_of, like
 from refloss.steps.angle import angle, cosines, cosines_backward
 from refloss.steps.margin import Target, own_slope
 from refloss.steps.normalise import across, normalise, over_norm
@@ -73,8 +73,11 @@ class MarginSoftmax(MarginLoss):
         cos_theta = cosines(x_hat, W_hat)
         at = angle(x[pairs.rows], W[pairs.y])
         # (G4) ψ(θ_y), ψ'(θ_y)
-        value = per_angle(self.psi(at.theta, np), at.theta, "psi")
-        slope = per_angle(self.dpsi(at.theta, np), at.theta, "dpsi")
+        theta, xp = at.theta, functions_of(at.theta)
+        value, slope = (
+            per_angle(self.psi(theta, xp), theta, "psi"),
+            per_angle(self.dpsi(theta, xp), theta, "dpsi"),
+        )
         psi = self._with_options(Target(value, own_slope(slope, at), np.zeros_like(value)), at)
         # (G5) z_j = r cos θ_j, z_y = r ψ(θ_y)
         r, _, _ = self._radius(x_norm, W_norm)

@@ -58,8 +58,8 @@ def _reduced_exp(v: Pair) -> tuple[np.ndarray, np.ndarray, Pair]:
     for i in range(9, 2, -1):
         tail = 1 / factorial(i) + r * tail
     tail = r * square * tail
-    less, lost = two_sum(r, 0.5 * square)
-    less = Pair(*quick_two_sum(less, lost + (tail + (rest + (r * rest + 0.5 * error)))))
+    high, lost = two_sum(r, 0.5 * square)
+    less = Pair(*quick_two_sum(high, lost + (tail + (rest + (r * rest + 0.5 * error)))))
     whole = steps.astype(np.int64)
     return whole // STEPS, whole % STEPS, less
 

@@ -16,8 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from refloss.precision.numbers import Numbers, nearest
-from refloss.precision.pair import Pair
+from refloss.precision.numbers import from_pair, is_extended, nearest
 
 CLOSE = 2.0**-4  # of the size before cancellation: below it doubles lose more than 4 bits
 CLOSE_OF_PAIRS = 2.0**-40  # above it pairs keep more than 60
@@ -58,7 +57,7 @@ def sine_of_sum(sine: Any, size: Any, x: Any, w: Any, m: float) -> Any:
 
 def _replaced(sine: Any, size: Any, x: Any, w: Any, exactly: Callable) -> Any:
     """`sine` with its close rows replaced by n / 2^bits, where (n, bits) = exactly(x·w, ‖x‖²‖w‖²)."""
-    close = CLOSE_OF_PAIRS if isinstance(sine, Numbers) else CLOSE
+    close = CLOSE_OF_PAIRS if is_extended(sine) else CLOSE
     near = np.abs(nearest(sine)) < close * np.abs(nearest(size))
     rows = np.flatnonzero(near & nearest(x).any(axis=1) & nearest(w).any(axis=1))
     if not len(rows):
@@ -71,7 +70,7 @@ def _replaced(sine: Any, size: Any, x: Any, w: Any, exactly: Callable) -> Any:
         n, bits = exactly(P, B)
         high, left = _leading(n, bits)
         low, _ = _leading(left, bits)
-        sine[r] = Pair(high, low) if isinstance(sine, Numbers) else high + low
+        sine[r] = from_pair(high, low, sine)
     return sine
 
 
@@ -84,12 +83,12 @@ def _integers(row: np.ndarray) -> list[int]:
     return [int(i) << int(e) if i else 0 for i, e in zip(whole, shift, strict=True)]
 
 
-def _leading(n: int, bits: int) -> tuple[float, int]:
+def _leading(n: int, bits: int) -> tuple[np.ndarray, int]:
     """n / 2^bits cut to a double, and what is left of n."""
     drop = max(0, abs(n).bit_length() - 53)
     whole = abs(n) >> drop << drop
     whole = whole if n > 0 else -whole
-    return float(np.ldexp(float(whole >> drop), drop - bits)), n - whole
+    return np.ldexp(float(whole >> drop), drop - bits), n - whole
 
 
 def _cos_sin(m: float, bits: int) -> tuple[int, int]:
@@ -111,5 +110,5 @@ def cos_sin(m: float, numbers: Any) -> tuple[Any, Any]:
     for value in _cos_sin(m, 4 * DIGITS):
         high, left = _leading(value, 4 * DIGITS)
         low, _ = _leading(left, 4 * DIGITS)
-        results.append(Pair(high, low) if isinstance(numbers, Numbers) else high + low)
+        results.append(from_pair(high, low, numbers))
     return results[0], results[1]

@@ -7,12 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from refloss.precision import elementary, pair
-from refloss.precision.pair import Pair
+from refloss.precision import elementary, pair, products, slicing
+from refloss.precision.numbers import error_of, from_pair, widened
+from refloss.precision.pair import Pair, as_pair
+from refloss.precision.scaled import exp
 
 
 def _where(condition: np.ndarray, a: Any, b: Any) -> Pair:
-    a, b = Pair.lifted(a), Pair.lifted(b)
+    a, b = as_pair(a), as_pair(b)
     return Pair(np.where(condition, a.high, b.high), np.where(condition, a.low, b.low))
 
 
@@ -48,7 +50,7 @@ def _maximum(a: Any, b: Any) -> Pair:
     return _where(np.greater(a, b), a, b)
 
 
-Pair.RULES = {
+RULES: dict[Any, Callable] = {
     np.add: pair.add,
     np.subtract: pair.subtract,
     np.multiply: pair.multiply,
@@ -73,7 +75,16 @@ Pair.RULES = {
     np.zeros_like: lambda a: Pair(np.zeros(a.shape)),
     np.full_like: lambda a, value: Pair(np.full(a.shape, value)),
     np.isfinite: lambda a: np.isfinite(a.high),
-} | {
+    products.inner: slicing.inner,
+    products.combine: slicing.combine,
+    products.add_at: slicing.add_at,
+    exp: elementary.exp,
+    from_pair: lambda high, low, numbers: Pair(high, low),
+    error_of: lambda a: 0.0,
+    widened: lambda a, by: a,
+}
+RULES |= {
     compare: _compared(compare)
     for compare in (np.less, np.less_equal, np.greater, np.greater_equal, np.equal, np.not_equal)
 }
+Pair.RULES = RULES

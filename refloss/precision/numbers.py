@@ -8,6 +8,7 @@ of `Numbers` says in `RULES` what each NumPy function does to it (NumPy's protoc
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import wraps
 from typing import Any, ClassVar
 
 import numpy as np
@@ -16,12 +17,15 @@ import numpy as np
 class Numbers(np.lib.mixins.NDArrayOperatorsMixin):
     """The base: shape and indexing follow the parts, arithmetic the subclass's rules.
 
-    PARTS  the attributes that hold a subclass's arrays, all of one shape
-    RULES  NumPy function → what it does here
+    PARTS     the attributes that hold a subclass's arrays, all of one shape
+    RULES     function of NumPy, or of this package → what it does here
+    extended  whether the numbers are of more bits than a double
     """
 
+    extended: bool = False
+
     PARTS: ClassVar[tuple[str, ...]]
-    RULES: ClassVar[dict[Callable, Callable]]
+    RULES: ClassVar[dict[Any, Callable]]
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, out: Any = None, **options: Any) -> Any:
         rule = self.RULES.get(ufunc)
@@ -76,11 +80,10 @@ class Numbers(np.lib.mixins.NDArrayOperatorsMixin):
         return self._each(lambda part: part.copy())
 
     def sum(self, axis: int | None = None) -> Any:
-        return np.sum(self, axis=axis)
+        return self.RULES[np.sum](self, axis=axis)
 
-    @classmethod
-    def lifted(cls, value: Any) -> Any:
-        """A number of another kind as one of this kind, exactly."""
+    def lifted(self, value: Any) -> Any:
+        """Doubles as numbers of this kind, exactly."""
         raise NotImplementedError
 
     def nearest(self) -> np.ndarray:
@@ -96,3 +99,54 @@ def nearest(value: Any) -> Any:
 def like(value: Any, numbers: Any) -> Any:
     """`value` (doubles) as numbers of the kind of `numbers`."""
     return numbers.lifted(value) if isinstance(numbers, Numbers) else value
+
+
+def is_extended(numbers: Any) -> bool:
+    """Whether they are of more bits than doubles."""
+    return isinstance(numbers, Numbers) and numbers.extended
+
+
+def by_kind(of_doubles: Callable) -> Callable:
+    """A function of doubles that other numbers have a rule of their own for, in RULES."""
+
+    @wraps(of_doubles)
+    def function(*args: Any) -> Any:
+        for value in args:
+            if isinstance(value, Numbers):
+                return value.RULES[function](*args)
+        return of_doubles(*args)
+
+    return function
+
+
+@by_kind
+def from_pair(high: np.ndarray, low: np.ndarray, numbers: Any) -> Any:
+    """The number high + low, right to a few u² of itself, in the kind of `numbers`."""
+    return high + low
+
+
+@by_kind
+def error_of(value: Any) -> Any:
+    """How far `value` is known to be off at most: 0 for numbers that do not keep count."""
+    return 0.0
+
+
+@by_kind
+def widened(value: Any, by: Any) -> Any:
+    """`value`, known to be off by as much more: for decisions that an error may have turned."""
+    return value
+
+
+class _Functions:
+    """NumPy's functions for a user's f(theta, xp), with a π of the kind of `numbers`."""
+
+    def __init__(self, numbers: Any) -> None:
+        self.pi = from_pair(np.float64(np.pi), np.float64(1.2246467991473532e-16), numbers)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(np, name)
+
+
+def functions_of(numbers: Any) -> Any:
+    """The array namespace in which a user's function of these numbers is called."""
+    return _Functions(numbers) if isinstance(numbers, Numbers) else np

@@ -20,6 +20,7 @@ class Pair(Numbers):
     """An array of pairs; `high` and `low` have its shape. Pair(v) is the doubles v, exactly."""
 
     PARTS = ("high", "low")
+    extended = True
 
     high: np.ndarray
     low: np.ndarray
@@ -31,12 +32,16 @@ class Pair(Numbers):
     def __repr__(self) -> str:
         return f"Pair({self.high!r}, {self.low!r})"
 
-    @classmethod
-    def lifted(cls, value: Any) -> Pair:
-        return value if isinstance(value, Pair) else cls(value)
+    def lifted(self, value: Any) -> Pair:
+        return as_pair(value)
 
     def nearest(self) -> np.ndarray:
         return self.high + self.low
+
+
+def as_pair(value: Any) -> Pair:
+    """Doubles as pairs, exactly; pairs as they are."""
+    return value if isinstance(value, Pair) else Pair(value)
 
 
 def _parts(v: Any) -> tuple[np.ndarray, np.ndarray | None]:

@@ -6,21 +6,20 @@ from typing import Any
 
 import numpy as np
 
-from refloss.precision import elementary
-from refloss.precision.numbers import Numbers
-from refloss.precision.pair import Pair
+from refloss.precision.numbers import by_kind, is_extended
 
 HEADROOM = 900  # e^v · 2^900 is a normal number down to v = −1332
 
 
 def headroom(numbers: Any) -> int:
     """The power of two by which probabilities and what comes of them are kept larger: 0 for doubles."""
-    return HEADROOM if isinstance(numbers, Numbers) else 0
+    return HEADROOM if is_extended(numbers) else 0
 
 
-def exp(v: Any, exponent: int = 0) -> Any:
-    """e^v · 2^exponent; the exponent of doubles is 0."""
-    return elementary.exp(v, exponent) if isinstance(v, Pair) else np.exp(v)
+@by_kind
+def exp(v: np.ndarray, exponent: int) -> np.ndarray:
+    """e^v · 2^exponent."""
+    return np.ldexp(np.exp(v), exponent) if exponent else np.exp(v)
 
 
 def times_power(v: Any, exponent: Any) -> Any:

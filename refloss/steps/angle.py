@@ -10,8 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from refloss.precision.errorfree import difference_of_products
-from refloss.precision.numbers import Numbers, nearest
-from refloss.precision.pair import Pair
+from refloss.precision.numbers import from_pair, is_extended, nearest
 from refloss.precision.products import add_at, combine, inner
 from refloss.steps.normalise import across, normalise, over_norm, row_exponent
 
@@ -46,7 +45,7 @@ def cosines_backward(grad_cos: Any, x: Any, W: Any, x_hat: Any, W_hat: Any) -> t
 
 
 def _near_pole(x: Any) -> float:
-    return NEAR_POLE_OF_PAIRS if isinstance(x, Numbers) else NEAR_POLE
+    return NEAR_POLE_OF_PAIRS if is_extended(x) else NEAR_POLE
 
 
 class Angle(NamedTuple):
@@ -120,8 +119,7 @@ def angle(x: Any, w: Any) -> Angle:
 def _over_pivot(x: Any, w: Any, x_p: Any, w_p: Any) -> Any:
     """(w x_p − w_p x) / x_p, entry by entry; products and difference as good as exact. x_p = 0 gives 0."""
     parts = (nearest(v) for v in (w, x_p, x, w_p))
-    high, low = difference_of_products(*np.broadcast_arrays(*parts))
-    r = Pair(high, low) if isinstance(x, Numbers) else high
+    r = from_pair(*difference_of_products(*np.broadcast_arrays(*parts)), x)
     return r / np.where(x_p == 0, 1.0, x_p)
 
 

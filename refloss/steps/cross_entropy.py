@@ -140,9 +140,9 @@ class Gathered(NamedTuple):
 
 def gather(z: Any, a: Any, block: slice) -> Gathered:
     """(C2), (C3) of a block. z: (M, B), −inf where a class is masked; a: (M, B)."""
-    rows = np.arange(len(z))
-    z_max = z[rows, nearest(z).argmax(axis=1)]
-    gap, e = _below(z, z_max)
+    column = nearest(z).argmax(axis=1)
+    z_max = z[np.arange(len(z)), column]
+    gap, e = _below(z, z_max, column)
     below = np.where(nearest(a) > 0, a * gap, 0.0).sum(axis=1)
     return Gathered(z_max, mass_of(e, block), below, mass_of(a, block))
 
@@ -158,11 +158,19 @@ def join(a: Gathered, b: Gathered) -> Gathered:
     return Gathered(z_max, masses[0].join(masses[1]), below, a.targets.join(b.targets))
 
 
-def _below(z: Any, z_max: Any) -> tuple[Any, Any]:
-    """z_max − z_j ≥ 0 and e^−(z_max − z_j) · 2^headroom; a masked class gives 0 and 0."""
+def _below(z: Any, z_max: Any, column: np.ndarray) -> tuple[Any, Any]:
+    """z_max − z_j ≥ 0 and e^−(z_max − z_j) · 2^headroom; a masked class gives 0 and 0.
+
+    column: (M,) where z_max itself stands; below 0 or beyond z if it is in another block.
+    """
+    power = headroom(z)
     seen = nearest(z) > -np.inf
     gap = np.where(seen, z_max[:, None] - z, 0.0)
-    return gap, np.where(seen, exp(-gap, headroom(z)), 0.0)
+    e = np.where(seen, exp(-gap, power), 0.0)
+    rows = np.flatnonzero((column >= 0) & (column < z.shape[1]) & (nearest(z_max) > -np.inf))
+    gap[rows, column[rows]] = 0.0
+    e[rows, column[rows]] = 2.0**power
+    return gap, e
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,8 +180,10 @@ class CrossEntropyPass:
     setting: Setting
     gathered: Gathered
     total: Any  # (M,) Σ_j e^{z_j − z_max} = 1 + …
-    losses: np.ndarray  # (M,)
-    loss: np.ndarray  # () or (M,)
+    losses: Any  # (M,), times 2^exponent
+    exponent: np.ndarray  # (M,)
+    loss: Any  # () or (M,), times 2^loss_exponent
+    loss_exponent: Any
     divisor: Any
 
     @property
@@ -182,7 +192,7 @@ class CrossEntropyPass:
 
 
 def finish(gathered: Gathered, setting: Setting) -> CrossEntropyPass:
-    """(C5)–(C7): losses and loss, rounded to doubles once."""
+    """(C5)–(C7): losses and loss."""
     taken_out = headroom(gathered.z_max)
     total = 1.0 + times_power(gathered.mass.rest, -taken_out)
     # (C5) ℓ = Σ_c a_c (z_max − z_c) + (Σ_c a_c) log(1 + rest): no term is negative. Where only the last is there
@@ -193,21 +203,19 @@ def finish(gathered: Gathered, setting: Setting) -> CrossEntropyPass:
     exponent = np.where(tiny, kept, 0)
     log = np.where(tiny, times_power(rest, -setting.exponent), np.log1p(times_power(rest, -taken_out)))
     losses = times_power(below, exponent) + (gathered.targets.largest + gathered.targets.rest) * log
-    rounded = nearest(times_power(losses, -exponent))
     # (C6) the divisor of the reduction
     divisor = _divisor(setting, losses)
     # (C7) the reduction
-    loss = rounded
+    loss, loss_exponent = losses, exponent
     if setting.reduction != "none":
-        kept = np.min(exponent, initial=max(kept, 0))
-        loss = _reduced(times_power(losses, kept - exponent), divisor, setting.empty_mean)
-        loss = nearest(times_power(loss, -kept))
-    return CrossEntropyPass(setting, gathered, total, rounded, loss, divisor)
+        loss_exponent = np.min(exponent, initial=max(kept, 0))
+        loss = _reduced(times_power(losses, loss_exponent - exponent), divisor, setting.empty_mean)
+    return CrossEntropyPass(setting, gathered, total, losses, exponent, loss, loss_exponent, divisor)
 
 
 def softmax(z: Any, at: CrossEntropyPass, block: slice) -> tuple[Any, Any]:
     """(C4) p_j and 1 − p_j = Σ_{k≠j} p_k of a block, each (M, B) and times 2^headroom."""
-    _, e = _below(z, at.gathered.z_max)
+    _, e = _below(z, at.gathered.z_max, at.gathered.mass.column - block.start)
     mass, total = at.gathered.mass, at.total[:, None]
     return e / total, mass.without(e, block) / total
 

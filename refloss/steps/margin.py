@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from refloss.precision.exact import cos_sin, sine_of_sum
-from refloss.precision.numbers import like, nearest
+from refloss.precision.numbers import error_of, like, nearest, widened
 from refloss.steps.angle import Angle
 
 
@@ -49,9 +49,14 @@ def arc_margin(at: Angle, m: float, easy_margin: bool, past_pi: str) -> Target:
     if past_pi == "linear":
         tail = Target(at.cos - m * sin_m, -at.sin, np.zeros_like(sin) - (sin_m + m * cos_m))
         # the side of a jump is decided by θ rounded to a double
-        target = _choose(np.pi - nearest(at.theta) <= m, tail, target)
+        theta = at.theta
+        beyond = np.pi - nearest(theta) - m
+        target = _choose(
+            beyond <= 0, tail, target, np.abs(beyond) <= error_of(theta) + 8 * np.finfo(float).eps
+        )
     if easy_margin:
-        target = _choose(at.cos > 0, target, plain_cosine(at))
+        unsure = (np.abs(nearest(at.cos)) <= error_of(at.cos)) & (error_of(at.cos) > 0)
+        target = _choose(at.cos > 0, target, plain_cosine(at), unsure)
     return target
 
 
@@ -81,5 +86,10 @@ def own_slope(slope: Any, at: Angle) -> Any:
     return np.where(at.at_pole & (steepness <= 64 * np.finfo(float).eps * steepest), 0.0, slope)
 
 
-def _choose(where: Any, a: Target, b: Target) -> Target:
-    return Target(*(np.where(where, u, v) for u, v in zip(a, b, strict=True)))
+def _choose(where: Any, a: Target, b: Target, unsure: Any) -> Target:
+    """a or b; where their own errors leave it unsure which, known to be off by as much as they differ."""
+    chosen = []
+    for u, v in zip(a, b, strict=True):
+        apart = np.abs(nearest(u) - nearest(v)) + error_of(u) + error_of(v)
+        chosen.append(widened(np.where(where, u, v), np.where(unsure, apart, 0.0)))
+    return Target(*chosen)

@@ -10,9 +10,10 @@ from collections.abc import Callable
 import numpy as np
 
 from refloss.precision.exact import sine_of_multiple
-from refloss.precision.numbers import nearest
+from refloss.precision.numbers import error_of, functions_of, nearest, widened
 from refloss.steps.angle import Angle
 from refloss.steps.margin import Target, own_slope
+from refloss.validation.functions import per_angle
 
 Continuation = tuple[Callable, Callable]
 
@@ -33,16 +34,24 @@ def multiplied_angle(at: Angle, m: int, continuation: Continuation | None = None
     if continuation is not None:
         # (P2) the user's own monotone D beyond π/m: right derivative at the joint
         D, slope_of_D = continuation
-        inner = theta < np.pi / m
+        xp = functions_of(theta)
+        inner = nearest(theta) < np.pi / m
         # D is asked only where it is defined
-        beyond = np.where(inner, np.pi, theta)
-        value = np.where(inner, cos_m, D(beyond, np))
-        slope = np.where(inner, -m * sin_m, own_slope(slope_of_D(beyond, np), at))
+        beyond = np.where(inner, xp.pi, theta)
+        beyond_slope = own_slope(per_angle(slope_of_D(beyond, xp), theta, "dD"), at)
+        value = np.where(inner, cos_m, per_angle(D(beyond, xp), theta, "D"))
+        slope = np.where(inner, -m * sin_m, beyond_slope)
+        # θ's own error may have chosen the wrong side of the joint
+        unsure = np.abs(nearest(theta) - np.pi / m) <= error_of(theta) + 4 * np.finfo(float).eps
+        value = widened(value, np.where(unsure, error_of(theta) * np.abs(nearest(beyond_slope)), 0.0))
+        slope = widened(slope, np.where(unsure, np.abs(nearest(beyond_slope)), 0.0))
         return Target(value, slope, np.zeros_like(value))
     # (P3) the branch. At a knot either k is right: ψ is continuously differentiable
     k = np.clip(np.floor(m * nearest(theta) / np.pi), 0, m - 1)
     # (P4) ψ(θ) = (−1)^k cos mθ − 2k
     value = np.where(k % 2 == 0, cos_m, -cos_m) - 2 * k
+    # a k that θ's own error e has turned is off by 2 (1 − |cos me|)
+    value = widened(value, (m * error_of(theta)) ** 2)
     # (P5) ψ'(θ) = −m |sin mθ|
     slope = -m * sin_m
     return Target(value, slope, np.zeros_like(value))

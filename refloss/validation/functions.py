@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 
+from refloss.precision.numbers import Numbers, like
 from refloss.validation.arrays import real_array
 
 
-def per_angle(value: Any, theta: np.ndarray, name: str) -> np.ndarray:
+def per_angle(value: Any, theta: Any, name: str) -> Any:
     """What a user's function of θ gave: real, finite, one number an angle."""
-    array = real_array(value, f"{name}(theta, xp)")
+    array = value if isinstance(value, Numbers) else like(real_array(value, f"{name}(theta, xp)"), theta)
     if array.shape != theta.shape:
         raise ValueError(f"{name}(theta, xp) must keep the shape of theta {theta.shape}, got {array.shape}")
     return array

@@ -146,7 +146,7 @@ def _cross_entropies(rng: np.random.Generator) -> Iterator[tuple[str, Problem, d
         ("soft targets, weights", soft, None, weights, 0.0),
     ):
         targets = Targets(of, None if of is not None else target, np.zeros(N, dtype=bool), C)
-        passes = BareLogits(z, Setting(targets, "none", w, smoothing, "error"))
+        passes = BareLogits(z, -1, Setting(targets, "none", w, smoothing, "error"), "double")
         passes.forward()
         t = (1 - smoothing) * target + smoothing / C
         p = np.exp(z - numpy_namespace.logsumexp(z)[:, None])
@@ -161,7 +161,7 @@ def _cross_entropies(rng: np.random.Generator) -> Iterator[tuple[str, Problem, d
             loud=np.maximum(np.abs(z).max(axis=1), 1.0),
             step=0.25 / np.maximum(row_norm(z), 1.0),
         )
-        yield f"cross_entropy {name}", problem, {"logits": passes.backward(upstream)}
+        yield f"cross_entropy {name}", problem, {"logits": passes.backward(upstream)[0]}
 
 
 def _problem(

@@ -1,0 +1,104 @@
+"""Matrix products of pairs, and sums into rows.
+
+The error-free slicing of K. Ozaki, T. Ogita, S. Oishi, S. M. Rump, "Error-free transformations of matrix
+multiplication by using fast routines of matrix multiplication", Numer. Algorithms 59 (2012). Every operand is cut
+into slices of so few bits that a plain float64 matrix product of two slices is exact, in whatever order it sums.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from refloss.precision.errorfree import two_sum
+from refloss.precision.pair import Pair, add, as_pair
+
+BITS = 108  # that every slicing keeps of a row's largest entry, besides those that K terms use up
+_NONE = -(1 << 20)  # an exponent below all
+
+
+def inner(a: Any, b: Any) -> Any:
+    """a_i · b_j with an error below 2^-100 max_k |a_ik| max_k |b_jk|."""
+    (a, a_exponent), (b, b_exponent) = _rows_below_one(as_pair(a)), _rows_below_one(as_pair(b))
+    return np.ldexp(_sliced_product(a, b), a_exponent[:, None] + b_exponent)
+
+
+def combine(g: Any, v: Any) -> Any:
+    """Σ_j g_ij v_j with an error below 2^-100 Σ_j |g_ij| max_d |v_jd|, however the sizes of rows and weights differ."""
+    v, v_exponent = _rows_below_one(as_pair(v))
+    g = as_pair(g)
+    # each row's power of two goes over to its weights, without a step that could leave the range
+    entry = np.frexp(g.high)[1] + v_exponent
+    g_exponent = np.max(np.where(g.high == 0, _NONE, entry), axis=1, initial=_NONE)
+    g_exponent = np.where(g_exponent == _NONE, 0, g_exponent)
+    g = np.ldexp(g, v_exponent - g_exponent[:, None])
+    return np.ldexp(_sliced_product(g, v.T), g_exponent[:, None])
+
+
+def add_at(target: Any, index: np.ndarray, rows: Any) -> None:
+    """target[index_r] += rows_r, neighbours of one index added two by two."""
+    order = np.argsort(index, kind="stable")
+    index, rows = index[order], rows[order]
+    while len(index):
+        start = np.flatnonzero(np.r_[True, index[1:] != index[:-1]])
+        place = np.arange(len(index)) - np.repeat(start, np.diff(np.r_[start, len(index)]))
+        left = np.flatnonzero(place % 2 == 0)
+        paired = left[left + 1 < len(index)]
+        paired = paired[index[paired + 1] == index[paired]]
+        if not len(paired):
+            break
+        rows = rows.copy()
+        rows[paired] = rows[paired] + rows[paired + 1]
+        index, rows = index[left], rows[left]
+    if len(index):
+        target[index] = target[index] + rows
+
+
+def _rows_below_one(v: Any) -> tuple[Any, np.ndarray]:
+    """Every row times a power of two that brings its largest entry into [1/2, 1), and the exponents taken out."""
+    exponent = np.frexp(np.max(np.abs(v.high), axis=1, initial=0.0))[1]
+    return np.ldexp(v, -exponent[:, None]), exponent
+
+
+def _sliced_product(a: Any, b: Any) -> Any:
+    """a @ b.T of rows below 1 in absolute value: (N, K), (C, K) → (N, C)."""
+    terms = a.shape[1]
+    if not terms:
+        return Pair(np.zeros((len(a), len(b))))
+    wanted = BITS + int(np.ceil(np.log2(terms)))
+    count = 1
+    while count * _bits(terms * count) < wanted:
+        count += 1
+    bits = _bits(terms * count)
+    a_slices, b_slices = _slices(a, bits, count), _slices(b, bits, count)
+    total = Pair(np.zeros((len(a), len(b))))
+    # all products of slices i and d − i have one size: one matrix product adds them up exactly; small ones first
+    for d in reversed(range(len(a_slices) + len(b_slices) - 1)):
+        if d >= count:
+            continue
+        both = [i for i in range(d + 1) if i < len(a_slices) and d - i < len(b_slices)]
+        left = np.concatenate([a_slices[i] for i in both], axis=1)
+        right = np.concatenate([b_slices[d - i] for i in both], axis=1)
+        total = add(total, left @ right.T)
+    return total
+
+
+def _bits(terms: int) -> int:
+    """Bits a slice may have if `terms` products of two slices are to add up exactly in 53."""
+    return (53 - int(np.ceil(np.log2(terms)))) // 2 if terms > 1 else 26
+
+
+def _slices(v: Any, bits: int, count: int) -> list[np.ndarray]:
+    """v = Σ_s slice_s up to 2^(−bits · count − 1); slice s is a multiple of 2^(−bits (s + 1)), below 2^(−bits s)."""
+    high, low = v.high, v.low
+    slices: list[np.ndarray] = []
+    for s in range(count):
+        if not high.any():
+            break
+        # adding and taking away 1.5 · 2^52 units rounds to whole units
+        rounder = 1.5 * 2.0 ** (52 - bits * (s + 1))
+        part = (high + rounder) - rounder
+        slices.append(part)
+        high, low = two_sum(high - part, low)
+    return slices
