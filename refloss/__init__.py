@@ -17,9 +17,10 @@ from refloss.losses.base import Loss
 from refloss.record import Forward, Gradients
 
 __version__ = "0.1.0"
-__all__ = [*_losses, "Forward", "Gradients", "Loss", "__version__", "gradcheck"]
+__all__ = [*_losses, "Forward", "Gradients", "Loss", "__version__", "certify", "gradcheck"]
 
 if TYPE_CHECKING:
+    from refloss.proof.certify import certify
     from refloss.witnesses.gradcheck import gradcheck
 else:
 
@@ -29,4 +30,14 @@ else:
 
             globals()["gradcheck"] = gradcheck
             return gradcheck
+        if name == "certify":
+            try:
+                from refloss.proof.certify import certify
+            except ModuleNotFoundError as error:
+                if error.name != "flint":
+                    raise
+                from refloss.proof import needs_flint as certify
+
+            globals()["certify"] = certify
+            return certify
         raise AttributeError(f"module 'refloss' has no attribute {name!r}")

@@ -427,7 +427,8 @@ def test_record_keeps_the_users_layout(rng):
     out = refloss.CrossEntropy(axis=1).forward(logits, np.zeros((2, 4), int))
     np.testing.assert_array_equal(out.logits, logits)
     assert_close(out.probabilities.sum(axis=1), np.ones((2, 4)), 1.0, ROUNDINGS, "Σ p against 1")
-    np.testing.assert_array_equal(out.complement + out.probabilities[:, 0], 1.0)
+    whole = out.complement + out.probabilities[:, 0]
+    assert_close(whole, np.ones((2, 4)), 1.0, ROUNDINGS, "p_y and 1 − p_y against 1")
 
 
 @pytest.mark.parametrize("empty_mean", ["zero", "nan"])

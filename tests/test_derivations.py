@@ -7,6 +7,8 @@ import io
 import math
 import re
 import tokenize
+from decimal import Decimal, localcontext
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,9 @@ import pytest
 from helpers import logits_pass
 
 import refloss
+from refloss.precision.numbers import is_extended
+from refloss.precision.pair import Pair
+from refloss.steps.angle import angle
 from refloss.steps.margin import arc_margin
 from refloss.steps.psi import multiplied_angle
 
@@ -45,7 +50,9 @@ PREFIXES = {
     "angle.md": "A",
     "psi.md": "P",
     "margins.md": "MG",
+    "precision.md": "E",
 }
+NUMBERED = [*CODE_OF, "precision.md"]  # the steps of precision.md are the page's own
 HEADINGS = [
     "Formula and source",
     "Symbols and shapes",
@@ -113,7 +120,7 @@ def test_placed_does_not_count_a_range_or_a_string():
 
 
 def test_every_page_is_listed():
-    assert set(CODE_OF) | {"README.md", "singular_points.md"} == set(PAGES)
+    assert set(NUMBERED) | {"README.md", "singular_points.md"} == set(PAGES)
 
 
 @pytest.mark.parametrize("page", CODE_OF)
@@ -139,7 +146,7 @@ def test_linear_promises_steps_of_softmax():
     assert promised(source) == set(bold_steps("softmax.md")) - {"2"}
 
 
-@pytest.mark.parametrize("page", CODE_OF)
+@pytest.mark.parametrize("page", NUMBERED)
 def test_steps_stand_once_and_in_order(page):
     steps = bold_steps(page)
     by_letter: dict[str, list[int]] = {}
@@ -154,13 +161,13 @@ def test_steps_stand_once_and_in_order(page):
 def test_index_has_the_steps_of_every_page():
     """The last column of the README's index: "1–5", or "M1–M6, G1–G10"."""
     readme = (DERIVATIONS / "README.md").read_text(encoding="utf-8")
-    for page in CODE_OF:
+    for page in NUMBERED:
         steps = re.search(rf"^\| \[{page}\].*\| ([^|]*) \|$", readme, re.MULTILINE).group(1)
         spelled = re.sub(r"([A-Z]?\d+)", r"(\1)", steps)
         assert sorted(expand(spelled)) == sorted(bold_steps(page)), page
 
 
-@pytest.mark.parametrize("page", CODE_OF)
+@pytest.mark.parametrize("page", [*NUMBERED, "singular_points.md"])
 def test_every_step_that_a_page_refers_to_exists(page):
     """Step (N4) on a loss's page is a step of normalisation.md, (7) one of its own."""
     text = (DERIVATIONS / page).read_text(encoding="utf-8")
@@ -193,7 +200,7 @@ def test_links_point_to_something(page):
             continue
         target, _, anchor = link.partition("#")
         file = (path.parent / target).resolve() if target else path
-        assert file.is_file(), link
+        assert file.exists(), link
         assert file.is_relative_to(ROOT), link
         if anchor:
             assert anchor in anchors(file.read_text(encoding="utf-8")), link
@@ -279,8 +286,83 @@ def subtracted(gap: float) -> float:
     return 1 - 1 / (1 + math.exp(-gap))
 
 
+def subtracted_of_10_000(degrees: float) -> tuple[float, float]:
+    """1 − p_y of ArcFace with 9999 other classes at right angles: true, and subtracted in float64."""
+    e = math.exp(-64 * math.cos(math.radians(degrees) + 0.5))
+    # the sum of all exponentials rounded only once
+    return 9999 * e / (1 + 9999 * e), 1 - 1 / math.fsum([1.0] + [e] * 9999)
+
+
+def percent_off(degrees: float) -> float:
+    true, computed = subtracted_of_10_000(degrees)
+    return 100 * abs(computed / true - 1)
+
+
+def arccos_off(theta: float) -> float:
+    return abs(math.acos(math.cos(theta)) / theta - 1)
+
+
+# 60° in space exactly, and beside it: cos θ = (2^50 + 1) / √(2 (2^101 + 1))
+AT_KNOT = ((1, 1, 0), (1, 0, 1))
+BESIDE_KNOT = ((1, 1, 0), (2**50, 1, 2**50))
+
+
+def textbook_slope(pair: tuple, m: int = 3) -> float:
+    x, w = (np.array(row, dtype=float) for row in pair)
+    return -m * abs(math.sin(m * math.acos(x @ w / math.sqrt((x @ x) * (w @ w)))))
+
+
+def squared_slope(pair: tuple, m: int = 3) -> Fraction:
+    """ψ'² = m² u_{m−1}² (B − P²) / B^m of rows of integers: psi.md, (P1) and (P5)."""
+    P, B, (u, _) = polynomials(*pair, m)
+    return Fraction(m**2 * u**2 * (B - P**2), B**m)
+
+
+def polynomials(x: tuple, w: tuple, m: int) -> tuple[int, int, tuple[int, int]]:
+    """P, B, and B^{(m−1)/2} U_{m−1} and B^{m/2} T_m at cos θ = P/√B, Chebyshev's polynomials."""
+    P = sum(i * j for i, j in zip(x, w, strict=True))
+    B = sum(i * i for i in x) * sum(j * j for j in w)
+    u_before, u, t_before, t = 0, 1, 1, P
+    for _ in range(m - 1):
+        u_before, u = u, 2 * P * u - B * u_before
+        t_before, t = t, 2 * P * t - B * t_before
+    return P, B, (u, t)
+
+
 # (page, the number as displayed, format, its value)
 NUMBERS = [
+    *[
+        ("precision.md", shown, form, value)
+        for shown, form, value in (
+            ("3.4547e-11", ".4e", subtracted_of_10_000(30)[0]),
+            ("3.4547e-11", ".4e", subtracted_of_10_000(30)[1]),
+            ("4.3284e-15", ".4e", subtracted_of_10_000(20)[0]),
+            ("4.2188e-15", ".4e", subtracted_of_10_000(20)[1]),
+            ("1.9598e-18", ".4e", subtracted_of_10_000(10)[0]),
+            ("| 0 | 100 % |", "", "| 0 | 100 % |" if subtracted_of_10_000(10)[1] == 0 else "not 0"),
+            ("0.0001 %", ".4f", percent_off(30)),
+            ("2.5 %", ".1f", percent_off(20)),
+            ("1.4e-13", ".1e", arccos_off(1e-2)),
+            ("2.6e-09", ".1e", arccos_off(1e-4)),
+            ("4.4e-05", ".1e", arccos_off(1e-6)),
+            ("| 1e-8 | 100 % |", "", "| 1e-8 | 100 % |" if arccos_off(1e-8) == 1 else "less"),
+        )
+    ],
+    *[
+        (page, shown, form, value)
+        for page in ("precision.md", "psi.md")
+        for shown, form, value in (
+            ("−9.6e-16", ".1e", textbook_slope(AT_KNOT)),
+            ("−5.6965e-15", ".4e", textbook_slope(BESIDE_KNOT)),
+            ("−4.6151e-15", ".4e", -math.sqrt(squared_slope(BESIDE_KNOT))),
+        )
+    ],
+    (
+        "psi.md",
+        "23 %",
+        ".0f",
+        100 * (textbook_slope(BESIDE_KNOT) / -math.sqrt(squared_slope(BESIDE_KNOT)) - 1),
+    ),
     *[
         ("arcface.md", shown, ".4f", degrees_factor(degrees))
         for degrees, shown in (
@@ -320,13 +402,11 @@ NUMBERS = [
 def test_displayed_numbers_are_true(page, shown, form, value):
     assert shown in (DERIVATIONS / page).read_text(encoding="utf-8")
     computed = format(value, form).replace("e+", "e")
-    assert computed == shown.replace("−", "-").rstrip(" %°")
+    assert computed == (shown.replace("−", "-").rstrip(" %°") if form else shown)
 
 
 def at(theta: float):
     """The record of the angle of one pair that lies theta apart."""
-    from refloss.steps.angle import angle
-
     return angle(np.array([[1.0, 0.0]]), np.array([[math.cos(theta), math.sin(theta)]]))
 
 
@@ -361,6 +441,15 @@ def test_share_of_wrong_signs_of_table_1(m):
     wrong = (np.cos(m * theta)[:, None] > plain) != (psi[:, None] > plain)
     # only cells that the boundary crosses, at most 2 m n of them, may be counted wrongly
     assert abs(wrong.mean() - (m - 1) / (2 * m)) < 2 * m / n
+
+
+def test_every_singular_point_has_its_test():
+    """singular_points.md: the tests that it names exist."""
+    page = (DERIVATIONS / "singular_points.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`(test_\w+)`", page.split("## Tested as")[1]))
+    tests = (ROOT / "tests" / "test_singular_points.py").read_text(encoding="utf-8")
+    assert len(named) > 20
+    assert named <= set(re.findall(r"^def (test_\w+)", tests, re.MULTILINE))
 
 
 @pytest.mark.parametrize("pole", [1.0, -1.0])
@@ -408,3 +497,114 @@ def test_l_softmax_gradient_per_entry_in_cosines(m):
         psi_c = (-1) ** k * chebyshev.chebval(c, chebyshev.chebder(T))
         by_hand = psi_c * W + w_norm / x_norm * (psi - c * psi_c) * x
         np.testing.assert_allclose(grads["x"], by_hand, rtol=0, atol=1e-13 * w_norm * m**2)
+
+
+# -- next to a zero of the slope, in exact integers ------------------------------------------------
+
+KINDS = {"double": (np.asarray, Fraction(1, 2**50)), "extended": (Pair, Fraction(1, 2**59))}
+
+
+def exactly(v) -> Fraction:
+    """The only entry of an array of doubles or pairs."""
+    parts = (v.high, v.low) if is_extended(v) else (v,)
+    return sum(Fraction(float(part[0])) for part in parts)
+
+
+@pytest.mark.parametrize("m", [1, 2, 3, 4, 5, 7, 12])
+def test_sine_and_cosine_of_a_multiple_are_chebyshevs(m):
+    """psi.md, (P1): sin² mθ = u² (B − P²) / B^m and cos² mθ = t² / B^m add up to 1, exactly, for any integers."""
+    for x, w in (AT_KNOT, BESIDE_KNOT, ((3, -1, 4), (1, 5, -9)), ((7,), (-2,)), ((1, 2), (2, -1))):
+        P, B, (u, t) = polynomials(x, w, m)
+        assert u**2 * (B - P**2) + t**2 == B**m
+
+
+# integer rows at or beside an angle kπ/m, and one at no knot
+KNOTS = {
+    2: [((1, 0), (0, 1)), ((1, 2**40), (-(2**40), 2)), ((2**52, 1), (1, 2**52 - 3))],
+    3: [AT_KNOT, BESIDE_KNOT, ((1, 1, 0), (-(2**50), 1, 2**50)), ((1, 1, 0), (-1, 0, 1))],
+    4: [((1, 0), (1, 1)), ((1, 0), (2**50, 2**50 + 1)), ((1, 1), (-(2**51), 3)), ((1, 0), (1, 3))],
+    6: [AT_KNOT, BESIDE_KNOT, ((1, 0), (1, -1)), ((2**30, 1), (-1, 2**30))],
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("m", KNOTS)
+def test_slope_of_psi_is_the_exact_one(m, kind):
+    """psi.md, (P1), (P5): ψ' = −m |sin mθ| to the last digits beside a knot, and exactly 0 at one."""
+    numbers, relative = KINDS[kind]
+    for pair in KNOTS[m]:
+        slope = exactly(multiplied_angle(angle(*(numbers(np.array([row], float)) for row in pair)), m).slope)
+        due = squared_slope(pair, m)
+        assert slope <= 0
+        assert abs(slope**2 - due) <= m * relative * due, pair
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("m", [2, 3, 4])
+def test_sine_of_a_multiple_away_from_its_zeros(m, kind, rng):
+    """psi.md, (P1): after m − 1 turns |sin mθ| is off by a few m² roundings of sin θ, towards the poles too."""
+    numbers, relative = KINDS[kind]
+    for size in (1, 10**3, 10**9):
+        x = rng.integers(-50, 50, 4)
+        w = size * x + rng.integers(-50, 50, 4)
+        pair = (tuple(map(int, x)), tuple(map(int, w)))
+        got = exactly(multiplied_angle(angle(*(numbers(np.array([row], float)) for row in pair)), m).slope)
+        P, B, _ = polynomials(*pair, m)
+        sine = math.sqrt(Fraction(B - P**2, B))
+        # to first order, from the squares: |√a − √b| = |a − b| / (√a + √b)
+        due = squared_slope(pair, m)
+        error = abs(float(got**2 - due)) / (abs(float(got)) + math.sqrt(due))
+        assert error <= 8 * m**3 * float(relative) * sine
+
+
+def series(m: float) -> tuple[Decimal, Decimal]:
+    """cos m and sin m to 70 digits, by Taylor's series."""
+    sums, term, i = [Decimal(0), Decimal(0)], Decimal(1), 0
+    while abs(term) > Decimal("1e-80"):
+        sums[i % 2] += -term if i % 4 > 1 else term
+        i += 1
+        term = term * Decimal(m) / i
+    return sums[0], sums[1]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("step", [0.0, 1e-15, -1e-12, 1e-6, -0.3])
+@pytest.mark.parametrize("m", [0.1, 0.5, 2.0, 3.0])
+def test_slope_of_arcface_is_the_exact_one(m, step, kind):
+    """margins.md, (M3): sin(θ + m) = (√(B − P²) cos m + P sin m) / √B keeps its digits next to π − m."""
+    numbers, relative = KINDS[kind]
+    theta = math.pi - m + step
+    x, w = (
+        np.array([[1.0, 0.5]]),
+        np.array([[math.cos(theta) - 0.5 * math.sin(theta), 0.5 * math.cos(theta) + math.sin(theta)]]),
+    )
+    slope = exactly(arc_margin(angle(numbers(x), numbers(w)), m, False, "cos").slope)
+    x, w = ([Fraction(v) for v in row[0]] for row in (x, w))
+    P, B = x[0] * w[0] + x[1] * w[1], (x[0] ** 2 + x[1] ** 2) * (w[0] ** 2 + w[1] ** 2)
+    with localcontext() as context:
+        context.prec = 70
+        root, P, B = ((Decimal(v.numerator) / Decimal(v.denominator)) for v in (B - P**2, P, B))
+        cos_m, sin_m = series(m)
+        due = -(root.sqrt() * cos_m + P * sin_m) / B.sqrt()
+        got = Decimal(slope.numerator) / Decimal(slope.denominator)
+        assert abs(got - due) <= 2 * Decimal(float(relative)) * abs(due)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("distance", [1, 2.0**-20, 2.0**-60, 2.0**-500])
+@pytest.mark.parametrize("side", [1.0, -1.0])
+def test_sine_keeps_its_digits_at_every_angle(kind, distance, side):
+    """angle.md, (A6): sin² θ = 1 − P²/B relative to itself, towards 0 and towards π; the cosine relative to 1."""
+    numbers, relative = KINDS[kind]
+    x, w = np.array([[3.0, 1.0, -2.0]]), side * np.array([[3.0, 1.0, -2.0]])
+    w[0, 1] += 0 if distance < 2.0**-50 else distance
+    if distance < 2.0**-50:
+        x, w = np.array([[3.0, 0.0, 0.0]]), np.array([[side * 5.0, 7 * distance, 0.0]])
+    at_pair = angle(numbers(x), numbers(w))
+    x, w = ([Fraction(v) for v in row[0]] for row in (x, w))
+    P = sum(i * j for i, j in zip(x, w, strict=True))
+    B = sum(i * i for i in x) * sum(j * j for j in w)
+    sine, cosine = exactly(at_pair.sin), exactly(at_pair.cos)
+    assert abs(sine**2 - (1 - P**2 / B)) <= 4 * relative * (1 - P**2 / B)
+    assert abs(cosine**2 - P**2 / B) <= 4 * relative
+    assert (cosine > 0) == (P > 0)

@@ -7,18 +7,26 @@ import importlib
 import pkgutil
 
 import pytest
+from helpers import need
 
 import refloss
 
 MODULES = [
     m.name for m in pkgutil.walk_packages(refloss.__path__, "refloss.") if not m.name.endswith("__main__")
 ]
-EXAMPLES = {"refloss.losses.arcface", "refloss.losses.l_softmax", "refloss.witnesses.gradcheck"}
+EXAMPLES = {
+    "refloss.losses.arcface",
+    "refloss.losses.l_softmax",
+    "refloss.proof.certify",
+    "refloss.witnesses.gradcheck",
+}
 
 
 @pytest.mark.parametrize("name", MODULES)
 def test_examples_of(name):
     """The examples of one module; every loss has one."""
+    if name.startswith("refloss.proof."):
+        need("flint")
     result = doctest.testmod(importlib.import_module(name))
     assert result.failed == 0
     if name in EXAMPLES:

@@ -29,6 +29,7 @@ from helpers import (
 import refloss
 
 ZERO = {"zero_norm": "zero"}
+both = pytest.mark.parametrize("precision", ["double", "extended"])
 
 
 def unit(v):
@@ -56,27 +57,30 @@ def at_angle(theta):
 
 
 @pytest.mark.parametrize("name", SINGULAR_X)
-def test_zero_row_of_x_is_refused_by_default(name, rng):
+@both
+def test_zero_row_of_x_is_refused_by_default(name, rng, precision):
     """x_i = 0 has no direction: zero_norm='error', the default, names the rows."""
     inputs = example(name, rng)
     inputs["x"][[1, 3]] = 0
     with pytest.raises(ValueError, match=r"x\[1\] is a zero row \(zero rows: 1, 3\)"):
-        make(name).forward(**inputs)
+        make(name, precision=precision).forward(**inputs)
 
 
 @pytest.mark.parametrize("name", SINGULAR_W)
-def test_zero_row_of_W_is_refused_by_default(name, rng):
+@both
+def test_zero_row_of_W_is_refused_by_default(name, rng, precision):
     """W_j = 0 has no direction (L-Softmax: W_y)."""
     inputs = example(name, rng)
     inputs["W"][2] = 0
     with pytest.raises(ValueError, match=r"W\[2\] is a zero row \(zero rows: 2\)"):
-        make(name).forward(**inputs)
+        make(name, precision=precision).forward(**inputs)
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in SINGULAR_X])
-def test_zero_row_of_x_is_ordinary(name, rng):
+@both
+def test_zero_row_of_x_is_ordinary(name, rng, precision):
     """Softmax, weighted and W-Norm softmax are smooth at x = 0: ∂L/∂x_i = Σ_j g_ij ∂z_ij/∂x_i."""
-    loss, inputs = make(name), example(name, rng)
+    loss, inputs = make(name, precision=precision), example(name, rng)
     inputs["x"][1] = 0
     out = loss.forward(**inputs)
     grads = loss.backward(out)
@@ -87,9 +91,10 @@ def test_zero_row_of_x_is_ordinary(name, rng):
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in SINGULAR_W])
-def test_zero_row_of_W_is_ordinary(name, rng):
+@both
+def test_zero_row_of_W_is_ordinary(name, rng, precision):
     """Softmax, weighted and L2 softmax are smooth at W_j = 0."""
-    loss, inputs = make(name), example(name, rng)
+    loss, inputs = make(name, precision=precision), example(name, rng)
     inputs["W"][1] = 0
     out = loss.forward(**inputs)
     grads = loss.backward(out)
@@ -98,9 +103,10 @@ def test_zero_row_of_W_is_ordinary(name, rng):
     assert_same(grads.W[1], grads.logits[:, 1] @ x, scale, out, "grad_W against Σ|g|‖x‖")
 
 
-def test_l_softmax_allows_zero_rows_that_are_no_target(rng):
+@both
+def test_l_softmax_allows_zero_rows_that_are_no_target(rng, precision):
     """L-Softmax is singular at target rows of W only: another zero row is plain, W_j·x."""
-    loss, inputs = make("l_softmax"), example("l_softmax", rng)
+    loss, inputs = make("l_softmax", precision=precision), example("l_softmax", rng)
     inputs["labels"] = np.array([0, 2, 3, 0, 2, 3])
     inputs["W"][1] = 0
     out = loss.forward(**inputs)
@@ -111,9 +117,10 @@ def test_l_softmax_allows_zero_rows_that_are_no_target(rng):
 
 
 @pytest.mark.parametrize("options", [{}, {"annealing": 2.0}, {"detach_margin": True}], ids=str)
-def test_l_softmax_of_margin_1_is_plain_at_zero_rows(options, rng):
+@both
+def test_l_softmax_of_margin_1_is_plain_at_zero_rows(options, rng, precision):
     """L-Softmax with m = 1 has no margin and no singular point: it is the softmax, zero rows included."""
-    loss, inputs = refloss.LSoftmax(margin=1, **options), example("l_softmax", rng)
+    loss, inputs = refloss.LSoftmax(precision=precision, margin=1, **options), example("l_softmax", rng)
     inputs["x"][1], inputs["W"][2] = 0, 0
     out, due = loss.forward(**inputs), refloss.Softmax().forward(**inputs)
     grads, due_grads = gradients(loss.backward(out)), gradients(refloss.Softmax().backward(due))
@@ -132,19 +139,39 @@ def test_l_softmax_of_margin_1_is_plain_at_zero_rows(options, rng):
 
 
 @pytest.mark.parametrize("margin", [1, 2])
-def test_a_softmax_is_singular_at_zero_rows_for_every_margin(margin):
+@both
+def test_a_softmax_is_singular_at_zero_rows_for_every_margin(margin, precision):
     """A-Softmax divides by ‖W‖ whatever m is."""
     with pytest.raises(ValueError, match=r"W\[1\] is a zero row"):
-        refloss.ASoftmax(margin=margin).forward([[1.0, 2.0]], [[1.0, 0.0], [0.0, 0.0]], [0])
+        refloss.ASoftmax(precision=precision, margin=margin).forward(
+            [[1.0, 2.0]], [[1.0, 0.0], [0.0, 0.0]], [0]
+        )
+
+
+@both
+@pytest.mark.parametrize("options", [{}, {"continuation": "steep"}], ids=["papers", "steep"])
+def test_zero_row_has_no_slope_in_the_angle(options, precision):
+    """θ = π/2 at a zero row of x is a convention, not an angle: no margin's slope arrives anywhere, no cone."""
+    if options:
+        options = {"continuation": (steep, steep_slope)}
+    loss = refloss.FNormSphereFace(scale=2, margin=2, precision=precision, **ZERO, **options)
+    out = loss.forward([[0.0, 0.0], [1.0, 2.0]], [[1.0, 0.0], [0.6, -0.8]], [0, 1])
+    grads = loss.backward(out)
+    np.testing.assert_array_equal(grads.x[0], [0, 0])
+    # the row gives nothing to W either: what W gets is that of the other sample alone
+    alone = loss.backward(loss.forward([[1.0, 2.0]], [[1.0, 0.0], [0.6, -0.8]], [1]))
+    assert_same(grads.W, alone.W / 2, 4 * np.abs(alone.logits).sum(), out, "grad_W")
+    assert not out.cone.any()
 
 
 # -- zero rows: zero_norm="zero" -------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", SINGULAR_X)
-def test_zero_row_of_x_has_angle_90_degrees(name, rng):
+@both
+def test_zero_row_of_x_has_angle_90_degrees(name, rng, precision):
     """zero_norm='zero': x̂ is the zero vector, cos θ = 0, θ = π/2, and the formula goes on, all finite."""
-    loss, inputs = make(name, **ZERO), example(name, rng)
+    loss, inputs = make(name, precision=precision, **ZERO), example(name, rng)
     inputs["x"][1] = 0
     out = loss.forward(**inputs)
     grads = loss.backward(out)
@@ -164,10 +191,33 @@ def test_zero_row_of_x_has_angle_90_degrees(name, rng):
     assert_same(out.logits[1], np.array([0, target, 0, 0]), max(s, 1), out, "logits against s")
 
 
+@both
+@pytest.mark.parametrize(
+    ("options", "due"),
+    [
+        ({"easy_margin": True, "margin": 0.5}, 0.0),  # cos θ = 0 is not cos θ > 0
+        ({"past_pi": "linear", "margin": 0.5}, -np.sin(0.5)),  # π/2 < π − m
+        ({"past_pi": "linear", "margin": 2.0}, -2 * np.sin(2.0)),  # π/2 > π − m: the tail
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("argument", ["x", "W"])
+def test_zero_row_of_arcface_takes_the_side_of_90_degrees(argument, options, due, precision):
+    """zero_norm='zero': the options decide at θ = π/2 as at any angle."""
+    inputs = {"x": np.array([[1.0, 2.0]]), "W": np.array([[2.0, 1.0], [0.6, -0.8]])}
+    inputs[argument][0] = 0
+    loss = refloss.ArcFace(scale=8, precision=precision, **options, **ZERO)
+    out = loss.forward(**inputs, labels=[0])
+    assert_close(out.logits[0, 0], 8 * due, 8.0, ROUNDINGS, "logit against s")
+    assert_finite(out, loss.backward(out))
+    assert not out.cone.any()
+
+
 @pytest.mark.parametrize("name", NORMALISES_X)
-def test_nothing_flows_back_to_a_zero_row_of_x(name, rng):
+@both
+def test_nothing_flows_back_to_a_zero_row_of_x(name, rng, precision):
     """Where x enters by x̂ alone, a zero row gets a gradient of exactly 0; others are not touched."""
-    loss, inputs = make(name, **ZERO, reduction="none"), example(name, rng)
+    loss, inputs = make(name, precision=precision, **ZERO, reduction="none"), example(name, rng)
     ordinary = loss.backward(loss.forward(**inputs))
     inputs["x"][1] = 0
     grads = loss.backward(loss.forward(**inputs))
@@ -178,10 +228,11 @@ def test_nothing_flows_back_to_a_zero_row_of_x(name, rng):
 
 
 @pytest.mark.parametrize("name", ["l_softmax", "a_softmax"])
-def test_plain_logits_still_flow_to_a_zero_row_of_x(name, rng):
+@both
+def test_plain_logits_still_flow_to_a_zero_row_of_x(name, rng, precision):
     """L- and A-Softmax: logits of other classes are plain inner products and flow to x_i = 0; the
     target's does not."""
-    loss, inputs = make(name, **ZERO), example(name, rng)
+    loss, inputs = make(name, precision=precision, **ZERO), example(name, rng)
     inputs["x"][1] = 0
     out = loss.forward(**inputs)
     grads = loss.backward(out)
@@ -193,11 +244,12 @@ def test_plain_logits_still_flow_to_a_zero_row_of_x(name, rng):
 
 
 @pytest.mark.parametrize("name", SINGULAR_X)
-def test_zero_row_of_x_gives_nothing_to_W(name, rng):
+@both
+def test_zero_row_of_x_gives_nothing_to_W(name, rng, precision):
     """A batch of zero rows gives W a gradient of exactly 0; b still gets its own."""
     inputs = example(name, rng)
     inputs["x"][...] = 0
-    loss = make(name, **ZERO)
+    loss = make(name, precision=precision, **ZERO)
     grads = loss.backward(loss.forward(**inputs))
     np.testing.assert_array_equal(grads.W, np.zeros((4, 3)))
     if grads.b is not None:
@@ -205,11 +257,12 @@ def test_zero_row_of_x_gives_nothing_to_W(name, rng):
 
 
 @pytest.mark.parametrize("name", NORMALISES_W)
-def test_zero_row_of_W_gets_and_gives_nothing(name, rng):
+@both
+def test_zero_row_of_W_gets_and_gives_nothing(name, rng, precision):
     """W_j = 0 under 'zero': cos θ = 0 for that class, its gradient exactly 0, everything finite."""
     inputs = example(name, rng)
     inputs["W"][1] = 0
-    loss = make(name, **ZERO)
+    loss = make(name, precision=precision, **ZERO)
     out = loss.forward(**inputs)
     grads = loss.backward(out)
     assert_finite(out, grads)
@@ -220,9 +273,10 @@ def test_zero_row_of_W_gets_and_gives_nothing(name, rng):
         np.testing.assert_array_equal(out.theta[inputs["labels"] == 1], np.pi / 2)
 
 
-def test_zero_target_row_of_l_softmax(rng):
+@both
+def test_zero_target_row_of_l_softmax(rng, precision):
     """L-Softmax, W_y = 0 under 'zero': nothing through its own samples' targets, plain W_j·x of the others."""
-    loss, inputs = make("l_softmax", **ZERO), example("l_softmax", rng)
+    loss, inputs = make("l_softmax", precision=precision, **ZERO), example("l_softmax", rng)
     inputs["W"][1] = 0
     out = loss.forward(**inputs)
     grads = loss.backward(out)
@@ -235,11 +289,12 @@ def test_zero_target_row_of_l_softmax(rng):
 
 
 @pytest.mark.parametrize("variant", [v for v, (cls, _) in VARIANTS.items() if hasattr(cls, "zero_norm")])
-def test_zero_x_and_zero_W_together(variant, rng):
+@both
+def test_zero_x_and_zero_W_together(variant, rng, precision):
     """Zero rows of x and of W at once, meeting as target pair and apart: finite, and marked as no cone."""
     inputs = example(variant, rng)
     inputs["x"][[0, 1]], inputs["W"][[1, 2]] = 0, 0
-    loss = make(variant, **ZERO)
+    loss = make(variant, precision=precision, **ZERO)
     out = loss.forward(**inputs)
     assert_finite(out, loss.backward(out))
     if out.cone is not None:
@@ -247,23 +302,31 @@ def test_zero_x_and_zero_W_together(variant, rng):
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_zero_norm_changes_nothing_without_zero_rows(variant, rng):
+@both
+def test_zero_norm_changes_nothing_without_zero_rows(variant, rng, precision):
     """zero_norm='zero' gives the bits of 'error' on ordinary input."""
-    if not hasattr(make(variant), "zero_norm"):
+    if not hasattr(make(variant, precision=precision), "zero_norm"):
         with pytest.raises(TypeError, match="zero_norm"):
-            make(variant, **ZERO)
+            make(variant, precision=precision, **ZERO)
         return
     inputs = example(variant, rng)
-    outs = [loss.forward(**inputs) for loss in (make(variant), make(variant, **ZERO))]
+    outs = [
+        loss.forward(**inputs)
+        for loss in (
+            make(variant, precision=precision),
+            make(variant, precision=precision, **ZERO),
+        )
+    ]
     assert bits(outs[0]) == bits(outs[1])
 
 
 @pytest.mark.parametrize("name", SINGULAR_X)
-def test_zero_row_that_is_ignored_is_no_error(name, rng):
+@both
+def test_zero_row_that_is_ignored_is_no_error(name, rng, precision):
     """An ignored row may be zero under 'error' too: loss, theta and gradient 0, no cone."""
     inputs = example(name, rng)
     inputs["x"][[1, 4]], inputs["labels"][[1, 4]] = 0, -1
-    loss = make(name, ignore_index=-1)
+    loss = make(name, precision=precision, ignore_index=-1)
     out = loss.forward(**inputs)
     grads = loss.backward(out)
     assert_finite(out, grads)
@@ -272,12 +335,13 @@ def test_zero_row_that_is_ignored_is_no_error(name, rng):
             assert not value[[1, 4]].any()
 
 
-def test_zero_target_row_of_an_ignored_sample_is_no_error(rng):
+@both
+def test_zero_target_row_of_an_ignored_sample_is_no_error(rng, precision):
     """L-Softmax: the class of an ignored sample is no target."""
     inputs = example("l_softmax", rng)
     inputs["labels"] = np.array([0, 1, 3, 2, 2, 3])
     inputs["W"][2] = 0
-    out = refloss.LSoftmax(ignore_index=2).forward(**inputs)
+    out = refloss.LSoftmax(precision=precision, ignore_index=2).forward(**inputs)
     assert_finite(out)
 
 
@@ -318,10 +382,11 @@ CONES = {  # loss and where it has a cone; D ≥ 2, m > 0
 
 @pytest.mark.parametrize("pole", POLES)
 @pytest.mark.parametrize("case", CONES)
-def test_cones_of_arcface_are_marked(case, pole):
+@both
+def test_cones_of_arcface_are_marked(case, pole, precision):
     """out.cone marks exactly the samples at a cone; theta is exactly 0 or π; everything is finite."""
     options, where = CONES[case]
-    loss = refloss.ArcFace(**options)
+    loss = refloss.ArcFace(precision=precision, **options)
     out = loss.forward(**at_pole(pole))
     assert_finite(out, loss.backward(out))
     assert out.theta[0] == POLES[pole][1]
@@ -330,9 +395,10 @@ def test_cones_of_arcface_are_marked(case, pole):
 
 @pytest.mark.parametrize("pole", POLES)
 @pytest.mark.parametrize("margin", [0.1, 0.5, 3.0])
-def test_gradient_at_a_cone_is_its_centre(pole, margin):
+@both
+def test_gradient_at_a_cone_is_its_centre(pole, margin, precision):
     """At a cone the target adds no tangential part: grad_x_0 and grad_W_0 are those of the other logits."""
-    loss, inputs = refloss.ArcFace(margin=margin, scale=8), at_pole(pole)
+    loss, inputs = refloss.ArcFace(precision=precision, margin=margin, scale=8), at_pole(pole)
     out = loss.forward(**inputs)
     grads = loss.backward(out)
     x_hat, W_hat, g = unit(inputs["x"]), unit(inputs["W"]), grads.logits
@@ -348,10 +414,11 @@ def test_gradient_at_a_cone_is_its_centre(pole, margin):
 
 
 @pytest.mark.parametrize("pole", POLES)
-def test_gradient_at_a_cone_is_in_the_generalised_gradient(pole, rng):
+@both
+def test_gradient_at_a_cone_is_in_the_generalised_gradient(pole, rng, precision):
     """One-sided slopes at the cone: L(x ± hv) − L(x) = ±h ⟨grad, v⟩ + h |g_y| s sin m/‖x‖, so that their
     mean is the gradient and their distance the cone's slope."""
-    loss, inputs = refloss.ArcFace(scale=4), at_pole(pole)
+    loss, inputs = refloss.ArcFace(precision=precision, scale=4), at_pole(pole)
     out = loss.forward(**inputs)
     grads = loss.backward(out)
     x_norm = np.linalg.norm(inputs["x"][0])
@@ -369,12 +436,54 @@ def test_gradient_at_a_cone_is_in_the_generalised_gradient(pole, rng):
         assert_close((ahead + back - 2 * out.loss) / (2 * h), bend, scale[0], 1e-5, "bend")
 
 
+@both
+@pytest.mark.parametrize("pole", POLES)
+def test_balls_of_samples_at_one_cone_add_up(pole, rng, precision):
+    """In W_y the cones of all samples at the pole add up: one-sided slopes of the loss differ by
+    Σ_i |g_iy| s sin m/‖W_y‖, and their mean is the gradient."""
+    loss, inputs = refloss.ArcFace(scale=4, precision=precision), at_pole(pole)
+    inputs["x"] = np.concatenate([inputs["x"], inputs["x"][:1] / 4])
+    inputs["labels"] = np.array([0, 1, 0])
+    out = loss.forward(**inputs)
+    grads = loss.backward(out)
+    np.testing.assert_array_equal(out.cone, [True, False, True])
+    W_norm = np.linalg.norm(ROW)
+    bend = -(grads.logits[0, 0] + grads.logits[2, 0]) * 4 * np.sin(0.5) / W_norm
+    scale = natural_scales(loss, inputs["x"], inputs["W"], np.abs(grads.logits))["W"][0]
+    h = 1e-6 * W_norm
+    for v in rng.normal(size=(3, 3)):
+        v -= (v @ ROW) / (ROW @ ROW) * ROW
+        v /= np.linalg.norm(v)
+        ahead, back = (
+            loss.forward(**(inputs | {"W": inputs["W"] + [h * k * v, 0 * v, 0 * v]})).loss for k in (1, -1)
+        )
+        assert_close((ahead - back) / (2 * h), grads.W[0] @ v, scale[0], 1e-5, "mean slope")
+        assert_close((ahead + back - 2 * out.loss) / (2 * h), bend, scale[0], 1e-5, "bend")
+
+
+@both
+@pytest.mark.parametrize("pole", POLES)
+@pytest.mark.parametrize("name", [*PSI, "arcface", "margin_softmax-scale", "margin_softmax-x_norm"])
+def test_a_detached_margin_has_no_cone(name, pole, precision):
+    """detach_margin: the slope is −sin θ, 0 at both poles, whatever the margin."""
+    options = {"margin": 2, "continuation": (steep, steep_slope)} if name in PSI else {}
+    for detached in (False, True):
+        loss = make(name, precision=precision, detach_margin=detached, **options)
+        out = loss.forward(**at_pole(pole))
+        assert_finite(out, loss.backward(out))
+        # a continuation's cone is at π only
+        np.testing.assert_array_equal(
+            out.cone, [not detached and (pole == "at_pi" or name not in PSI), False]
+        )
+
+
 @pytest.mark.parametrize("pole", POLES)
 @pytest.mark.parametrize("name", [*PSI, "am_softmax"])
 @pytest.mark.parametrize("margin", [1, 2])
-def test_other_margins_are_smooth_at_the_poles(name, margin, pole):
+@both
+def test_other_margins_are_smooth_at_the_poles(name, margin, pole, precision):
     """L-/A-Softmax, F-Norm SphereFace and CosFace have no cone; dψ/dcos θ = m² (1 for CosFace)."""
-    loss, inputs = make(name, margin=margin), at_pole(pole)
+    loss, inputs = make(name, precision=precision, margin=margin), at_pole(pole)
     out = loss.forward(**inputs)
     assert_finite(out, loss.backward(out))
     assert not out.cone.any()
@@ -396,9 +505,10 @@ def test_other_margins_are_smooth_at_the_poles(name, margin, pole):
 
 @pytest.mark.parametrize("variant", [v for v, (cls, _) in VARIANTS.items() if cls.has_margin])
 @pytest.mark.parametrize("sign", [1.0, -1.0])
-def test_one_dimension_has_no_cone(variant, sign):
+@both
+def test_one_dimension_has_no_cone(variant, sign, precision):
     """D = 1: every sample lies at θ = 0 or π, no direction is tangent, nothing is marked."""
-    loss = make(variant)
+    loss = make(variant, precision=precision)
     out = loss.forward([[2.0 * sign], [-3.0]], [[0.7], [-0.3]], [0, 1])
     assert_finite(out, loss.backward(out))
     assert not out.cone.any()
@@ -406,20 +516,22 @@ def test_one_dimension_has_no_cone(variant, sign):
 
 
 @pytest.mark.parametrize("pole", POLES)
-def test_ignored_sample_at_a_pole_is_not_marked(pole):
+@both
+def test_ignored_sample_at_a_pole_is_not_marked(pole, precision):
     """An ignored row has no margin, and so no cone; its theta is 0."""
     inputs = at_pole(pole) | {"labels": [-1, 1]}
-    out = refloss.ArcFace(ignore_index=-1).forward(**inputs)
+    out = refloss.ArcFace(precision=precision, ignore_index=-1).forward(**inputs)
     np.testing.assert_array_equal(out.cone, [False, False])
     assert out.theta[0] == 0
 
 
 @pytest.mark.parametrize("pole", POLES)
 @pytest.mark.parametrize("nudge", [2.0**-52, 1e-12, 1e-6])
-def test_one_ulp_off_the_pole_is_no_cone(pole, nudge):
+@both
+def test_one_ulp_off_the_pole_is_no_cone(pole, nudge, precision):
     """The nearest x that is not parallel has a tangent: of full length, |g_y| s sin m/‖x‖, along the
     true direction, and is not marked."""
-    loss, inputs = refloss.ArcFace(scale=8), at_pole(pole)
+    loss, inputs = refloss.ArcFace(precision=precision, scale=8), at_pole(pole)
     inputs["x"][0, 1] *= 1 + nudge
     out = loss.forward(**inputs)
     grads = loss.backward(out)
@@ -443,14 +555,15 @@ def test_one_ulp_off_the_pole_is_no_cone(pole, nudge):
 
 @pytest.mark.parametrize("radius", ["scale", "x_norm", "both_norms"])
 @pytest.mark.parametrize("pole", POLES)
-def test_cones_of_a_users_margin_are_marked(radius, pole):
+@both
+def test_cones_of_a_users_margin_are_marked(radius, pole, precision):
     """MarginSoftmax: ψ' ≠ 0 at a pole is a cone, ψ' = 0 is none."""
     inputs = at_pole(pole)
     for psi, dpsi, cone in (
         (lambda t, xp: 1 - t, lambda t, xp: -1 + 0 * t, True),
         (lambda t, xp: xp.cos(t), lambda t, xp: -xp.sin(t), False),
     ):
-        loss = refloss.MarginSoftmax(psi=psi, dpsi=dpsi, radius=radius, scale=4)
+        loss = refloss.MarginSoftmax(precision=precision, psi=psi, dpsi=dpsi, radius=radius, scale=4)
         out = loss.forward(**inputs)
         assert_finite(out, loss.backward(out))
         np.testing.assert_array_equal(out.cone, [cone, False])
@@ -467,16 +580,19 @@ def arc_logit(theta, **options):
 
 
 @pytest.mark.parametrize("margin", [0.1, 0.5, 1.0, 2.5])
-def test_jump_of_past_pi_linear(margin):
+@both
+def test_jump_of_past_pi_linear(margin, precision):
     """Before θ = π − m: cos(θ + m); from there on: cos θ − m sin m."""
     edge = np.pi - margin
-    before, after = (arc_logit(edge + step, past_pi="linear", margin=margin) for step in SIDES)
+    before, after = (
+        arc_logit(edge + step, past_pi="linear", margin=margin, precision=precision) for step in SIDES
+    )
     assert_close(before, np.cos(edge + margin), 1.0, 1e-9, "cos(θ + m) against 1")
     assert_close(after, np.cos(edge) - margin * np.sin(margin), 1.0, 1e-9, "linear against 1")
 
 
 def test_equality_of_past_pi_is_linear():
-    """θ = π − m exactly (both π/2): the linear branch, value −m sin m, slope −sin θ, and no cone."""
+    """θ = π − m as doubles have them (both π/2): the linear branch, value −m sin m, slope −sin θ, and no cone."""
     loss = refloss.ArcFace(scale=1, margin=np.pi / 2, past_pi="linear")
     out = loss.forward([[0.0, 2.0]], [[3.0, 0.0], [1.0, 1.0]], [0])
     assert out.theta[0] == np.pi / 2
@@ -491,17 +607,28 @@ def test_equality_of_past_pi_is_linear():
     assert_same(grads.margin, due, np.abs(grads.logits).sum(), out, "grad_margin")
 
 
+def test_extended_precision_sees_the_side_of_the_jump():
+    """The double π/2 is 6e-17 below π/2: with that margin θ = π/2 lies just before π − m, and extended knows it."""
+    loss = refloss.ArcFace(precision="extended", scale=1, margin=np.pi / 2, past_pi="linear")
+    out = loss.forward([[0.0, 2.0]], [[3.0, 0.0], [1.0, 1.0]], [0])
+    assert out.logits[0, 0] == -1.0
+
+
 @pytest.mark.parametrize("margin", [0.1, 0.5, 2.0])
-def test_jump_of_easy_margin(margin):
+@both
+def test_jump_of_easy_margin(margin, precision):
     """The margin where cos θ > 0, else cos θ."""
-    before, after = (arc_logit(np.pi / 2 + step, easy_margin=True, margin=margin) for step in SIDES)
+    before, after = (
+        arc_logit(np.pi / 2 + step, easy_margin=True, margin=margin, precision=precision) for step in SIDES
+    )
     assert_close(before, np.cos(np.pi / 2 + margin), 1.0, 2e-9, "cos(θ + m) against 1")
     assert_close(after, 0.0, 1.0, 2e-9, "cos θ against 1")
 
 
-def test_equality_of_easy_margin_is_plain():
+@both
+def test_equality_of_easy_margin_is_plain(precision):
     """cos θ = 0 exactly is not cos θ > 0: no margin, value 0, slope −1."""
-    loss = refloss.ArcFace(scale=1, easy_margin=True)
+    loss = refloss.ArcFace(precision=precision, scale=1, easy_margin=True)
     out = loss.forward([[0.0, 2.0]], [[3.0, 0.0], [1.0, 1.0]], [0])
     assert_close(out.logits[0, 0], 0.0, 1.0, UNIT, "cos(π/2) against 1")
     grads = loss.backward(out)
@@ -518,10 +645,11 @@ def test_equality_of_easy_margin_is_plain():
     ids=["past_pi", "easy_margin"],
 )
 @pytest.mark.parametrize("side", SIDES, ids=["before", "after"])
-def test_gradient_beside_a_jump_is_that_of_its_side(options, edge, side):
+@both
+def test_gradient_beside_a_jump_is_that_of_its_side(options, edge, side, precision):
     """No derivative of the jump is taken: the slope in θ is that of the branch taken, and no cone."""
     x, W = at_angle(edge + side)
-    loss = refloss.ArcFace(scale=1, **options)
+    loss = refloss.ArcFace(precision=precision, scale=1, **options)
     out = loss.forward(x, W, [0])
     grads = loss.backward(out)
     slope = -np.sin(edge + 0.5) if side < 0 else -np.sin(edge)
@@ -533,10 +661,11 @@ def test_gradient_beside_a_jump_is_that_of_its_side(options, edge, side):
 
 
 @pytest.mark.parametrize("theta", [0.3, 1.2, 1.8, 2.9])
-def test_easy_margin_and_past_pi_together(theta):
+@both
+def test_easy_margin_and_past_pi_together(theta, precision):
     """Easy margin decides first: beyond π/2 the logit is cos θ; below, past_pi applies at π − m."""
     margin = 2.2  # π − m = 0.94 < π/2
-    value = arc_logit(theta, margin=margin, easy_margin=True, past_pi="linear")
+    value = arc_logit(theta, margin=margin, easy_margin=True, past_pi="linear", precision=precision)
     due = np.cos(theta)
     if theta < np.pi / 2:
         due = np.cos(theta + margin) if theta < np.pi - margin else np.cos(theta) - margin * np.sin(margin)
@@ -565,20 +694,22 @@ def psi_and_slope(name, theta, m, **options):
 
 @pytest.mark.parametrize("name", PSI)
 @pytest.mark.parametrize(("m", "k"), KNOTS)
-def test_value_at_a_knot(name, m, k):
+@both
+def test_value_at_a_knot(name, m, k, precision):
     """ψ(kπ/m) = 1 − 2k, whichever branch rounding takes."""
-    value, slope = psi_and_slope(name, k * np.pi / m, m)
+    value, slope = psi_and_slope(name, k * np.pi / m, m, precision=precision)
     assert_close(value, 1.0 - 2 * k, 2 * m, ROUNDINGS, "ψ against its range 2m")
     assert_close(slope, 0.0, m**2, ROUNDINGS, "ψ' = 0, against ψ'' = m²")
 
 
 @pytest.mark.parametrize("name", PSI)
 @pytest.mark.parametrize(("m", "k"), KNOTS)
-def test_both_sides_of_a_knot_agree(name, m, k):
+@both
+def test_both_sides_of_a_knot_agree(name, m, k, precision):
     """ψ is C¹: at ±h from kπ/m the values and slopes are 1 − 2k + O(h²m²/2) and O(hm²)."""
     for h in (1e-4, 1e-7, 1e-10):
         for side in (-1, 1):
-            value, slope = psi_and_slope(name, k * np.pi / m + side * h, m)
+            value, slope = psi_and_slope(name, k * np.pi / m + side * h, m, precision=precision)
             # ψ''(knot) is +m² after a knot and −m² before: ψ is flat there and falls on both sides
             due = 1 - 2 * k - side * (m * h) ** 2 / 2
             assert_close(value, due, 1.0, (m * h) ** 4 + m * ROUNDINGS, "ψ beside the knot")
@@ -596,6 +727,49 @@ def test_psi_falls_from_1_to_1_minus_2m(name, m):
     assert (np.diff(values) < 0).all()
     assert (slopes <= m**2 * ROUNDINGS).all()
     assert_close(values[[0, -1]], [1, 1 - 2 * m], 2 * m, ROUNDINGS, "ψ(0) and ψ(π) against 2m")
+
+
+@both
+@pytest.mark.parametrize("name", PSI)
+@pytest.mark.parametrize(
+    ("m", "x", "w"),
+    [
+        (2, [0.0, 7.0, 3.0], [5.0, 3.0, -7.0]),  # 90°
+        (4, [1.0, 0.0, 0.0], [3.0, 3.0, 0.0]),  # 45°
+        (4, [3.0, -1.0, 0.0], [1.0, 3.0, 0.0]),  # 90°
+        (3, [1.0, 1.0, 0.0], [0.0, 5.0, 5.0]),  # 60°
+        (3, [1.0, 1.0, 0.0], [-5.0, 0.0, 5.0]),  # 120°
+        (6, [1.0, 1.0, 0.0], [0.0, 5.0, 5.0]),  # 60°
+    ],
+    ids=str,
+)
+def test_slope_at_an_exact_knot_is_exactly_0(name, m, x, w, precision):
+    """θ = kπ/m exactly: ψ' = 0, not a rounding, and no tangential part of the target; ψ = 1 − 2k; no cone."""
+    loss = make(name, margin=m, precision=precision, reduction="none")
+    out = loss.forward([x], [w, [1.0, -2.0, 4.0]], [0])
+    grads = loss.backward(out)
+    assert not out.cone.any()
+    g = grads.logits[0]
+    x, w, other = np.array(x), np.array(w), np.array([1.0, -2.0, 4.0])
+    # along ŵ less its part along x̂: the other class's part alone
+    r = {"l_softmax": np.linalg.norm(other)}.get(name, 1.0) * (
+        loss.scale / np.linalg.norm(x) if name == "f_norm_sphereface" else 1.0
+    )
+    across = w - (w @ x) / (x @ x) * x
+    due = r * g[1] * (other @ across) / np.linalg.norm(other)
+    scale = natural_scales(loss, x[None], np.stack([w, other]), np.abs(grads.logits))["x"][0, 0]
+    assert_close(
+        grads.x[0] @ across,
+        due,
+        abs(r * g[1]) * np.linalg.norm(across) + scale * UNIT,
+        64 * UNIT,
+        "grad_x across",
+    )
+    k = round(m * out.theta[0] / np.pi)
+    radius = {"f_norm_sphereface": getattr(loss, "scale", 1.0), "a_softmax": np.linalg.norm(x)}.get(
+        name, np.linalg.norm(x) * np.linalg.norm(w)
+    )
+    assert_close(out.logits[0, 0] / radius, 1.0 - 2 * k, 2 * m, ROUNDINGS, "ψ at the knot")
 
 
 # -- a user's continuation -------------------------------------------------------------------------
@@ -620,10 +794,12 @@ def flat_slope(theta, xp):
 
 
 @pytest.mark.parametrize("name", PSI)
-def test_kink_of_a_continuation_has_its_right_derivative(name):
+@both
+def test_kink_of_a_continuation_has_its_right_derivative(name, precision):
     """θ = π/m exactly, D'(π/m) ≠ 0: the right derivative, D', is used; the value is −1."""
     loss = make(
         name,
+        precision=precision,
         margin=2,
         continuation=(steep, steep_slope),
         **{"scale": 1} if name == "f_norm_sphereface" else {},
@@ -638,10 +814,13 @@ def test_kink_of_a_continuation_has_its_right_derivative(name):
 
 
 @pytest.mark.parametrize("name", PSI)
-def test_beside_the_kink_each_side_has_its_own_slope(name):
+@both
+def test_beside_the_kink_each_side_has_its_own_slope(name, precision):
     """Left of π/m ψ' = −m sin mθ, right of it D'."""
     for step, due in ((-1e-7, 4e-7), (1e-7, 2.0)):
-        _, slope = psi_and_slope(name, np.pi / 2 + step, 2, continuation=(steep, steep_slope))
+        _, slope = psi_and_slope(
+            name, np.pi / 2 + step, 2, continuation=(steep, steep_slope), precision=precision
+        )
         assert_close(slope, -due, 2.0, 1e-9 if step > 0 else 1e-6, "slope")
 
 
@@ -649,9 +828,10 @@ def test_beside_the_kink_each_side_has_its_own_slope(name):
 @pytest.mark.parametrize(
     ("D", "cone"), [((steep, steep_slope), True), ((flat, flat_slope), False)], ids=["steep", "flat"]
 )
-def test_cone_of_a_continuation_at_pi(name, D, cone):
+@both
+def test_cone_of_a_continuation_at_pi(name, D, cone, precision):
     """D'(π) ≠ 0 is a cone at π, marked and finite; D'(π) = 0 is none, nor is θ = 0."""
-    loss = make(name, margin=2, continuation=D)
+    loss = make(name, precision=precision, margin=2, continuation=D)
     for pole in POLES:
         out = loss.forward(**at_pole(pole))
         assert_finite(out, loss.backward(out))
@@ -659,24 +839,29 @@ def test_cone_of_a_continuation_at_pi(name, D, cone):
 
 
 @pytest.mark.parametrize("name", PSI)
-def test_continuation_is_used_beyond_pi_over_m_only(name):
+@both
+def test_continuation_is_used_beyond_pi_over_m_only(name, precision):
     """ψ(θ) = cos mθ up to π/m, D(θ) from there on."""
     for theta in (0.2, 1.0, 1.5, 1.6, 2.5, 3.1):
-        value, slope = psi_and_slope(name, theta, 2, continuation=(steep, steep_slope))
+        value, slope = psi_and_slope(name, theta, 2, continuation=(steep, steep_slope), precision=precision)
         inner = theta < np.pi / 2
         due = (np.cos(2 * theta), -2 * np.sin(2 * theta)) if inner else (steep(theta, np), -2.0)
         assert_close((value, slope), due, 5.0, ROUNDINGS, "ψ and ψ' against D(π)")
 
 
 @pytest.mark.parametrize("name", PSI)
-def test_the_papers_branches_as_a_continuation(name, rng):
+@both
+def test_the_papers_branches_as_a_continuation(name, rng, precision):
     """ψ's own branches given as D change nothing."""
     inputs = example(name, rng, n=8)
     branch = {
         "D": lambda t, xp: xp.where(t < 2 * np.pi / 3, -xp.cos(3 * t) - 2, xp.cos(3 * t) - 4),
         "dD": lambda t, xp: xp.where(t < 2 * np.pi / 3, 3 * xp.sin(3 * t), -3 * xp.sin(3 * t)),
     }
-    loss, same = make(name, margin=3), make(name, margin=3, continuation=(branch["D"], branch["dD"]))
+    loss, same = (
+        make(name, precision=precision, margin=3),
+        make(name, precision=precision, margin=3, continuation=(branch["D"], branch["dD"])),
+    )
     out, other = loss.forward(**inputs), same.forward(**inputs)
     grads, other_grads = gradients(loss.backward(out)), gradients(same.backward(other))
     scales = natural_scales(loss, inputs["x"], inputs["W"], np.abs(grads["logits"]))
@@ -689,9 +874,10 @@ def test_the_papers_branches_as_a_continuation(name, rng):
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_one_dimension_has_no_tangent(variant, rng):
+@both
+def test_one_dimension_has_no_tangent(variant, rng, precision):
     """D = 1: what is normalised gets a gradient of exactly 0."""
-    loss, inputs = make(variant), example(variant, rng, n=40, d=1)
+    loss, inputs = make(variant, precision=precision), example(variant, rng, n=40, d=1)
     inputs["x"] *= np.geomspace(1e-12, 1e12, 40)[:, None]
     inputs["labels"] = np.arange(40) % 4
     if isinstance(loss, (refloss.LSoftmax, refloss.ASoftmax, refloss.WNormSoftmax)):
@@ -709,9 +895,10 @@ def test_one_dimension_has_no_tangent(variant, rng):
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_one_class_has_no_loss(variant, smoothing, rng):
+@both
+def test_one_class_has_no_loss(variant, smoothing, rng, precision):
     """C = 1: p = 1, the loss and every gradient exactly 0."""
-    loss = make(variant, classes=1, label_smoothing=smoothing)
+    loss = make(variant, precision=precision, classes=1, label_smoothing=smoothing)
     out = loss.forward(**example(variant, rng, classes=1))
     assert out.loss == 0
     assert not out.complement.any()
@@ -725,9 +912,10 @@ def test_one_class_has_no_loss(variant, smoothing, rng):
 
 @pytest.mark.parametrize("exponent", [-960, -300, 300, 960])
 @pytest.mark.parametrize("name", NORMALISES_X)
-def test_length_of_x_does_not_matter(name, exponent, rng):
+@both
+def test_length_of_x_does_not_matter(name, exponent, rng, precision):
     """x̂ has no length: 2^k x gives the bits of x, and 2^−k of its gradient, as far as float64 goes."""
-    loss, inputs = make(name), example(name, rng)
+    loss, inputs = make(name, precision=precision), example(name, rng)
     out = loss.forward(**inputs)
     grads = loss.backward(out)
     scaled = inputs | {"x": np.ldexp(inputs["x"], exponent)}
@@ -740,9 +928,10 @@ def test_length_of_x_does_not_matter(name, exponent, rng):
 
 @pytest.mark.parametrize("exponent", [-960, -300, 300, 960])
 @pytest.mark.parametrize("name", NORMALISES_W)
-def test_length_of_W_does_not_matter(name, exponent, rng):
+@both
+def test_length_of_W_does_not_matter(name, exponent, rng, precision):
     """The same of a row of W."""
-    loss, inputs = make(name), example(name, rng)
+    loss, inputs = make(name, precision=precision), example(name, rng)
     out = loss.forward(**inputs)
     grads = loss.backward(out)
     scaled = inputs | {"W": np.ldexp(inputs["W"], np.array([[0], [exponent], [0], [-exponent]]))}
@@ -754,9 +943,10 @@ def test_length_of_W_does_not_matter(name, exponent, rng):
 
 
 @pytest.mark.parametrize("exponent", [-700, -300, 300, 700])
-def test_lengths_of_l_softmax_trade(exponent, rng):
+@both
+def test_lengths_of_l_softmax_trade(exponent, rng, precision):
     """‖W‖‖x‖: 2^k x with 2^−k W gives the same bits."""
-    loss, inputs = make("l_softmax"), example("l_softmax", rng)
+    loss, inputs = make("l_softmax", precision=precision), example("l_softmax", rng)
     grads = loss.backward(loss.forward(**inputs))
     scaled = inputs | {"x": np.ldexp(inputs["x"], exponent), "W": np.ldexp(inputs["W"], -exponent)}
     other = loss.backward(loss.forward(**scaled))
@@ -768,10 +958,11 @@ def test_lengths_of_l_softmax_trade(exponent, rng):
     "variant", ["softmax", "l_softmax", "l_softmax-annealed", "margin_softmax-both_norms"]
 )
 @pytest.mark.parametrize("exponent", [-100, -500, -600])
-def test_small_x_and_small_W_keep_their_gradient(variant, exponent, rng):
+@both
+def test_small_x_and_small_W_keep_their_gradient(variant, exponent, rng, precision):
     """With x and W so short that every p is 1/C, halving both halves the gradient: down to float64's end
     no product ‖x‖‖W‖ on the way may lose it."""
-    loss, inputs = make(variant), example(variant, rng)
+    loss, inputs = make(variant, precision=precision), example(variant, rng)
     inputs.pop("b", None)
     near, far = (
         loss.value_and_grad(np.ldexp(inputs["x"], k), np.ldexp(inputs["W"], k), inputs["labels"])[1]
@@ -793,10 +984,11 @@ def refusal(call):
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("size", [5e-324, 1e-310, 1e-300, 1e-30, 1e30, 1e150, 1e307])
 @pytest.mark.parametrize("argument", ["x", "W"])
-def test_extreme_lengths_are_never_silent(variant, argument, size, rng):
+@both
+def test_extreme_lengths_are_never_silent(variant, argument, size, rng, precision):
     """Rows of length 5e-324 … 1e308: finite stages and gradients, or a ValueError that names the
     argument. Never NaN, never inf, no warning."""
-    loss, inputs = make(variant), example(variant, rng)
+    loss, inputs = make(variant, precision=precision), example(variant, rng)
     inputs[argument] = np.sign(inputs[argument]) * size * np.array([[1.0, 1.5, 1.25]])
     refused = refusal(lambda: assert_finite(*(out := loss.forward(**inputs), loss.backward(out))))
     if refused:
@@ -806,9 +998,10 @@ def test_extreme_lengths_are_never_silent(variant, argument, size, rng):
 
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("upstream", [1e-320, 1e-300, 1e300, 1.7e308])
-def test_extreme_upstream_is_never_silent(variant, upstream, rng):
+@both
+def test_extreme_upstream_is_never_silent(variant, upstream, rng, precision):
     """Finite upstream of any size: finite gradients, or a ValueError that names upstream."""
-    loss, inputs = make(variant), example(variant, rng)
+    loss, inputs = make(variant, precision=precision), example(variant, rng)
     out = loss.forward(**inputs)
     refused = refusal(lambda: assert_finite(loss.backward(out, upstream)))
     if refused:

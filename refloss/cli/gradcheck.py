@@ -3,17 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import ast
-import dataclasses
 import importlib.util
-import json
-import os
 import sys
-import tempfile
 import traceback
-import zipfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -21,11 +14,8 @@ from xml.etree import ElementTree
 import numpy as np
 
 import refloss
+from refloss.cli.shared import make_loss, named, progress, read_arrays, run_jobs, to_json, write_atomically
 from refloss.cli.status import NOTHING_RAN, OK, WRONG, CallError
-from refloss.losses import LOSSES
-
-INPUTS = ("x", "W", "labels", "b")
-WORDS = {"true": "True", "false": "False"}
 
 
 def add_to(commands: Any) -> None:
@@ -47,7 +37,7 @@ def add_to(commands: Any) -> None:
         "--set", action="append", default=[], metavar="NAME=VALUE", help="a parameter of the loss"
     )
     parser.add_argument(
-        "--witness", action="append", metavar="NAME", help="finite_difference, autograd, complex_step"
+        "--witness", action="append", metavar="NAME", help="finite_difference, autograd, complex_step; ball"
     )
     parser.add_argument("--case", action="append", metavar="NAME", help="only cases of this name")
     parser.add_argument("--strict", action="store_true", help="undecided rows are a failure too")
@@ -92,16 +82,16 @@ def _on_cases(own: list[Any], options: argparse.Namespace, witnesses: Sequence[s
 
     everything = not own and not options.losses
     names = refloss.losses() if everything else options.losses
-    losses = own + [_make(name, options.set, WEIGHTS) for name in names]
+    losses = own + [make_loss(name, options.set, WEIGHTS) for name in names]
     chosen = [case for loss in losses for case in cases(loss, options.seed)]
     if options.case:
-        chosen = _named(chosen, options.case)
+        chosen = named(chosen, options.case, "case")
     jobs = [(case, witnesses) for case in chosen]
     if own:  # what a file of the user's defines cannot go to another process
-        results = list(_progress((_of_the_user(check_case, *job) for job in jobs), len(jobs)))
+        results = list(progress((_of_the_user(check_case, *job) for job in jobs), len(jobs), "gradcheck"))
     else:
         try:
-            results = list(_progress(_run(check_case, jobs, options.jobs), len(jobs)))
+            results = list(progress(run_jobs(check_case, jobs, options.jobs), len(jobs), "gradcheck"))
         except (ValueError, TypeError) as error:
             if not options.set:
                 raise
@@ -113,17 +103,6 @@ def _on_cases(own: list[Any], options: argparse.Namespace, witnesses: Sequence[s
     return results, [case.loss for case in chosen]
 
 
-def _named(cases: list[Any], names: list[str]) -> list[Any]:
-    known = sorted({case.name for case in cases})
-    unknown = [name for name in names if name not in known]
-    if unknown:
-        message = f"no case called {', '.join(unknown)}; there are {', '.join(known)}"
-        if len(unknown) < len(names):
-            raise CallError(message)
-        print(f"refloss: {message}", file=sys.stderr)
-    return [case for case in cases if case.name in names]
-
-
 def _on_input(own: list[Any], options: argparse.Namespace, witnesses: Sequence[str]) -> tuple[list, list]:
     from refloss.witnesses.gradcheck import gradcheck
 
@@ -131,7 +110,7 @@ def _on_input(own: list[Any], options: argparse.Namespace, witnesses: Sequence[s
     arrays = read_arrays(path)
     ones = (1.0,) * max(len(np.atleast_1d(arrays["W"])), 1)
     names = options.losses or ([] if own else refloss.losses())
-    losses = own + [_make(name, options.set, ones) for name in names]
+    losses = own + [make_loss(name, options.set, ones) for name in names]
     if not options.losses and np.ndim(arrays["labels"]) == 2:  # soft targets have no margin class
         losses = [loss for loss in losses if not getattr(loss, "has_margin", False)]
 
@@ -141,7 +120,7 @@ def _on_input(own: list[Any], options: argparse.Namespace, witnesses: Sequence[s
 
     results: list[Any] = []
     skipped: list[str] = []
-    for loss in _progress(iter(losses), len(losses)):
+    for loss in progress(iter(losses), len(losses), "gradcheck"):
         if loss in own:
             result = _of_the_user(check, loss)
         else:
@@ -173,50 +152,6 @@ def _of_the_user(function: Callable, *arguments: Any) -> Any:
         ) from error
 
 
-def read_arrays(path: str) -> dict[str, np.ndarray]:
-    """x, W, labels and b of an .npz file, read without pickle."""
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-    except OSError as error:
-        raise CallError(f"--input {path}: {error.strerror or error}") from error
-    except (ValueError, EOFError, zipfile.BadZipFile, AttributeError) as error:
-        raise CallError(f"--input {path} is not an .npz file of plain arrays") from error
-    missing = [name for name in INPUTS[:3] if name not in arrays]
-    unknown = [name for name in arrays if name not in INPUTS]
-    if missing or unknown:
-        raise CallError(
-            f"--input {path} must hold x (N, D), W (C, D), labels (N,) and optionally b (C,)"
-            + (f"; missing: {', '.join(missing)}" if missing else "")
-            + (f"; not known: {', '.join(unknown)}" if unknown else "")
-        )
-    return arrays
-
-
-def _make(name: str, settings: list[str], weights: Sequence[float]) -> Any:
-    """The loss of that name with its --set parameters; `weights` where it must have class weights."""
-    parameters: dict[str, Any] = {}
-    for setting in settings:
-        key, equals, value = setting.partition("=")
-        if not equals:
-            raise CallError(f"--set takes NAME=VALUE, got {setting!r}")
-        try:
-            parameters[key] = ast.literal_eval(WORDS.get(value, value))
-        except (ValueError, SyntaxError):
-            parameters[key] = value  # a word, such as past_pi=linear
-    if name == "weighted_softmax":
-        parameters.setdefault("class_weights", weights)
-    if name in LOSSES:
-        known = [field.name for field in dataclasses.fields(LOSSES[name])]
-        unknown = [key for key in parameters if key not in known]
-        if unknown:
-            raise CallError(f"{name} has no parameter {', '.join(unknown)}; it has {', '.join(known)}")
-    try:
-        return refloss.get(name, **parameters)
-    except (ValueError, TypeError) as error:
-        raise CallError(str(error)) from error
-
-
 def _load(where: str) -> Any:
     """The object of FILE.py:OBJECT; a class is made without arguments."""
     path, colon, name = where.rpartition(":")
@@ -245,42 +180,15 @@ def _load(where: str) -> Any:
 
 
 def _witnesses(names: list[str] | None) -> tuple[str, ...]:
-    from refloss.witnesses.compare import WITNESSES
+    from refloss.witnesses.compare import usable
 
-    unknown = [name for name in names or () if name not in WITNESSES]
-    if unknown:
-        raise CallError(f"--witness must be one of {', '.join(WITNESSES)}, got {', '.join(unknown)}")
-    return tuple(names or WITNESSES)
-
-
-# -- running and writing ---------------------------------------------------------------------------
+    try:
+        return usable(names)
+    except ValueError as error:
+        raise CallError(f"--witness: {error}") from error
 
 
-def _run(function: Callable, jobs: list[tuple], processes: int) -> Iterator[Any]:
-    if processes == 1:
-        yield from (function(*arguments) for arguments in jobs)
-        return
-    # loaded once, here, for every process that is forked from this one
-    import autograd.numpy  # noqa: F401
-    import scipy.differentiate  # noqa: F401
-
-    with ProcessPoolExecutor(processes) as pool:
-        yield from pool.map(
-            function, *zip(*jobs, strict=True), chunksize=max(len(jobs) // (4 * processes), 1)
-        )
-
-
-def _progress(things: Iterable[Any], total: int) -> Iterator[Any]:
-    """The same things, with a bar on standard error if that is a terminal."""
-    if not sys.stderr.isatty():
-        yield from things
-        return
-    from rich.console import Console
-    from rich.progress import track
-
-    yield from track(
-        things, description="gradcheck", total=total, console=Console(stderr=True), transient=True
-    )
+# -- writing ---------------------------------------------------------------------------
 
 
 def _write(report: Any, form: str, output: str | None) -> None:
@@ -289,43 +197,12 @@ def _write(report: Any, form: str, output: str | None) -> None:
 
         report.print(Console())
         return
-    writers: dict[str, Callable[[Any], str]] = {"text": str, "json": _json, "junit": _junit}
+    writers: dict[str, Callable[[Any], str]] = {"text": str, "json": to_json, "junit": _junit}
     text = writers[form](report)
     if output is None:
         print(text)
     else:
         write_atomically(output, text + "\n")
-
-
-def write_atomically(path: str, text: str) -> None:
-    """The whole file or none of it."""
-    folder = os.path.dirname(os.path.abspath(path))
-    try:
-        if os.path.isdir(path):
-            raise IsADirectoryError(21, "is a folder")
-        descriptor, temporary = tempfile.mkstemp(dir=folder, prefix=".refloss-")
-    except OSError as error:
-        raise CallError(f"--output {path}: {error.strerror}") from error
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
-
-
-def _json(report: Any) -> str:
-    def plain(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: plain(v) for key, v in value.items()}
-        if isinstance(value, (list, tuple)):
-            return [plain(v) for v in value]
-        if isinstance(value, float) and not np.isfinite(value):
-            return str(value)  # JSON has no inf and no NaN
-        return value
-
-    return json.dumps(plain(report.to_dict()), indent=1, ensure_ascii=False, allow_nan=False)
 
 
 def _junit(report: Any) -> str:

@@ -1,4 +1,4 @@
-"""The command line: `refloss list` and `refloss gradcheck`.
+"""The command line: `refloss list`, `refloss gradcheck` and `refloss certify`.
 
 Exit status: 0 all well · 1 something is wrong with what was checked · 2 the call was wrong · 5 nothing ran.
 Results go to standard output, progress bars to standard error and only on a terminal.
@@ -15,7 +15,7 @@ import sys
 from collections.abc import Sequence
 
 import refloss
-from refloss.cli import gradcheck
+from refloss.cli import certify, gradcheck
 from refloss.cli.status import OK, USAGE, CallError
 
 
@@ -56,6 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     listing.set_defaults(command=_list)
 
     gradcheck.add_to(commands)
+    certify.add_to(commands)
     return parser
 
 

@@ -23,7 +23,7 @@ class ASoftmax(PsiMarginLoss):
     (1 + λ); continuation as in `LSoftmax`.
 
     Singular at zero rows (`zero_norm`); smooth at θ = 0 and π (dψ/dcos θ = m²); continuously
-    differentiable, not twice, at kπ/m.
+    differentiable, not twice, at kπ/m. Kink and cone of a continuation as in `LSoftmax`.
 
     Released code: SphereFace's Caffe layer is not the derivative of its forward: dW is the gradient
     of m = 1 without projection, and dx's coefficients are divided by √(c_w² + c_x²).

@@ -29,8 +29,9 @@ class ArcFace(MarginLoss):
 
     Singular points (D ≥ 2, m > 0): zero rows (`zero_norm`). A cone at θ_y = 0, and at θ_y = π with
     past_pi="cos" and easy_margin=False: the backward takes the centre of the generalised gradient
-    and `out.cone` marks the sample. Jumps of the value at θ_y = π − m (past_pi="linear") and at π/2
-    (easy_margin): the gradient is that of the side taken; the jump itself has none.
+    and `out.cone` marks the sample; none with detach_margin or D = 1. Jumps of the value at
+    θ_y = π − m (past_pi="linear") and at π/2 (easy_margin): the gradient is that of the side taken;
+    the jump itself has none.
 
     Released code: insightface has dropped the margin from its gradient since December 2022
     (`detach_margin`); pytorch-metric-learning takes the margin in degrees (28.6); clamps of cos θ

@@ -57,6 +57,7 @@ class LogitsPass:
     x_hat: Any = None
     W_hat: Any = None
     cos_theta: Any = None
+    along: Any = None  # W_j·x̂_i
     pairs: Any = None  # Pairs whose target logit carries a margin
     angle: Any = None  # the Angle of those pairs
     psi: Any = None  # their Target
@@ -183,7 +184,7 @@ class Loss(CrossEntropyOptions):
         passes = Passes(self, x, W, b, self._setting(targets))
         with silent():
             stages = passes.forward()
-        check.finite_losses(stages["losses"], stages["loss"])
+        check.finite_losses(stages["losses"], stages["loss"], passes.end.empty)
         return Forward(**stages, ignored=targets.ignored, _made_by=self, _passes=passes)
 
     def backward(self, out: Forward, upstream: Any = 1.0) -> Gradients:
@@ -196,8 +197,8 @@ class Loss(CrossEntropyOptions):
         upstream = check.upstream_gradient(upstream, out.losses.shape, self.reduction)
         with silent():
             g, grads = out._passes.backward(upstream)
-        if np.isfinite(g).all():  # else the loss was asked to give NaN (empty_mean="nan")
-            check.finite_gradients(grads)
+        if not out._passes.end.empty:  # else the loss may have been asked to give NaN (empty_mean="nan")
+            check.finite_gradients({"logits": g, **grads})
         return Gradients(logits=g, **grads, _made_by=self, _passes=out._passes, _upstream=upstream)
 
     def value_and_grad(

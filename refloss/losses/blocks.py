@@ -33,7 +33,7 @@ from refloss.steps.normalise import row_exponent
 if TYPE_CHECKING:
     from refloss.losses.base import LogitsPass, Loss
 
-ENTRIES = 1 << 19  # of the largest array of a block of pairs: 4 MiB a double
+ENTRIES = 1 << 20  # of the largest array of a block of pairs: 8 MiB a double
 
 
 class Arithmetic(NamedTuple):
@@ -222,7 +222,7 @@ def kept(end: CrossEntropyPass, upstream: np.ndarray, *factors: Any) -> tuple[in
         return 0, 0, upstream
     keep = end.headroom - end.setting.exponent - sum(max(0, exponent_of(v)) for v in factors)
     taken = exponent_of(upstream)
-    return keep, taken - keep, np.ldexp(upstream, -taken)
+    return keep, taken - keep - end.divisor_exponent, np.ldexp(upstream, -taken)
 
 
 def blocks(classes: int, rows: int, precision: str) -> list[slice]:

@@ -54,7 +54,7 @@ class CrossEntropy(CrossEntropyOptions):
         passes = BareLogits(logits, self.axis, self._setting(rows), self.precision)
         with silent():
             stages = passes.forward()
-        check.finite_losses(stages["losses"], stages["loss"])
+        check.finite_losses(stages["losses"], stages["loss"], passes.end.empty)
         return Forward(**stages, ignored=rows.ignored.reshape(shape), _made_by=self, _passes=passes)
 
     def backward(self, out: Forward, upstream: Any = 1.0) -> Gradients:
@@ -63,6 +63,8 @@ class CrossEntropy(CrossEntropyOptions):
         upstream = check.upstream_gradient(upstream, out.losses.shape, self.reduction)
         with silent():
             g, _ = out._passes.backward(upstream)
+        if not out._passes.end.empty:
+            check.finite_gradients({"logits": g})
         return Gradients(logits=g, _made_by=self, _passes=out._passes, _upstream=upstream)
 
     def value_and_grad(self, logits: Any, targets: Any, upstream: Any = 1.0) -> tuple[np.ndarray, Gradients]:

@@ -25,7 +25,7 @@ class FNormSphereFace(PsiMarginLoss):
     annealing λ ≥ 0: (λ s cos θ_y + s ψ(θ_y)) / (1 + λ); continuation as in `LSoftmax`.
 
     Singular at zero rows (`zero_norm`); smooth at θ = 0 and π (dψ/dcos θ = m²); continuously
-    differentiable, not twice, at kπ/m.
+    differentiable, not twice, at kπ/m. Kink and cone of a continuation as in `LSoftmax`.
 
     Released code: a real m such as 1.35 without ψ's branches, cos(1.35 θ), is common.
 

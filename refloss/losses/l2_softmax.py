@@ -8,8 +8,9 @@ from typing import Any, ClassVar
 import numpy as np
 
 from refloss.losses.base import LogitsPass, NormalisingLoss, Pairs
+from refloss.precision.products import combine
 from refloss.steps.angle import cosines_backward
-from refloss.steps.linear import linear, linear_backward
+from refloss.steps.linear import linear
 from refloss.steps.normalise import normalise, normalise_backward
 from refloss.validation import positive
 
@@ -22,7 +23,7 @@ class L2Softmax(NormalisingLoss):
 
     Source: Ranjan et al., arXiv 1703.09507, eq. (3); survey, section 2.4. Shapes: x (N, D),
     W (C, D), b (C,) optional, labels (N,) or soft targets (N, C). alpha > 0, a length; its gradient
-    is `grads.alpha`. Singular at x = 0 (`zero_norm`).
+    is `grads.alpha`. Singular at x = 0 (`zero_norm`), smooth at W_j = 0.
 
     Released code: several re-implementations normalise W too, which makes it NormFace.
 
@@ -46,20 +47,24 @@ class L2Softmax(NormalisingLoss):
 
     def forward_logits(self, x: Any, W: Any, b: Any, pairs: Pairs) -> LogitsPass:
         x_norm, x_hat = normalise(x)  # (1) x̂_i = x_i / ‖x_i‖
-        z = linear(self.alpha * x_hat, W, b)  # (2) z_j = W_j·(α x̂) + b_j
+        along = linear(x_hat, W)  # (2) z_j = α W_j·x̂ + b_j
+        z = self.alpha * along if b is None else self.alpha * along + b
         # (3) cross-entropy of z, in steps/cross_entropy.py
-        return LogitsPass(x=x, W=W, has_b=b is not None, x_norm=x_norm, x_hat=x_hat, logits=z)
+        return LogitsPass(
+            x=x, W=W, has_b=b is not None, x_norm=x_norm, x_hat=x_hat, along=along, logits=z
+        )  # fmt: skip
 
     def backward_logits(self, at: LogitsPass, g: Any) -> dict[str, Any]:
-        # (4) u_i = Σ_j g_ij W_j arrives at α x̂_i,  (5) ∂L/∂W_j = Σ_i g_ij α x̂_i,  (6) ∂L/∂b_j = Σ_i g_ij
-        u, grad_W, grad_b = linear_backward(g, self.alpha * at.x_hat, at.W)
-        # (7) ∂L/∂x_i = (I − x̂_i x̂_iᵀ) α u_i / ‖x_i‖, with u_i = Σ_j g_ij ‖W_j‖ ŵ_j
+        # (4) u_i = Σ_j g_ij W_j = Σ_j g_ij ‖W_j‖ ŵ_j arrives at α x̂_i; its part across x̂_i
         W_norm, W_hat = normalise(at.W)
         across, _ = cosines_backward(g * W_norm, at.x, at.W, at.x_hat, W_hat)
         grads = {
+            # (7) ∂L/∂x_i = (I − x̂_i x̂_iᵀ) α u_i / ‖x_i‖
             "x": normalise_backward(self.alpha * across, at.x_norm, at.x_hat),
-            "W": grad_W,
-            # (8) ∂L/∂α = Σ_i u_i·x̂_i
-            "alpha": np.sum(u * at.x_hat),
+            # (5) ∂L/∂W_j = Σ_i g_ij α x̂_i
+            "W": combine(g.T, self.alpha * at.x_hat),
+            # (8) ∂L/∂α = Σ_ij g_ij W_j·x̂_i
+            "alpha": np.sum(g * at.along),
         }
-        return grads | {"b": grad_b} if at.has_b else grads
+        # (6) ∂L/∂b_j = Σ_i g_ij
+        return grads | {"b": g.sum(axis=0)} if at.has_b else grads

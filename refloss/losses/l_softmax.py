@@ -28,7 +28,7 @@ class LSoftmax(PsiMarginLoss):
 
     Singular (m > 1) at x_i = 0 and W_{y_i} = 0 (`zero_norm`), not at other rows of W. Smooth at
     θ = 0 and π (dψ/dcos θ = m²); continuously differentiable, not twice, at kπ/m. A continuation
-    has a kink at π/m if D'(π/m) ≠ 0 (right derivative) and a cone at π if D'(π) ≠ 0.
+    has a kink at π/m if D'(π/m) ≠ 0 (right derivative) and a cone at π if D'(π) ≠ 0 (`out.cone`).
 
     Released code: the authors' CPU layer adds 1e-9 to ‖x‖‖W‖, their GPU layer does not.
 

@@ -28,7 +28,7 @@ class MarginSoftmax(MarginLoss):
 
     Source: the form common to L-Softmax, SphereFace, CosFace and ArcFace (survey, section 3).
     Shapes: x (N, D), W (C, D), labels (N,). Singular at zero rows (`zero_norm`); a cone at θ = 0 or π
-    where ψ' ≠ 0 there (`out.cone`).
+    where ψ' ≠ 0 there (`out.cone`), none with detach_margin. Kinks and jumps of ψ are the user's own.
 
     Shared options, and errors: `refloss.Loss`.
 

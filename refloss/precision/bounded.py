@@ -9,8 +9,8 @@ Rounding of one operation is ≤ u |result|, u = 2^-53 for doubles (IEEE 754) an
 are below 60u²), plus one subnormal where it may underflow. A sum of n terms in any order is off by ≤ γ_n Σ|terms|,
 γ_n = nu/(1 − nu) (N. Higham, "Accuracy and Stability of Numerical Algorithms", 2002, section 3.1). What the C library
 rounds (e^v, log(1 + v), sine, cosine, angle) is taken to be within 2 ulp, which the tests watch.
-`ProbablyBounded` has λ√n in place of n, which holds with a probability of 1 − 2n e^(−λ²/2) for independent rounding
-errors (N. Higham, T. Mary, "A new approach to probabilistic rounding error analysis", SIAM J. Sci. Comput. 41 (2019)).
+`ProbablyBounded` has √n in place of n, as errors grow that are independent (N. Higham, T. Mary, "A new approach to
+probabilistic rounding error analysis", SIAM J. Sci. Comput. 41 (2019)): a rule that can fail, though rarely.
 
 Bounds are themselves computed in doubles; each is widened by 2^-40 of itself, more than its own rounding.
 """
@@ -23,17 +23,27 @@ from typing import Any
 import numpy as np
 
 from refloss.precision import products
-from refloss.precision.numbers import Numbers, error_of, from_pair, is_extended, like, nearest, widened
+from refloss.precision.numbers import (
+    Numbers,
+    argmax,
+    error_of,
+    from_pair,
+    is_extended,
+    like,
+    nearest,
+    power,
+    widened,
+)
 from refloss.precision.scaled import exp
 
 U = 2.0**-53
 U_OF_PAIRS = 2.0**-100
 FUNCTION = 4 * U  # e^v, log1p, … of doubles: 2 ulp
-FUNCTION_OF_PAIRS = 2.0**-69  # e^v of pairs is right to 2^-70
+FUNCTION_OF_PAIRS = 2.0**-68  # precision.elementary
+U_OF_COMBINED = 2.0**-79  # precision.slicing.combine
 TINY = 2.0**-1074
 TINY_OF_PAIRS = 2.0**-1020  # below 2^-969 a pair is no better than a double, and its low part underflows
 SPARE = 1 + 2.0**-40
-LAMBDA = 5.0
 
 
 class Bounded(Numbers):
@@ -72,7 +82,7 @@ class ProbablyBounded(Bounded):
 
     @staticmethod
     def growth(n: int) -> float:
-        return min(float(n), LAMBDA * np.sqrt(n))
+        return float(np.sqrt(n))
 
 
 # -- of one operation ------------------------------------------------------------------------------
@@ -93,9 +103,7 @@ def _made(
     extended = is_extended(value)
     u = (U_OF_PAIRS if extended else U) if rounding is None else rounding
     tiny = (TINY_OF_PAIRS if extended else TINY) if underflows else 0.0
-    size = np.abs(nearest(value))
-    error = np.asarray(error + u * size) * SPARE + (tiny if np.any(size) or np.any(error) else 0.0)
-    # what is exactly 0 of exact operands is exact
+    error = np.asarray(error + u * np.abs(nearest(value))) * SPARE + tiny
     error = np.where(np.isnan(error), np.inf, error)
     return kind(value, np.broadcast_to(error, value.shape).copy())
 
@@ -126,7 +134,7 @@ def _multiply(a: Any, b: Any) -> Any:
 def _divide(a: Any, b: Any) -> Any:
     (va, sa, ea), (vb, sb, eb) = _parts(a), _parts(b)
     value = va / vb
-    room = sb - eb
+    room = sb / SPARE - eb
     with np.errstate(divide="ignore", invalid="ignore"):
         error = np.where(room > 0, (ea + np.abs(nearest(value)) * eb) / np.where(room > 0, room, 1.0), np.inf)
     quotient = _made(_kind(a, b), value, error)
@@ -152,7 +160,8 @@ def _exp(a: Bounded, exponent: int = 0) -> Any:
     value = exp(a.value, exponent)
     with np.errstate(over="ignore", invalid="ignore"):
         grown = np.expm1(np.minimum(a.error, 1e4))
-        inherited = np.where(nearest(value) == 0, 0.0, np.abs(nearest(value)) * grown)
+        # where the value has vanished, the truth may not have
+        inherited = (np.abs(nearest(value)) + 2 * TINY) * grown
     return _made(a, value, inherited, _rounding_of_function(value))
 
 
@@ -243,36 +252,37 @@ def _einsum(subscripts: str, a: Any, b: Any) -> Any:
     return np.sum(a * b, axis=1) if subscripts == "rd,rd->r" else NotImplemented
 
 
-def _product(of_values: Callable, sizes: Callable, terms: Callable) -> Callable:
+def _product(of_values: Callable, sizes: Callable, cut_off: Callable) -> Callable:
+    """sizes: the same product of plain doubles; cut_off: what slicing leaves out of it."""
+
     def rule(a: Any, b: Any) -> Any:
         (va, sa, ea), (vb, sb, eb) = _parts(a), _parts(b)
         ea, eb = np.broadcast_to(ea, sa.shape), np.broadcast_to(eb, sb.shape)
         some = a if isinstance(a, Bounded) else b
-        n = terms(sa)
+        n = sa.shape[1]
         with np.errstate(invalid="ignore", over="ignore"):
             inherited = sizes(sa, eb) + sizes(ea, sb + eb)
             whole = sizes(sa, sb)
         value = of_values(va, vb)
         error = _summed(some, inherited, whole, n)
-        if some.extended:  # its bound is in the largest entries, whatever the number of terms
-            error = error + U_OF_PAIRS * (
-                largest(sa, sb) if of_values is products.inner else whole_max(sa, sb)
-            )
-        nothing = whole + inherited == 0
-        error = np.where(nothing, 0.0, error * SPARE + n * TINY)
+        if some.extended:
+            error = error + cut_off(sa, sb)
+        reached = sizes(((sa > 0) | (ea > 0)) * 1.0, ((sb > 0) | (eb > 0)) * 1.0) > 0
+        error = np.where(reached, error * SPARE + n * TINY, 0.0)
         return type(some)(value, np.where(np.isnan(error), np.inf, error))
 
     return rule
 
 
-def largest(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """max_k |a_ik| max_k |b_jk|, (N, C)."""
-    return np.outer(np.max(a, axis=1, initial=0.0), np.max(b, axis=1, initial=0.0))
+def _cut_off_inner(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """What slicing leaves out of an inner product of pairs: a part of max_k |a_ik| max_k |b_jk|, (N, C)."""
+    part = U_OF_PAIRS * max(1.0, a.shape[1] / 2**16)
+    return part * np.outer(np.max(a, axis=1, initial=0.0), np.max(b, axis=1, initial=0.0))
 
 
-def whole_max(g: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """Σ_j |g_ij| max_d |v_jd|, (N, 1)."""
-    return (g @ np.max(v, axis=1, initial=0.0))[:, None]
+def _cut_off_combined(g: np.ndarray, v: np.ndarray) -> np.ndarray:
+    """And of a combination of rows: a part of Σ_j |g_ij| max_d |v_jd|, (N, 1)."""
+    return U_OF_COMBINED * (g @ np.max(v, axis=1, initial=0.0))[:, None]
 
 
 def _add_at(target: Bounded, index: np.ndarray, rows: Bounded) -> None:
@@ -310,6 +320,7 @@ RULES: dict[Any, Callable] = {
     np.negative: lambda a: type(a)(-a.value, a.error),
     np.absolute: _absolute,
     np.square: lambda a: a * a,
+    np.power: power,
     np.sqrt: _sqrt,
     np.exp: _exp,
     np.log: _log,
@@ -326,11 +337,12 @@ RULES: dict[Any, Callable] = {
     np.zeros_like: lambda a: type(a)(np.zeros_like(a.value)),
     np.full_like: lambda a, value: type(a)(np.full_like(a.value, value)),
     np.isfinite: lambda a: np.isfinite(nearest(a.value)),
-    products.inner: _product(products.inner, lambda a, b: a @ b.T, lambda a: a.shape[1]),
-    products.combine: _product(products.combine, lambda g, v: g @ v, lambda g: g.shape[1]),
+    products.inner: _product(products.inner, lambda a, b: a @ b.T, _cut_off_inner),
+    products.combine: _product(products.combine, lambda g, v: g @ v, _cut_off_combined),
     products.add_at: _add_at,
     exp: _exp,
     from_pair: _from_pair,
+    argmax: lambda a: argmax(a.value),
     error_of: lambda a: a.error,
     widened: _widened,
 }

@@ -107,8 +107,9 @@ def _cos_sin(m: float, bits: int) -> tuple[int, int]:
 def cos_sin(m: float, numbers: Any) -> tuple[Any, Any]:
     """cos m and sin m as numbers of the kind of `numbers`: doubles, or with all the digits of a pair."""
     results = []
-    for value in _cos_sin(m, 4 * DIGITS):
-        high, left = _leading(value, 4 * DIGITS)
-        low, _ = _leading(left, 4 * DIGITS)
+    bits = 4 * DIGITS + max(0, -int(np.frexp(m)[1]))  # sin m is about m
+    for value in _cos_sin(m, bits):
+        high, left = _leading(value, bits)
+        low, _ = _leading(left, bits)
         results.append(from_pair(high, low, numbers))
     return results[0], results[1]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from refloss.precision import elementary, pair, products, slicing
-from refloss.precision.numbers import error_of, from_pair, widened
+from refloss.precision.numbers import argmax, error_of, from_pair, power, widened
 from refloss.precision.pair import Pair, as_pair
 from refloss.precision.scaled import exp
 
@@ -32,6 +32,11 @@ def _compared(compare: Callable) -> Callable:
         return compare(difference.high, 0.0)
 
     return rule
+
+
+def _argmax(a: Pair) -> np.ndarray:
+    tied = a.high == a.high.max(axis=1, keepdims=True)
+    return np.where(tied, a.low, -np.inf).argmax(axis=1)
 
 
 def _absolute(a: Pair) -> Pair:
@@ -58,6 +63,7 @@ RULES: dict[Any, Callable] = {
     np.negative: pair.negative,
     np.absolute: _absolute,
     np.square: lambda a: a * a,
+    np.power: power,
     np.sqrt: pair.sqrt,
     np.exp: elementary.exp,
     np.expm1: elementary.expm1,
@@ -79,6 +85,7 @@ RULES: dict[Any, Callable] = {
     products.combine: slicing.combine,
     products.add_at: slicing.add_at,
     exp: elementary.exp,
+    argmax: _argmax,
     from_pair: lambda high, low, numbers: Pair(high, low),
     error_of: lambda a: 0.0,
     widened: lambda a, by: a,

@@ -37,6 +37,9 @@ class Numbers(np.lib.mixins.NDArrayOperatorsMixin):
         out[0][...] = result
         return out[0]
 
+    def __array__(self, *args: Any, **options: Any) -> np.ndarray:
+        raise TypeError(f"{type(self).__name__} is no plain array of doubles: use nearest()")
+
     def __array_function__(self, function: Any, types: Any, args: Any, options: Any) -> Any:
         rule = self.RULES.get(function)
         return NotImplemented if rule is None else rule(*args, **options)
@@ -126,6 +129,12 @@ def from_pair(high: np.ndarray, low: np.ndarray, numbers: Any) -> Any:
 
 
 @by_kind
+def argmax(values: np.ndarray) -> np.ndarray:
+    """(M,) the column of each row's (first) largest number."""
+    return values.argmax(axis=1)
+
+
+@by_kind
 def error_of(value: Any) -> Any:
     """How far `value` is known to be off at most: 0 for numbers that do not keep count."""
     return 0.0
@@ -135,6 +144,16 @@ def error_of(value: Any) -> Any:
 def widened(value: Any, by: Any) -> Any:
     """`value`, known to be off by as much more: for decisions that an error may have turned."""
     return value
+
+
+def power(a: Any, n: Any) -> Any:
+    """a^n for a whole n > 0, by multiplication."""
+    if not isinstance(n, int) or n < 1:
+        return NotImplemented
+    result = a
+    for _ in range(n - 1):
+        result = result * a
+    return result
 
 
 class _Functions:

@@ -36,7 +36,9 @@ class Pair(Numbers):
         return as_pair(value)
 
     def nearest(self) -> np.ndarray:
-        return self.high + self.low
+        total = self.high + self.low
+        lost = np.isnan(total)  # what has overflown has no low part to speak of
+        return np.where(lost, self.high, total) if lost.any() else total
 
 
 def as_pair(value: Any) -> Pair:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from refloss.precision.errorfree import difference_of_products
-from refloss.precision.numbers import from_pair, is_extended, nearest
+from refloss.precision.numbers import error_of, from_pair, is_extended, nearest
 from refloss.precision.products import add_at, combine, inner
 from refloss.steps.normalise import across, normalise, over_norm, row_exponent
 
@@ -34,7 +34,7 @@ def cosines_backward(grad_cos: Any, x: Any, W: Any, x_hat: Any, W_hat: Any) -> t
     near = np.abs(cosines(nearest(x_hat), nearest(W_hat))) > _near_pole(x)
     far = np.where(near, 0.0, grad_cos)
     grad_x_hat, grad_W_hat = combine(far, W_hat), combine(far.T, x_hat)
-    rows, columns = np.nonzero(near & (grad_cos != 0))
+    rows, columns = np.nonzero(near & ((grad_cos != 0) | (error_of(grad_cos) > 0)))
     for start in range(0, len(rows), PAIRS_AT_ONCE):
         i, j = rows[start : start + PAIRS_AT_ONCE], columns[start : start + PAIRS_AT_ONCE]
         at = angle(x[i], W[j])

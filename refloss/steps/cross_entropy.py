@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from refloss.precision.numbers import like, nearest
+from refloss.precision.numbers import argmax, like, nearest
 from refloss.precision.scaled import exp, headroom, times_power
 
 
@@ -89,11 +89,11 @@ class Mass(NamedTuple):
     column: np.ndarray  # the class of the largest
 
     def lowered(self, by: Any) -> Mass:
-        """times e^−by, in two halves of the headroom so that neither leaves the range."""
-        half = headroom(by) // 2
-        factor = exp(-by, half)
+        """times e^−by. The factor has the headroom meanwhile, so that it keeps its digits."""
+        power = headroom(by)
+        factor = exp(-by, power)
         largest, rest = (
-            np.where(nearest(by) == 0, v, times_power(v, -half) * factor) for v in (self.largest, self.rest)
+            np.where(nearest(by) == 0, v, times_power(v, -power) * factor) for v in (self.largest, self.rest)
         )
         return Mass(largest, rest, self.column)
 
@@ -116,8 +116,8 @@ class Mass(NamedTuple):
         return np.where(self.column[:, None] == columns, self.rest[:, None], whole - v)
 
 
-def mass_of(v: Any, block: slice) -> Mass:
-    rows, column = np.arange(len(v)), nearest(v).argmax(axis=1)
+def mass_of(v: Any, column: np.ndarray, block: slice) -> Mass:
+    rows = np.arange(len(v))
     others = v.copy()
     others[rows, column] = 0.0
     return Mass(v[rows, column], others.sum(axis=1), column + block.start)
@@ -140,11 +140,10 @@ class Gathered(NamedTuple):
 
 def gather(z: Any, a: Any, block: slice) -> Gathered:
     """(C2), (C3) of a block. z: (M, B), −inf where a class is masked; a: (M, B)."""
-    column = nearest(z).argmax(axis=1)
+    column = argmax(z)
     z_max = z[np.arange(len(z)), column]
     gap, e = _below(z, z_max, column)
-    below = np.where(nearest(a) > 0, a * gap, 0.0).sum(axis=1)
-    return Gathered(z_max, mass_of(e, block), below, mass_of(a, block))
+    return Gathered(z_max, mass_of(e, column, block), (a * gap).sum(axis=1), mass_of(a, argmax(a), block))
 
 
 def join(a: Gathered, b: Gathered) -> Gathered:
@@ -190,6 +189,16 @@ class CrossEntropyPass:
     def headroom(self) -> int:
         return headroom(self.total)
 
+    @property
+    def divisor_exponent(self) -> int:
+        """The power of two that is taken out of the divisor: none of doubles."""
+        return _exponent(self.divisor)
+
+    @property
+    def empty(self) -> bool:
+        """Whether a mean was taken over nothing."""
+        return bool(nearest(self.divisor) == 0)
+
 
 def finish(gathered: Gathered, setting: Setting) -> CrossEntropyPass:
     """(C5)–(C7): losses and loss."""
@@ -209,7 +218,9 @@ def finish(gathered: Gathered, setting: Setting) -> CrossEntropyPass:
     loss, loss_exponent = losses, exponent
     if setting.reduction != "none":
         loss_exponent = np.min(exponent, initial=max(kept, 0))
-        loss = _reduced(times_power(losses, loss_exponent - exponent), divisor, setting.empty_mean)
+        near_one = times_power(divisor, -_exponent(divisor))
+        loss = _reduced(times_power(losses, loss_exponent - exponent), near_one, setting.empty_mean)
+        loss_exponent = loss_exponent + _exponent(divisor)
     return CrossEntropyPass(setting, gathered, total, losses, exponent, loss, loss_exponent, divisor)
 
 
@@ -223,11 +234,13 @@ def softmax(z: Any, at: CrossEntropyPass, block: slice) -> tuple[Any, Any]:
 def cross_entropy_backward(
     z: Any, at: CrossEntropyPass, upstream: np.ndarray, block: slice, keep: int = 0
 ) -> Any:
-    """∂/∂z of Σ_i upstream_i ℓ_i / divisor, (M, B), times 2^keep. upstream: () or (M,)."""
+    """∂/∂z of Σ_i upstream_i ℓ_i / divisor, (M, B), times 2^(keep + divisor_exponent). upstream: () or (M,)."""
     p, others = (times_power(v, keep - at.headroom) for v in softmax(z, at, block))
     a = at.setting.weighted(block, z)
     # (C8) every sample's share of the gradient that arrives
-    share = _divide(like(np.broadcast_to(upstream, (len(z),)), z), at.divisor, at.setting.empty_mean)
+    arriving = like(np.broadcast_to(upstream, (len(z),)), z)
+    divisor = times_power(at.divisor, -at.divisor_exponent)
+    share = _divide(arriving, divisor, at.setting.empty_mean)
     # (C9) p_j Σ_c a_c − a_j = p_j Σ_{c≠j} a_c − a_j Σ_{k≠j} p_k: for a label, p_j or −(1 − p_y)
     g = p * at.gathered.targets.without(a, block) - a * others
     return np.where(at.setting.targets.ignored[:, None], 0.0, share[:, None] * g)
@@ -263,6 +276,10 @@ def _reduced(losses: Any, divisor: Any, empty_mean: str) -> Any:
     ):  # the sum may overflow where the mean does not
         return (losses / divisor).sum()
     return _divide(total, divisor, empty_mean)
+
+
+def _exponent(divisor: Any) -> int:
+    return int(np.frexp(nearest(divisor))[1]) if headroom(divisor) else 0
 
 
 def _divide(value: Any, divisor: Any, empty_mean: str) -> Any:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from refloss.precision.exact import cos_sin, sine_of_sum
-from refloss.precision.numbers import error_of, like, nearest, widened
+from refloss.precision.numbers import error_of, functions_of, like, nearest, widened
 from refloss.steps.angle import Angle
 
 
@@ -43,17 +43,14 @@ def arc_margin(at: Angle, m: float, easy_margin: bool, past_pi: str) -> Target:
     cos = at.cos * cos_m - at.sin * sin_m
     ahead, behind = at.sin * cos_m, at.cos * sin_m
     sin = ahead + behind
-    if m:  # next to π − m they cancel
-        sin = sine_of_sum(sin, np.abs(ahead) + np.abs(behind), at.x, at.w, m)
+    if m:  # next to π − m they cancel, or cos θ itself is next to 0
+        sin = sine_of_sum(sin, np.abs(ahead) + np.abs(sin_m), at.x, at.w, m)
     target = Target(cos, -sin, -sin)
     if past_pi == "linear":
         tail = Target(at.cos - m * sin_m, -at.sin, np.zeros_like(sin) - (sin_m + m * cos_m))
-        # the side of a jump is decided by θ rounded to a double
-        theta = at.theta
-        beyond = np.pi - nearest(theta) - m
-        target = _choose(
-            beyond <= 0, tail, target, np.abs(beyond) <= error_of(theta) + 8 * np.finfo(float).eps
-        )
+        # the side of the jump is that of θ as these numbers hold it
+        short = functions_of(at.cos).pi - at.theta - m
+        target = _choose(short <= 0, tail, target, np.abs(nearest(short)) <= error_of(short))
     if easy_margin:
         unsure = (np.abs(nearest(at.cos)) <= error_of(at.cos)) & (error_of(at.cos) > 0)
         target = _choose(at.cos > 0, target, plain_cosine(at), unsure)

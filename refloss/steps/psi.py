@@ -36,14 +36,15 @@ def multiplied_angle(at: Angle, m: int, continuation: Continuation | None = None
         D, slope_of_D = continuation
         xp = functions_of(theta)
         inner = nearest(theta) < np.pi / m
+        # θ's own error may have chosen the wrong side of the joint
+        unsure = np.abs(nearest(theta) - np.pi / m) <= error_of(theta) + 4 * np.finfo(float).eps
         # D is asked only where it is defined
-        beyond = np.where(inner, xp.pi, theta)
+        beyond = np.where(inner, np.where(unsure, xp.pi / m, xp.pi), theta)
         beyond_slope = own_slope(per_angle(slope_of_D(beyond, xp), theta, "dD"), at)
         value = np.where(inner, cos_m, per_angle(D(beyond, xp), theta, "D"))
         slope = np.where(inner, -m * sin_m, beyond_slope)
-        # θ's own error may have chosen the wrong side of the joint
-        unsure = np.abs(nearest(theta) - np.pi / m) <= error_of(theta) + 4 * np.finfo(float).eps
-        value = widened(value, np.where(unsure, error_of(theta) * np.abs(nearest(beyond_slope)), 0.0))
+        e = error_of(theta)
+        value = widened(value, np.where(unsure, e * np.abs(nearest(beyond_slope)) + (m * e) ** 2, 0.0))
         slope = widened(slope, np.where(unsure, np.abs(nearest(beyond_slope)), 0.0))
         return Target(value, slope, np.zeros_like(value))
     # (P3) the branch. At a knot either k is right: ψ is continuously differentiable

@@ -126,12 +126,14 @@ def margin_logits(xp: Any, q: Any, x: Array, W: Array, b: Array, y: Array) -> Ar
     else:
         others = _each(_each(q.scale)) * inner(xp, unit(xp, x, q.zero_x), unit(xp, W, q.zero_W))
         r_y = _each(q.scale)
-    angle = theta(xp, q, x, W, y)
+    return with_target(y, others, r_y * target(xp, q, theta(xp, q, x, W, y)))
+
+
+def target(xp: Any, q: Any, angle: Array) -> Array:
+    """ψ(θ_y) of any margin loss, its options included."""
     if q.detach_margin:  # the offset ψ(θ) − cos θ is a constant, frozen where the gradient is taken
-        value = xp.cos(angle) + q.frozen
-    else:
-        value = TARGETS[q.formula](xp, q, angle)
-    return with_target(y, others, r_y * value)
+        return xp.cos(angle) + q.frozen
+    return TARGETS[q.formula](xp, q, angle)
 
 
 def _of(zero: Array, y: Array) -> Array:

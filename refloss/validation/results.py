@@ -18,10 +18,13 @@ def finite_logits(logits: np.ndarray) -> np.ndarray:
     return logits
 
 
-def finite_losses(losses: np.ndarray, loss: np.ndarray) -> None:
-    """Refuses a loss that left the range of float64 (logits more than 1.8e308 apart)."""
+def finite_losses(losses: np.ndarray, loss: np.ndarray, empty: bool) -> None:
+    """Refuses a loss that left the range of float64 (logits more than 1.8e308 apart).
+
+    empty: a mean over nothing, whose loss may have been asked to be NaN.
+    """
     for value, name in ((losses, "losses"), (loss, "loss")):
-        bad = np.isinf(value)
+        bad = np.isinf(value) if empty else ~np.isfinite(value)
         if bad.any():
             at = indexed(name, first(bad))
             raise ValueError(f"{at} leaves the range of float64: the logits (from x and W) are too far apart")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 
+from refloss import validation as check
 from refloss.witnesses.autograd_tape import autograd
 from refloss.witnesses.complex_step import complex_step
 from refloss.witnesses.estimate import Estimate
@@ -19,6 +21,16 @@ WITNESSES: dict[str, Callable[[Problem], dict[str, Estimate]]] = {
     "autograd": autograd,
     "complex_step": complex_step,
 }
+
+
+def ball(problem: Problem) -> dict[str, Estimate]:
+    """Arb balls: the enclosure's midpoint and width. Needs python-flint."""
+    from refloss.proof.witness import ball as enclosed
+
+    return enclosed(problem)
+
+
+ON_REQUEST = {"ball": ball}  # slower, and needs an optional package
 
 SHAPE = "shape"
 BLIND = 1e-3  # of the natural scale: a witness less certain than this abstains
@@ -73,9 +85,22 @@ class InputResult:
     failures: list[Failure] = field(default_factory=list)
 
 
+def usable(witnesses: Sequence[str] | str | None) -> tuple[str, ...]:
+    """The witnesses of these names, all that run by default if None. Raises ValueError for one that cannot be had."""
+    names = (
+        (witnesses,) if isinstance(witnesses, str) else tuple(WITNESSES if witnesses is None else witnesses)
+    )
+    for name in names:
+        check.one_of(name, "witnesses", (*WITNESSES, *ON_REQUEST))
+        if name in ON_REQUEST and find_spec("flint") is None:
+            raise ValueError(f"the witness {name!r} needs python-flint: pip install refloss[certify]")
+    return names
+
+
 def compare(problem: Problem, gradients: Mapping[str, Any], witnesses: Sequence[str]) -> list[InputResult]:
     """Every gradient of `gradients` (name → array or None) against every witness, row by row."""
-    estimates = {name: in_units_of_the_gradient(problem, WITNESSES[name](problem)) for name in witnesses}
+    run = WITNESSES | ON_REQUEST
+    estimates = {name: in_units_of_the_gradient(problem, run[name](problem)) for name in witnesses}
     return [
         _one_input(
             problem, name, gradients.get(name), {w: e[name] for w, e in estimates.items() if name in e}
@@ -123,7 +148,9 @@ def _one_input(problem: Problem, name: str, gradient: Any, estimates: Mapping[st
         expected = as_rows(estimate.gradient)
         # without logits of its own to measure by, a loss is measured against the witness
         measure = row_norm(expected) if scale is None else scale
-        rounding = problem.rounding.get(name, np.zeros(count))
+        # balls have no rounding of their own: what is left is an honest pass's
+        room = problem.honest if witness in ON_REQUEST and problem.honest else problem.rounding
+        rounding = room.get(name, np.zeros(count))
         with np.errstate(all="ignore"):
             tolerance = estimate.error + rounding + TINY
             looked = np.isfinite(tolerance) & ~not_finite & ~must_vanish

@@ -9,7 +9,7 @@ import numpy as np
 
 from refloss import validation as check
 from refloss.losses.base import Loss
-from refloss.witnesses.compare import WITNESSES, compare
+from refloss.witnesses.compare import compare, usable
 from refloss.witnesses.coverage import branches, reached
 from refloss.witnesses.foreign import described, foreign_gradients, foreign_problem
 from refloss.witnesses.problem import default_upstream, formula_of, loss_problem
@@ -33,7 +33,8 @@ def gradcheck(
                (x, W, labels). Your own loss is differentiated through a method
                textbook(xp, x, W, labels, b) → (N,) losses if it has one, else by finite differences of its forward
     x, W, labels, b   (N, D), (C, D), (N,) or soft (N, C), (C,) or None
-    witnesses  names out of "finite_difference", "autograd", "complex_step"; all by default
+    witnesses  names out of "finite_difference", "autograd", "complex_step", all three by default, and "ball": proven
+               enclosures (needs python-flint, `pip install refloss[certify]`)
     upstream   the gradient arriving at the loss: a scalar, or (N,) under reduction="none". By default not 1, and
                of mixed signs where it may be a vector
     strict     True: the report passes only if every row was decided
@@ -69,11 +70,7 @@ def check_case(case: Any, witnesses: Sequence[str] | None = None) -> CaseResult:
 def _check(
     loss: Any, case: str, x: Any, W: Any, labels: Any, b: Any, witnesses: Sequence[str] | None, upstream: Any
 ) -> CaseResult:
-    if isinstance(witnesses, str):
-        witnesses = (witnesses,)
-    witnesses = tuple(WITNESSES if witnesses is None else witnesses)
-    for name in witnesses:
-        check.one_of(name, "witnesses", tuple(WITNESSES))
+    witnesses = usable(witnesses)
     if not (isinstance(loss, Loss) and formula_of(loss)):
         return _check_foreign(loss, case, x, W, labels, b, witnesses, upstream)
     if upstream is None:
@@ -114,9 +111,9 @@ def _check_foreign(
     b = None if b is None else check.real_array(b, "b")
     value, gradients, upstream = foreign_gradients(loss, x, W, labels, b, upstream)
     problem = foreign_problem(loss, x, W, labels, b, upstream, value)
-    usable = witnesses if problem.runs_everywhere else [w for w in witnesses if w == "finite_difference"]
+    able = witnesses if problem.runs_everywhere else [w for w in witnesses if w == "finite_difference"]
     note = "errors are relative to each row's own witness gradient: no natural scale is known for a loss of your own"
-    return CaseResult(name, case, made_by, compare(problem, gradients, usable), note=note)
+    return CaseResult(name, case, made_by, compare(problem, gradients, able), note=note)
 
 
 def all_branches(losses: Sequence[Any]) -> dict[str, list[str]]:

@@ -35,6 +35,7 @@ class Problem:
     noise      (N,) bound of the rounding error of each term
     vanishes   name → (rows,) bool: nothing can arrive there, so that the gradient must be exactly 0
     blind      (N,) bool: terms whose derivative float64 arithmetic cannot give at all
+    honest     name → (rows,) bound of the error of an honest pass alone, for a witness without rounding of its own
     """
 
     inputs: dict[str, np.ndarray]
@@ -50,6 +51,7 @@ class Problem:
     weight: float = 1.0  # the gradient is this times that of `terms`
     vanishes: dict[str, np.ndarray] = field(default_factory=dict)
     blind: np.ndarray | None = None
+    honest: dict[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def samples(self) -> int:
@@ -181,8 +183,8 @@ def loss_problem(
         felt = felt + 4 * TINY / U * np.abs(share)[:, None] * mass
         J = _jacobian_norms(problem, loss, logits, z)
         size = _size(loss, q, row_norm(x)[:, None], row_norm(W)) * np.ones((N, C))
-        off = _logit_error(z, size, D, y, at)
-        _measure(problem, loss, J, G, felt, off, size, y, nothing)
+        off, own = _logit_error(z, size, D, y, at), _logit_error(z, size, D, y, None)
+        _measure(problem, loss, J, G, felt, off, own, size, y, nothing)
         # how far rounding moves each term: its logits, and the cross-entropy itself
         losses = formulas.cross_entropy(xp, z, t, w)
         problem.noise = np.abs(share) * (off[:, 0] * mass[:, 0] + rounding_of(D, C) * losses)
@@ -213,11 +215,11 @@ def _logit_error(
 
 def _measure(
     problem: Problem, loss: Any, J: dict[str, np.ndarray], G: np.ndarray, felt: np.ndarray, off: np.ndarray,
-    size: np.ndarray, y: np.ndarray, nothing: np.ndarray,
+    own: np.ndarray, size: np.ndarray, y: np.ndarray, nothing: np.ndarray,
 ) -> None:  # fmt: skip
     """Fills in natural scale, rounding, unit and first step of every input.
 
-    G, felt, size, y: (N, C); off, nothing: (N, 1), see above.
+    G, felt, size, y: (N, C); off, own (without arccos), nothing: (N, 1), see above.
     """
     x, W, at, weight = problem.inputs["x"], problem.inputs["W"], problem.target, problem.weight
     units = {
@@ -244,6 +246,9 @@ def _measure(
         problem.scale[name] = weight * np.atleast_1d(np.sum(G * J[name], axis=axis))
         lost = 0 if name == "b" else 8 * TINY * np.sum(size / length, axis=axis)  # where g_ij is subnormal
         problem.rounding[name] = weight * np.atleast_1d(np.sum(rounding, axis=axis)) + lost
+        # a pass that keeps 1 − p_y and θ apart from rounding errs relative to the terms of g themselves
+        honest = own * G * J[name] + (0 if name == "b" else c * G * size / length)
+        problem.honest[name] = weight * np.atleast_1d(np.sum(honest, axis=axis)) + lost
         problem.unit[name] = units[name]
         problem.step[name] = _first_step(name, J[name] * length, y, at, getattr(loss, "margin", 1.0))
 

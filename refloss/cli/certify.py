@@ -1,0 +1,184 @@
+"""`refloss certify`: the adversarial grid, or your own arrays, with errors proven by balls."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import refloss
+from refloss.cli.shared import make_loss, named, progress, read_arrays, run_jobs, to_json, write_atomically
+from refloss.cli.status import NOTHING_RAN, OK, WRONG, CallError
+from refloss.losses.blocks import PRECISIONS
+
+FLINT_MISSING = 'certify needs python-flint: pip install "refloss[certify]"'
+
+
+def add_to(commands: Any) -> None:
+    """Adds the command to the parser."""
+    parser = commands.add_parser(
+        "certify",
+        help="prove how far values and gradients are from the truth",
+        description="Runs every loss (or those named) over the adversarial grid, or over your own arrays, and proves "
+        "by ball arithmetic how far every stage is from the truth.",
+        epilog="Exit status: 0 everything within what refloss owes, 1 something is not, 2 the call was wrong, "
+        "5 nothing ran.",
+    )
+    parser.add_argument(
+        "losses", nargs="*", metavar="LOSS", help=f"of: {', '.join(refloss.losses())}, margin_softmax"
+    )
+    parser.add_argument(
+        "--precision",
+        choices=("double", "extended", "both"),
+        default="both",
+        help="of refloss (default both)",
+    )
+    parser.add_argument(
+        "--peers", action="store_true", help="torch, JAX and pytorch-metric-learning on the same points"
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="only the quick points, about a quarter of the grid"
+    )
+    parser.add_argument("--point", action="append", metavar="NAME", help="only the point of this name")
+    parser.add_argument("--list-points", action="store_true", help="name the points and what they provoke")
+    parser.add_argument("--input", metavar="F.npz", help="your own arrays: x, W, labels and optionally b")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="a parameter of the loss, with --input",
+    )
+    parser.add_argument(
+        "--format", choices=("text", "json", "markdown"), default="text", help="of the result"
+    )
+    parser.add_argument(
+        "--output", metavar="F", help="write the result to this file instead of standard output"
+    )
+    parser.add_argument(
+        "-j",
+        "--jobs",
+        type=int,
+        default=os.cpu_count() or 1,
+        metavar="N",
+        help="processes (default: all cores)",
+    )
+    parser.set_defaults(command=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """The command. Returns its exit status."""
+    if options.jobs < 1:
+        raise CallError(f"-j must be at least 1, got {options.jobs}")
+    options.losses = list(dict.fromkeys(options.losses))
+    points = _on_input(options) if options.input else _of_the_grid(options)
+    if options.list_points:
+        return _list(points)
+    try:
+        from refloss.proof import peers, table
+    except ImportError as error:
+        if (error.name or "").partition(".")[0] != "flint":
+            raise
+        raise CallError(FLINT_MISSING) from error
+    if not points:
+        print("refloss: nothing ran", file=sys.stderr)
+        return NOTHING_RAN
+    precisions = PRECISIONS if options.precision == "both" else (options.precision,)
+    found = tuple(peers.available()) if options.peers else ()
+    if options.peers and not found:
+        raise CallError(
+            '--peers needs torch, JAX or pytorch-metric-learning: pip install "refloss[torch,jax]"'
+        )
+    jobs = [(point, precisions, found) for point in points]
+    lists = progress(run_jobs(table.run_point, jobs, options.jobs), len(jobs), "certify")
+    report = table.GridReport([outcome for outcomes in lists for outcome in outcomes])
+    _write(report, options)
+    return OK if report else WRONG
+
+
+def _of_the_grid(options: argparse.Namespace) -> list[Any]:
+    from refloss.proof.grid import GROUPS, grid
+
+    if options.set:
+        raise CallError("--set needs --input: the points of the grid set their own parameters")
+    unknown = [name for name in options.losses if name not in GROUPS]
+    if unknown:
+        raise CallError(f"LOSS must be one of {', '.join(GROUPS)}, got {', '.join(unknown)}")
+    if not options.point:
+        return grid(options.losses or None, options.quick)
+    # a point's name begins with its loss: no need to make the others
+    wanted = list(dict.fromkeys(name.partition(".")[0] for name in options.point))
+    names = options.losses or (wanted if set(wanted) <= set(GROUPS) else None)
+    return named(grid(names, options.quick), options.point, "point")
+
+
+def _on_input(options: argparse.Namespace) -> list[Any]:
+    """The user's arrays as a point of each loss that takes them."""
+    from refloss.proof.grid import own_point
+
+    for name in ("point", "quick", "list_points"):
+        if getattr(options, name):
+            raise CallError(
+                f"--{name.replace('_', '-')} chooses among the grid's points; with --input there is only yours"
+            )
+    if options.set and not options.losses:
+        raise CallError("--set needs the name of a loss of refloss")
+    arrays = read_arrays(options.input)
+    ones = (1.0,) * max(len(np.atleast_1d(arrays["W"])), 1)
+    points, skipped = [], []
+    for name in options.losses or refloss.losses():
+        try:
+            points.append(own_point(make_loss(name, options.set, ones), Path(options.input).name, **arrays))
+        except (ValueError, TypeError) as error:
+            if options.losses:
+                raise CallError(f"{options.input}: {error}") from error
+            skipped.append(f"refloss: {options.input}: {name} left out: {error}")
+    if not points:
+        raise CallError(skipped[0].removeprefix("refloss: "))
+    if skipped:
+        print(*skipped, sep="\n", file=sys.stderr)
+    return points
+
+
+def _list(points: Sequence[Any]) -> int:
+    for point in points:
+        print(f"{point.name}{'' if point.quick else ' (full grid)'}: {point.provokes}")
+    return OK if points else NOTHING_RAN
+
+
+def _write(report: Any, options: argparse.Namespace) -> None:
+    if options.format == "text" and options.output is None and sys.stdout.isatty():
+        from rich.console import Console
+
+        report.print(Console())
+        return
+    writers: dict[str, Callable[[Any], str]] = {
+        "text": str,
+        "json": to_json,
+        "markdown": lambda report: report.to_markdown(_command(options)),
+    }
+    text = writers[options.format](report)
+    if options.output is None:
+        print(text)
+    else:
+        write_atomically(options.output, text + "\n")
+
+
+def _command(options: argparse.Namespace) -> str:
+    """The call that makes this page again; -j and the file's place do not change what is in it."""
+    words = ["refloss", "certify", *options.losses]
+    for name in options.point or ():
+        words += ["--point", name]
+    if options.input:
+        words += ["--input", options.input, *(word for setting in options.set for word in ("--set", setting))]
+    if options.precision != "both":
+        words += ["--precision", options.precision]
+    words += [f"--{name}" for name in ("peers", "quick") if getattr(options, name)]
+    words += ["--format", options.format] + (["--output", options.output] if options.output else [])
+    return shlex.join(words)

@@ -1,0 +1,148 @@
+"""What the commands share: reading arrays and parameters, processes, progress, files."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import difflib
+import json
+import os
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from typing import Any
+
+import numpy as np
+
+import refloss
+from refloss.cli.status import CallError
+from refloss.losses import LOSSES
+
+INPUTS = ("x", "W", "labels", "b")
+WORDS = {"true": "True", "false": "False"}
+
+
+# -- reading ---------------------------------------------------------------------------------------
+
+
+def read_arrays(path: str) -> dict[str, np.ndarray]:
+    """x, W, labels and b of an .npz file, read without pickle."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+    except OSError as error:
+        raise CallError(f"--input {path}: {error.strerror or error}") from error
+    except (ValueError, EOFError, zipfile.BadZipFile, AttributeError) as error:
+        raise CallError(f"--input {path} is not an .npz file of plain arrays") from error
+    missing = [name for name in INPUTS[:3] if name not in arrays]
+    unknown = [name for name in arrays if name not in INPUTS]
+    if missing or unknown:
+        raise CallError(
+            f"--input {path} must hold x (N, D), W (C, D), labels (N,) and optionally b (C,)"
+            + (f"; missing: {', '.join(missing)}" if missing else "")
+            + (f"; not known: {', '.join(unknown)}" if unknown else "")
+        )
+    return arrays
+
+
+def make_loss(name: str, settings: list[str], weights: Sequence[float]) -> Any:
+    """The loss of that name with its --set parameters; `weights` where it must have class weights."""
+    parameters: dict[str, Any] = {}
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        if not equals:
+            raise CallError(f"--set takes NAME=VALUE, got {setting!r}")
+        try:
+            parameters[key] = ast.literal_eval(WORDS.get(value, value))
+        except (ValueError, SyntaxError):
+            parameters[key] = value  # a word, such as past_pi=linear
+    if name == "weighted_softmax":
+        parameters.setdefault("class_weights", weights)
+    if name in LOSSES:
+        known = [field.name for field in dataclasses.fields(LOSSES[name])]
+        unknown = [key for key in parameters if key not in known]
+        if unknown:
+            raise CallError(f"{name} has no parameter {', '.join(unknown)}; it has {', '.join(known)}")
+    try:
+        return refloss.get(name, **parameters)
+    except (ValueError, TypeError) as error:
+        raise CallError(str(error)) from error
+
+
+def named(things: list[Any], names: list[str], what: str) -> list[Any]:
+    """Those of these names. Some unknown: an error; all unknown: none, and a word about it."""
+    known = sorted({thing.name for thing in things})
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        shown = known if len(known) <= 80 else difflib.get_close_matches(unknown[0], known, cutoff=0.3)
+        words = "there are" if shown is known else "similar names are"
+        message = f"no {what} called {', '.join(unknown)}; {words} {', '.join(shown)}"
+        if len(unknown) < len(names):
+            raise CallError(message)
+        print(f"refloss: {message}", file=sys.stderr)
+    return [thing for thing in things if thing.name in names]
+
+
+# -- running ---------------------------------------------------------------------------------------
+
+
+def run_jobs(function: Callable, jobs: Sequence[tuple], processes: int) -> Iterator[Any]:
+    """function(*job) of every job, in order, on this many processes."""
+    if processes == 1:
+        yield from (function(*arguments) for arguments in jobs)
+        return
+    # never forked: threads (of a progress bar, of JAX) do not survive that
+    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+        yield from pool.map(
+            function, *zip(*jobs, strict=True), chunksize=max(len(jobs) // (4 * processes), 1)
+        )
+
+
+def progress(things: Iterable[Any], total: int, command: str) -> Iterator[Any]:
+    """The same things, with a bar on standard error if that is a terminal."""
+    if not sys.stderr.isatty():
+        yield from things
+        return
+    from rich.console import Console
+    from rich.progress import track
+
+    yield from track(things, description=command, total=total, console=Console(stderr=True), transient=True)
+
+
+# -- writing ---------------------------------------------------------------------------------------
+
+
+def write_atomically(path: str, text: str) -> None:
+    """The whole file or none of it."""
+    folder = os.path.dirname(os.path.abspath(path))
+    try:
+        if os.path.isdir(path):
+            raise IsADirectoryError(21, "is a folder")
+        descriptor, temporary = tempfile.mkstemp(dir=folder, prefix=".refloss-")
+    except OSError as error:
+        raise CallError(f"--output {path}: {error.strerror}") from error
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def to_json(report: Any) -> str:
+    """Strict JSON of report.to_dict()."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: plain(v) for key, v in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [plain(v) for v in value]
+        if isinstance(value, float) and not np.isfinite(value):
+            return str(value)  # JSON has no inf and no NaN
+        return value
+
+    return json.dumps(plain(report.to_dict()), indent=1, ensure_ascii=False, allow_nan=False)
