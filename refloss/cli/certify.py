@@ -161,13 +161,22 @@ def _write(report: Any, options: argparse.Namespace) -> None:
     writers: dict[str, Callable[[Any], str]] = {
         "text": str,
         "json": to_json,
-        "markdown": lambda report: report.to_markdown(_command(options)),
+        "markdown": lambda report: "\n\n".join([report.to_markdown(_command(options)), *_sharpness(options)]),
     }
     text = writers[options.format](report)
     if options.output is None:
         print(text)
     else:
         write_atomically(options.output, text + "\n")
+
+
+def _sharpness(options: argparse.Namespace) -> list[str]:
+    """The page's section on the bounds, where the page is about all of refloss."""
+    if options.losses or options.point or options.input or options.quick:
+        return []
+    from refloss.proof import sharpness
+
+    return [sharpness.page()]
 
 
 def _command(options: argparse.Namespace) -> str:

@@ -17,7 +17,7 @@ import numpy as np
 import refloss
 from refloss.losses.blocks import PRECISIONS
 from refloss.proof.certify import StageError, certify, enclose_decided, measure
-from refloss.proof.grid import LIMIT, Point
+from refloss.proof.grid import KINDS, LIMIT, Point
 from refloss.proof.peers import available, run_peer
 
 NO_DIGIT = 0.1  # of the natural scale, or of the loss itself: not even the first digit is sure
@@ -213,9 +213,21 @@ class GridReport:
         precisions = PRECISIONS
         own = [row for row in self.rows() if row.by in precisions]
         others = [row for row in self.rows() if row.by not in precisions]
-        parts = [title, made, *DEFINITIONS, self.verdict(), "## refloss", _markdown_table(own)]
+        parts = [
+            title,
+            made,
+            *DEFINITIONS,
+            self.verdict(),
+            "## refloss",
+            markdown(HEADINGS, [*map(_cells, own)], LEFT),
+        ]
         if others:
-            parts += ["## In float64 on the same points", PEERS_WORDS, _markdown_table(others)]
+            parts += [
+                "## In float64 on the same points",
+                PEERS_WORDS,
+                markdown(HEADINGS, [*map(_cells, others)], LEFT),
+            ]
+        parts += ["## Kind by kind", KIND_WORDS, self._kinds()]
         for heading, lines in (
             ("Over the limit", self._failures(1000)),
             ("Undecided", self._undecided()),
@@ -224,6 +236,17 @@ class GridReport:
             if lines:
                 parts += [f"## {heading}", "\n".join(f"- {line}" for line in lines)]
         return "\n\n".join(parts)
+
+    def _kinds(self) -> str:
+        """A Markdown table: the worst gradient and loss of every kind of point by every implementation."""
+        columns = list(dict.fromkeys(outcome.by for outcome in self.outcomes))
+        rows = []
+        for kind, provokes in KINDS.items():
+            here = [o for o in self.outcomes if o.kind == kind and (o.owed or o.by != "extended")]
+            if here:
+                worst = [_pair([o for o in here if o.by == by]) for by in columns]
+                rows.append([f"**{kind}**: {provokes}", *worst])
+        return markdown(["points", *columns], rows, ["points"])
 
     def verdict(self) -> str:
         own = [outcome for outcome in self.outcomes if outcome.of_refloss]
@@ -293,6 +316,7 @@ DEFINITIONS = (
     f"- **no digit**: points with a loss or a gradient row off by {NO_DIGIT:.0%} of its scale or more, NaN included; "
     "**not finite**: points with NaN or Inf. An error of inf is NaN, Inf, or anything but 0 where exactly 0 is due.",
 )  # fmt: skip
+KIND_WORDS = "Worst gradient in u and worst loss in ulp over all losses."
 PEERS_WORDS = (
     "Each as people write it, eager, on the points whose loss and options it has. `torch` takes arccos of the cosine, "
     "`torch_clamp` clamps the cosine to ±(1 − 1e-7) before, `torch_polynomial` takes cos(θ + m) and cos(mθ) from cos θ "
@@ -334,6 +358,16 @@ def _row(loss: str, by: str, outcomes: Sequence[Outcome]) -> Row:
     )
 
 
+def _pair(outcomes: Sequence[Outcome]) -> str:
+    """Worst gradient in u, worst loss in ulp; nothing where there is no point."""
+    stages = [item for outcome in outcomes for item in outcome.stages.items()]
+    if not stages:
+        return ""
+    gradient = max((s.worst_u for name, s in stages if name.startswith("grad_")), default=0.0)
+    loss = max((s.worst_ulp for name, s in stages if name in LOSSES), default=0.0)
+    return f"{_number(gradient)}, {_number(loss)}"
+
+
 def _worst(errors: Iterator[tuple[float, str]]) -> tuple[float, str]:
     return max(errors, key=lambda error: error[0], default=(0.0, ""))
 
@@ -349,9 +383,10 @@ def _cells(row: Row) -> list[str]:
     ]  # fmt: skip
 
 
-def _markdown_table(rows: Sequence[Row]) -> str:
-    rule = ["---" if heading in LEFT else "---:" for heading in HEADINGS]
-    lines = [[heading.strip() for heading in HEADINGS], rule, *map(_cells, rows)]
+def markdown(headings: Sequence[str], rows: Sequence[Sequence[str]], left: Sequence[str] = ()) -> str:
+    """A Markdown table; columns are right-aligned but for those named `left`."""
+    rule = ["---" if heading in left else "---:" for heading in headings]
+    lines = [[heading.strip() for heading in headings], rule, *rows]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
