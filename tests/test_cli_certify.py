@@ -114,9 +114,11 @@ def test_markdown_says_how_it_was_made(tmp_path):
     assert f"`refloss {' '.join(call)}`" in page
     for word in (f"refloss {refloss.__version__}", "python-flint", "natural scale", "2^-53", "ulp"):
         assert word in page
-    table = [line for line in page.splitlines() if line.startswith("|")]
-    assert len({line.count("|") for line in table}) == 1
-    assert table[2].startswith("| arcface | double | 1 |")
+    tables = [part.splitlines() for part in page.split("\n\n") if part.startswith("|")]
+    for table in tables:
+        assert len({line.count("|") for line in table}) == 1
+    assert tables[0][2].startswith("| arcface | double | 1 |")
+    assert "angle" in tables[1][2]
 
 
 def test_own_arrays(arrays, capsys):

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from refloss.losses.blocks import PRECISIONS, Arithmetic, Passes
 from refloss.precision.products import add_at
 from refloss.record import Forward, Gradients
 from refloss.steps.angle import Angle
-from refloss.steps.cross_entropy import Setting, Targets
+from refloss.steps.cross_entropy import Pairs, Setting, Targets
 from refloss.steps.margin import Target, anneal, cone, detach
 from refloss.steps.psi import Continuation
 
@@ -28,19 +28,6 @@ from refloss.steps.psi import Continuation
 def silent() -> np.errstate:
     """Underflow is exact enough, and what overflows is reported by name after the pass."""
     return np.errstate(over="ignore", under="ignore", invalid="ignore")
-
-
-class Pairs(NamedTuple):
-    """The target pairs (x_i, W_{y_i}) of the rows that have a class: two index arrays (R,)."""
-
-    rows: np.ndarray
-    y: np.ndarray
-
-    def split(self, g: Any) -> tuple[Any, Any]:
-        """∂L/∂z (N, C) as g_y (R,) and the rest (N, C), where the target's entries are zero."""
-        others = g.copy()
-        others[self] = 0.0
-        return g[self], others
 
 
 @dataclass(eq=False, kw_only=True)
@@ -180,7 +167,7 @@ class Loss(CrossEntropyOptions):
         x, W = check.features_and_weights(x, W)
         b = check.bias(b, len(W), self)
         targets = check.targets(labels, len(x), len(W), self)
-        self._refuse_zero_rows(x, W, Pairs(*targets.pairs), np.flatnonzero(~targets.ignored))
+        self._refuse_zero_rows(x, W, targets.pairs, np.flatnonzero(~targets.ignored))
         passes = Passes(self, x, W, b, self._setting(targets))
         with silent():
             stages = passes.forward()

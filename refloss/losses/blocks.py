@@ -79,18 +79,13 @@ class Passes:
         self.W = np.ldexp(W, -self.W_exponent[:, None])
         self.blocks = blocks(len(W), max(x.shape), loss.precision)
         self._only: LogitsPass | None = None
-        self.record: dict[str, Any] = {}
         self.end: CrossEntropyPass
 
     def logits(self, block: slice) -> LogitsPass:
         """The logits of a block of classes. They are computed anew each time unless one block holds them all."""
         if self._only is not None:
             return self._only
-        from refloss.losses.base import Pairs
-
-        rows, y = self.setting.targets.pairs
-        here = (y >= block.start) & (y < block.stop)
-        pairs = Pairs(rows[here], y[here] - block.start)
+        pairs = self.setting.targets.pairs.within(block)
         b = None if self.inputs[2] is None else self.arithmetic.of(self.inputs[2][block])
         at = self.loss.forward_logits(self.x, self.arithmetic.of(self.W[block]), b, pairs)
         if len(self.blocks) == 1:
@@ -140,13 +135,11 @@ class Passes:
             at = self.logits(block)
             g_block = cross_entropy_backward(at.logits, self.end, upstream, block, keep)
             g[:, block] = self.arithmetic.read(times_power(g_block, shift))
+            exponents = {"W": shift - self.W_exponent[block][:, None], "b": shift}
             for name, part in self.loss.backward_logits(at, g_block).items():
-                if name == "W":
-                    self._place(
-                        totals, "W", self.W.shape, part, shift - self.W_exponent[block][:, None], block
-                    )
-                elif name == "b":
-                    self._place(totals, "b", (C,), part, shift, block)
+                if name in exponents:  # the block's own rows
+                    rows = self.arithmetic.read(times_power(part, exponents[name]))
+                    totals.setdefault(name, np.empty((C, *rows.shape[1:])))[block] = rows
                 else:
                     totals[name] = part if name not in totals else totals[name] + part
         for name in totals.keys() - {"W", "b"}:
@@ -157,18 +150,6 @@ class Passes:
     def bounds(self, bounded: type) -> Passes:
         """The same passes, read for the error bounds of `bounded` numbers instead of the values."""
         return Passes(self.loss, *self.inputs, self.setting, bounded)
-
-    def _place(
-        self,
-        totals: dict[str, Any],
-        name: str,
-        shape: tuple[int, ...],
-        part: Any,
-        exponent: Any,
-        block: slice,
-    ) -> None:
-        rows = self.arithmetic.read(times_power(part, exponent))
-        totals.setdefault(name, np.empty(shape))[block] = rows
 
     def _kept(self, upstream: np.ndarray) -> tuple[int, int, np.ndarray]:
         factors = [self.W, getattr(self.loss, "scale", 1.0), getattr(self.loss, "alpha", 1.0)]
@@ -236,7 +217,6 @@ def end_stages(
 ) -> dict[str, Any]:
     """probabilities (M, C), complement, losses (M,) and loss; logits(block) gives the logits of a block."""
     targets, read = end.setting.targets, arithmetic.read
-    rows, y = targets.pairs
     p = np.empty((len(targets.ignored), classes))
     complement = None if targets.labels is None else np.zeros(len(p))
     for block in of:
@@ -244,9 +224,8 @@ def end_stages(
         p_block, others = softmax(z, end, block)
         p[:, block] = read(times_power(p_block, -end.headroom))
         if complement is not None:
-            here = (y >= block.start) & (y < block.stop)
-            at = rows[here], y[here] - block.start
-            complement[rows[here]] = read(times_power(others[at], -end.headroom))
+            pairs = targets.pairs.within(block)
+            complement[pairs.rows] = read(times_power(others[pairs], -end.headroom))
     losses = read(times_power(end.losses, -end.exponent))
     loss = read(times_power(end.loss, -end.loss_exponent))
     return {"probabilities": p, "complement": complement, "losses": losses, "loss": loss}

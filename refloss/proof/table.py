@@ -242,7 +242,8 @@ class GridReport:
         columns = list(dict.fromkeys(outcome.by for outcome in self.outcomes))
         rows = []
         for kind, provokes in KINDS.items():
-            here = [o for o in self.outcomes if o.kind == kind and (o.owed or o.by != "extended")]
+            of_survey = [o for o in self.outcomes if o.kind == kind and o.loss != "margin_softmax"]
+            here = [o for o in of_survey if o.owed or o.by != "extended"]
             if here:
                 worst = [_pair([o for o in here if o.by == by]) for by in columns]
                 rows.append([f"**{kind}**: {provokes}", *worst])
@@ -316,7 +317,12 @@ DEFINITIONS = (
     f"- **no digit**: points with a loss or a gradient row off by {NO_DIGIT:.0%} of its scale or more, NaN included; "
     "**not finite**: points with NaN or Inf. An error of inf is NaN, Inf, or anything but 0 where exactly 0 is due.",
 )  # fmt: skip
-KIND_WORDS = "Worst gradient in u and worst loss in ulp over all losses."
+KIND_WORDS = (
+    "Worst gradient in u, worst loss in ulp over the survey's losses. (A margin of one's own is left out: it is asked "
+    "for ψ'(θ), and next to π no double θ tells how far π is.) Where `double` keeps no digit: at `confidence` g is "
+    "subnormal; `exact_angle` and `past_pi` hold θ = π/2 with the margin float(π/2), 6e-17 before the jump of "
+    'past_pi="linear", whose side no double can tell.'
+)
 PEERS_WORDS = (
     "Each as people write it, eager, on the points whose loss and options it has. `torch` takes arccos of the cosine, "
     "`torch_clamp` clamps the cosine to ±(1 − 1e-7) before, `torch_polynomial` takes cos(θ + m) and cos(mθ) from cos θ "

@@ -15,6 +15,24 @@ from refloss.precision.numbers import argmax, like, nearest
 from refloss.precision.scaled import exp, headroom, times_power
 
 
+class Pairs(NamedTuple):
+    """The target pairs (x_i, W_{y_i}) of the rows that have a class: two index arrays (R,)."""
+
+    rows: np.ndarray
+    y: np.ndarray
+
+    def split(self, g: Any) -> tuple[Any, Any]:
+        """∂L/∂z (N, C) as g_y (R,) and the rest (N, C), where the target's entries are zero."""
+        others = g.copy()
+        others[self] = 0.0
+        return g[self], others
+
+    def within(self, block: slice) -> Pairs:
+        """The pairs whose class lies in a block, counted from its start."""
+        here = (self.y >= block.start) & (self.y < block.stop)
+        return Pairs(self.rows[here], self.y[here] - block.start)
+
+
 @dataclass(frozen=True, eq=False)
 class Targets:
     """What M rows of logits are compared with, already checked.
@@ -31,12 +49,12 @@ class Targets:
     classes: int
 
     @property
-    def pairs(self) -> tuple[np.ndarray, np.ndarray]:
-        """Rows that have a class, and their classes: two index arrays (R,)."""
+    def pairs(self) -> Pairs:
+        """Rows that have a class, and their classes."""
         if self.labels is None:
-            return np.arange(0), np.arange(0)
+            return Pairs(np.arange(0), np.arange(0))
         rows = np.flatnonzero(~self.ignored)
-        return rows, self.labels[rows]
+        return Pairs(rows, self.labels[rows])
 
     @property
     def target(self) -> np.ndarray:
@@ -47,10 +65,8 @@ class Targets:
         """(M, B) y_c of the classes of a block."""
         if self.soft is not None:
             return self.soft[:, block]
-        rows, y = self.pairs
-        here = (y >= block.start) & (y < block.stop)
         one_hot = np.zeros((len(self.ignored), block.stop - block.start))
-        one_hot[rows[here], y[here] - block.start] = 1.0
+        one_hot[self.pairs.within(block)] = 1.0
         return one_hot
 
 
@@ -195,6 +211,10 @@ class CrossEntropyPass:
         return _exponent(self.divisor)
 
     @property
+    def divisor_below_one(self) -> Any:
+        return times_power(self.divisor, -self.divisor_exponent)
+
+    @property
     def empty(self) -> bool:
         """Whether a mean was taken over nothing."""
         return bool(nearest(self.divisor) == 0)
@@ -239,8 +259,7 @@ def cross_entropy_backward(
     a = at.setting.weighted(block, z)
     # (C8) every sample's share of the gradient that arrives
     arriving = like(np.broadcast_to(upstream, (len(z),)), z)
-    divisor = times_power(at.divisor, -at.divisor_exponent)
-    share = _divide(arriving, divisor, at.setting.empty_mean)
+    share = _divide(arriving, at.divisor_below_one, at.setting.empty_mean)
     # (C9) p_j Σ_c a_c − a_j = p_j Σ_{c≠j} a_c − a_j Σ_{k≠j} p_k: for a label, p_j or −(1 − p_y)
     g = p * at.gathered.targets.without(a, block) - a * others
     return np.where(at.setting.targets.ignored[:, None], 0.0, share[:, None] * g)
