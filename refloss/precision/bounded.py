@@ -248,10 +248,6 @@ def _sum(a: Bounded, axis: int | None = None) -> Any:
     return type(a)(value, error)
 
 
-def _einsum(subscripts: str, a: Any, b: Any) -> Any:
-    return np.sum(a * b, axis=1) if subscripts == "rd,rd->r" else NotImplemented
-
-
 def _product(of_values: Callable, sizes: Callable, cut_off: Callable) -> Callable:
     """sizes: the same product of plain doubles; cut_off: what slicing leaves out of it."""
 
@@ -272,6 +268,13 @@ def _product(of_values: Callable, sizes: Callable, cut_off: Callable) -> Callabl
         return type(some)(value, np.where(np.isnan(error), np.inf, error))
 
     return rule
+
+
+def _einsum(subscripts: str, a: Any, b: Any) -> Any:
+    def inner_of_rows(u: Any, v: Any) -> Any:
+        return np.einsum(subscripts, u, v)
+
+    return _product(inner_of_rows, inner_of_rows, lambda u, v: 0.0)(a, b)
 
 
 def _cut_off_inner(a: np.ndarray, b: np.ndarray) -> np.ndarray:
