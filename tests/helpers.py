@@ -25,7 +25,7 @@ def need(name: str) -> ModuleType:
     except ImportError as error:
         if os.environ.get("REFLOSS_REQUIRE_OPTIONAL") == "1":
             pytest.fail(f"{name} is required by REFLOSS_REQUIRE_OPTIONAL=1, but: {error}")
-        pytest.skip(f"needs {name}")
+        pytest.skip(f"needs {name}", allow_module_level=True)
 
 
 # -- the losses, and an ordinary input for each ----------------------------------------------------
