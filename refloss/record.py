@@ -44,7 +44,8 @@ class _Stages:
 
         Absolute. The truth is the formula in real numbers at the given inputs. Computed when first asked for, by
         running the passes once more over numbers that carry a bound; see derivations/precision.md. inf where
-        nothing can be said: a divisor whose sign is lost.
+        nothing can be said: a divisor whose sign is lost. A decision inside a user's own ψ or D (`xp.where`) is taken
+        as it falls: next to a kink of theirs the bound is that of the side taken.
         """
         from refloss.precision.bounded import Bounded
 

@@ -28,7 +28,7 @@ from refloss.steps.cross_entropy import (
     join,
     softmax,
 )
-from refloss.steps.normalise import row_exponent
+from refloss.steps.normalise import spare_exponent
 
 if TYPE_CHECKING:
     from refloss.losses.base import LogitsPass, Loss
@@ -73,8 +73,8 @@ class Passes:
         self.loss, self.inputs, self.setting = loss, (x, W, b), setting
         self.arithmetic = Arithmetic(loss.precision, bounded)
         # rows whose length does not matter: a power of two out of each keeps everything in range
-        self.x_exponent = np.zeros(len(x), dtype=int) if loss.feels_x_norm else row_exponent(x)
-        self.W_exponent = np.zeros(len(W), dtype=int) if loss.feels_W_norm else row_exponent(W)
+        self.x_exponent = np.zeros(len(x), dtype=int) if loss.feels_x_norm else spare_exponent(x)
+        self.W_exponent = np.zeros(len(W), dtype=int) if loss.feels_W_norm else spare_exponent(W)
         self.x = self.arithmetic.of(np.ldexp(x, -self.x_exponent[:, None]))
         self.W = np.ldexp(W, -self.W_exponent[:, None])
         self.blocks = blocks(len(W), max(x.shape), loss.precision)
@@ -152,8 +152,11 @@ class Passes:
         return Passes(self.loss, *self.inputs, self.setting, bounded)
 
     def _kept(self, upstream: np.ndarray) -> tuple[int, int, np.ndarray]:
-        factors = [self.W, getattr(self.loss, "scale", 1.0), getattr(self.loss, "alpha", 1.0)]
-        return kept(self.end, upstream, nearest(self.x), *factors)
+        loss = self.loss
+        factors = [getattr(loss, "scale", 1.0), getattr(loss, "alpha", 1.0)]
+        factors += [nearest(self.x)] if loss.feels_x_norm else []
+        factors += [self.W] if loss.feels_W_norm else []
+        return kept(self.end, upstream, *factors)
 
 
 class BareLogits:

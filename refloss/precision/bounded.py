@@ -136,7 +136,8 @@ def _divide(a: Any, b: Any) -> Any:
     value = va / vb
     room = sb / SPARE - eb
     with np.errstate(divide="ignore", invalid="ignore"):
-        error = np.where(room > 0, (ea + np.abs(nearest(value)) * eb) / np.where(room > 0, room, 1.0), np.inf)
+        inherited = ea + np.abs(nearest(value)) * eb + TINY * (np.asarray(eb) > 0)
+        error = np.where(room > 0, inherited / np.where(room > 0, room, 1.0), np.inf)
     quotient = _made(_kind(a, b), value, error)
     quotient.error = np.where((sa == 0) & (ea == 0) & (room > 0), 0.0, quotient.error)
     return quotient
@@ -162,6 +163,13 @@ def _exp(a: Bounded, exponent: int = 0) -> Any:
         grown = np.expm1(np.minimum(a.error, 1e4))
         # where the value has vanished, the truth may not have
         inherited = (np.abs(nearest(value)) + 2 * TINY) * grown
+    return _made(a, value, inherited, _rounding_of_function(value))
+
+
+def _expm1(a: Bounded) -> Any:
+    value = np.expm1(a.value)
+    with np.errstate(over="ignore", invalid="ignore"):
+        inherited = (np.abs(nearest(value)) + 1.0) * np.expm1(np.minimum(a.error, 1e4))
     return _made(a, value, inherited, _rounding_of_function(value))
 
 
@@ -208,7 +216,8 @@ def _ldexp(a: Bounded, exponent: Any) -> Any:
     value, error = np.ldexp(a.value, exponent), np.ldexp(a.error, exponent)
     size = np.abs(nearest(value))
     least = 2.0**-968 if is_extended(value) else 2.0**-1021
-    lost = np.where((size < least) & ((nearest(a.value) != 0) | (a.error > 0)), TINY, 0.0)
+    some = (nearest(a.value) != 0) | (a.error > 0)
+    lost = np.where(((size < least) | (error < least)) & some, TINY, 0.0)
     return type(a)(value, error + 2 * lost)
 
 
@@ -326,6 +335,7 @@ RULES: dict[Any, Callable] = {
     np.power: power,
     np.sqrt: _sqrt,
     np.exp: _exp,
+    np.expm1: _expm1,
     np.log: _log,
     np.log1p: _log1p,
     np.sin: _steady(np.sin),

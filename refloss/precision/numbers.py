@@ -28,10 +28,9 @@ class Numbers(np.lib.mixins.NDArrayOperatorsMixin):
     RULES: ClassVar[dict[Any, Callable]]
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, out: Any = None, **options: Any) -> Any:
-        rule = self.RULES.get(ufunc)
-        if rule is None or method != "__call__" or options:
-            return NotImplemented
-        result = rule(*inputs)
+        if method != "__call__" or options:
+            raise TypeError(f"{ufunc}: only plain calls are known for {type(self).__name__}")
+        result = self._rule(ufunc)(*inputs)
         if out is None:
             return result
         out[0][...] = result
@@ -41,8 +40,17 @@ class Numbers(np.lib.mixins.NDArrayOperatorsMixin):
         raise TypeError(f"{type(self).__name__} is no plain array of doubles: use nearest()")
 
     def __array_function__(self, function: Any, types: Any, args: Any, options: Any) -> Any:
-        rule = self.RULES.get(function)
-        return NotImplemented if rule is None else rule(*args, **options)
+        return self._rule(function)(*args, **options)
+
+    def _rule(self, function: Any) -> Callable:
+        if function not in self.RULES:
+            names = (getattr(f, "__name__", "") for f in self.RULES)
+            known = sorted(name for name in names if getattr(np, name, None) in self.RULES)
+            raise TypeError(
+                f"numpy.{function.__name__} has no rule for extended precision and error bounds; "
+                f"these functions have: {', '.join(known)}"
+            )
+        return self.RULES[function]
 
     def _each(self, change: Callable) -> Any:
         """The same rearrangement of every part."""
@@ -149,7 +157,7 @@ def widened(value: Any, by: Any) -> Any:
 def power(a: Any, n: Any) -> Any:
     """a^n for a whole n > 0, by multiplication."""
     if not isinstance(n, int) or n < 1:
-        return NotImplemented
+        raise TypeError(f"extended precision and error bounds know whole powers from 1 on, not {n!r}")
     result = a
     for _ in range(n - 1):
         result = result * a

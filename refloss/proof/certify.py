@@ -20,6 +20,7 @@ from flint import arb, ctx
 
 from refloss.proof.balls import NOTHING, asks, each, exact, is_zero, total
 from refloss.proof.enclosures import LOWEST_BITS, Enclosures, enclose
+from refloss.witnesses.problem import row_norm
 
 MOST_BITS = 8192
 ROWWISE = ("grad_x", "grad_W")
@@ -404,7 +405,7 @@ class _Measured:
         if (
             self.rowwise
         ):  # at a cone the entries were turned into one direction, within the length of the row's bound
-            stated[self.cone] = SPARE * np.linalg.norm(stated[self.cone], axis=1, keepdims=True)
+            stated[self.cone] = SPARE * row_norm(stated[self.cone])[:, None]
         bounds = exact(stated)
         # a bound may be tighter than the enclosure is wide (0, where the record knows that it is exact)
         told = bounds + 2 * _due_width(self.e, self.name)

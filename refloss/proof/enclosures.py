@@ -271,7 +271,9 @@ class _Point:
         return formulas.LOGITS[self.formula](xp, q, leaves["x"], leaves["W"], leaves.get("b"), self.y)
 
     def _parameters(self, leaves: dict[str, Balls]) -> Any:
-        now = {name: leaves[name] for name in differentiable(self.loss) if name in leaves}
+        now: dict[str, Any] = {name: leaves[name] for name in differentiable(self.loss) if name in leaves}
+        # a ball, so that 1 + λ is not rounded
+        now["annealing"] = constant(np.float64(getattr(self.loss, "annealing", 0.0)))
         return parameters(self.loss, zero_x=self.zero["zero_x"][self.rows], zero_W=self.zero["zero_W"], **now)
 
     def _with_ignored(self, z: np.ndarray, p: np.ndarray) -> Iterator[np.ndarray]:

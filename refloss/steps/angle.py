@@ -16,6 +16,7 @@ from refloss.steps.normalise import across, normalise, over_norm, row_exponent
 
 NEAR_POLE = 0.9  # |cos θ|; elsewhere a projection loses at most 1/sin θ < 2.3
 NEAR_POLE_OF_PAIRS = 1 - 2.0**-24  # likewise sin θ > 2^-12, of digits to spare
+HEIGHT = 480  # bits of a row's largest entry; products of two stay below 2^996
 PAIRS_AT_ONCE = 1 << 14  # so that memory stays bounded where every pair is near a pole
 
 
@@ -86,9 +87,9 @@ def angle(x: Any, w: Any) -> Angle:
     """
     x_norm, x_hat = normalise(x)
     w_norm, _ = normalise(w)
-    # (A3) powers of two out, so that no product below over- or underflows
-    x = np.ldexp(x, -row_exponent(x)[:, None])
-    w = np.ldexp(w, -row_exponent(w)[:, None])
+    # (A3) each row times a power of two, so high that r keeps what is far below its largest entry
+    x = np.ldexp(x, (HEIGHT - row_exponent(x))[:, None])
+    w = np.ldexp(w, (HEIGHT - row_exponent(w))[:, None])
     # (A4) r = w − (w_p / x_p) x with p = argmax |x_d|: 0 at p, and 0 everywhere only if x ∥ w
     rows = np.arange(len(x))
     p = np.argmax(np.abs(nearest(x)), axis=1)

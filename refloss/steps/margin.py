@@ -83,10 +83,11 @@ def own_slope(slope: Any, at: Angle) -> Any:
     return np.where(at.at_pole & (steepness <= 64 * np.finfo(float).eps * steepest), 0.0, slope)
 
 
+def choose(where: Any, u: Any, v: Any, unsure: Any) -> Any:
+    """u or v; where their own errors leave it unsure which, known to be off by as much as they differ."""
+    apart = np.abs(nearest(u) - nearest(v)) + error_of(u) + error_of(v)
+    return widened(np.where(where, u, v), np.where(unsure, apart, 0.0))
+
+
 def _choose(where: Any, a: Target, b: Target, unsure: Any) -> Target:
-    """a or b; where their own errors leave it unsure which, known to be off by as much as they differ."""
-    chosen = []
-    for u, v in zip(a, b, strict=True):
-        apart = np.abs(nearest(u) - nearest(v)) + error_of(u) + error_of(v)
-        chosen.append(widened(np.where(where, u, v), np.where(unsure, apart, 0.0)))
-    return Target(*chosen)
+    return Target(*(choose(where, u, v, unsure) for u, v in zip(a, b, strict=True)))

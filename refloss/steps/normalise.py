@@ -49,6 +49,16 @@ def over_norm(v: Any, norm: Any) -> Any:
     return np.where(zero[:, None], 0.0, v / np.where(zero, 1.0, norm)[:, None])
 
 
+def spare_exponent(v: np.ndarray) -> np.ndarray:
+    """(R,) exponents that come out of the rows exactly, wherever ‖v‖ is: `row_exponent`, or 480 less.
+
+    The latter for a row whose smallest entries would fall below the range with its largest entry next to 1.
+    """
+    e = row_exponent(v)
+    lossless = np.ldexp(np.ldexp(v, -e[:, None]), e[:, None]) == v
+    return np.where(lossless.all(axis=1), e, e - 480)
+
+
 def row_exponent(v: Any) -> np.ndarray:
     """(R,) the e with 2^(e−1) ≤ max_d |v_d| < 2^e; 0 for a zero row."""
     return np.frexp(np.max(np.abs(nearest(v)), axis=1, initial=0.0))[1]

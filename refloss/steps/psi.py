@@ -12,7 +12,7 @@ import numpy as np
 from refloss.precision.exact import sine_of_multiple
 from refloss.precision.numbers import error_of, functions_of, nearest, widened
 from refloss.steps.angle import Angle
-from refloss.steps.margin import Target, own_slope
+from refloss.steps.margin import Target, choose, own_slope
 from refloss.validation.functions import per_angle
 
 Continuation = tuple[Callable, Callable]
@@ -35,17 +35,13 @@ def multiplied_angle(at: Angle, m: int, continuation: Continuation | None = None
         # (P2) the user's own monotone D beyond π/m: right derivative at the joint
         D, slope_of_D = continuation
         xp = functions_of(theta)
-        inner = nearest(theta) < np.pi / m
-        # θ's own error may have chosen the wrong side of the joint
-        unsure = np.abs(nearest(theta) - np.pi / m) <= error_of(theta) + 4 * np.finfo(float).eps
+        short = xp.pi / m - theta
+        inner, unsure = short > 0, np.abs(nearest(short)) <= error_of(short)
         # D is asked only where it is defined
-        beyond = np.where(inner, np.where(unsure, xp.pi / m, xp.pi), theta)
-        beyond_slope = own_slope(per_angle(slope_of_D(beyond, xp), theta, "dD"), at)
-        value = np.where(inner, cos_m, per_angle(D(beyond, xp), theta, "D"))
-        slope = np.where(inner, -m * sin_m, beyond_slope)
-        e = error_of(theta)
-        value = widened(value, np.where(unsure, e * np.abs(nearest(beyond_slope)) + (m * e) ** 2, 0.0))
-        slope = widened(slope, np.where(unsure, np.abs(nearest(beyond_slope)), 0.0))
+        beyond = np.where(inner & ~unsure, xp.pi, np.maximum(theta, xp.pi / m))
+        slope = own_slope(per_angle(slope_of_D(beyond, xp), theta, "dD"), at)
+        value = choose(inner, cos_m, per_angle(D(beyond, xp), theta, "D"), unsure)
+        slope = choose(inner, -m * sin_m, slope, unsure)
         return Target(value, slope, np.zeros_like(value))
     # (P3) the branch. At a knot either k is right: ψ is continuously differentiable
     k = np.clip(np.floor(m * nearest(theta) / np.pi), 0, m - 1)
