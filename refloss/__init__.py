@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from refloss.witnesses.gradcheck import gradcheck
 else:
 
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})
+
     def __getattr__(name: str) -> Any:
         if name == "gradcheck":
             from refloss.witnesses.gradcheck import gradcheck

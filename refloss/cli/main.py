@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 import refloss
 from refloss.cli import certify, gradcheck
-from refloss.cli.status import OK, USAGE, CallError
+from refloss.cli.status import INTERRUPTED, OK, USAGE, CallError
 
 
 def run() -> None:
@@ -42,6 +42,9 @@ def main(arguments: Sequence[str]) -> int:
     except CallError as error:
         print(f"refloss: {error}", file=sys.stderr)
         return USAGE
+    except KeyboardInterrupt:
+        print("refloss: interrupted", file=sys.stderr)
+        return INTERRUPTED
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -35,7 +35,7 @@ def read_arrays(path: str) -> dict[str, np.ndarray]:
             arrays = {name: file[name] for name in file.files}
     except OSError as error:
         raise CallError(f"--input {path}: {error.strerror or error}") from error
-    except (ValueError, EOFError, zipfile.BadZipFile, AttributeError) as error:
+    except (ValueError, TypeError, EOFError, zipfile.BadZipFile, AttributeError) as error:
         raise CallError(f"--input {path} is not an .npz file of plain arrays") from error
     missing = [name for name in INPUTS[:3] if name not in arrays]
     unknown = [name for name in arrays if name not in INPUTS]

@@ -21,8 +21,9 @@ class MarginSoftmax(MarginLoss):
     """Your own margin: z_j = r cos θ_j and z_y = r ψ(θ_y), from ψ and its derivative.
 
     psi, dpsi  ψ(θ) and ψ'(θ), each called as f(theta, xp) with theta (R,) in radians and xp the array
-               namespace to compute with (xp.cos, xp.sin, xp.where, …), so that every witness of
-               `refloss.gradcheck` can run them
+               namespace to compute with (xp.cos, xp.sin, xp.where, xp.pi, …), so that every witness of
+               `refloss.gradcheck` can run them. A constant that Python computes (2 / math.pi) is rounded
+               before refloss sees it, and bounds and extended precision cannot know: write 2 / xp.pi
     radius     "scale": r = s · "x_norm": r = ‖x‖ · "both_norms": r = ‖W_j‖‖x‖
     scale      s > 0, used by radius="scale"
 
@@ -33,8 +34,8 @@ class MarginSoftmax(MarginLoss):
     Shared options, and errors: `refloss.Loss`.
 
     >>> linear = MarginSoftmax(
-    ...     psi=lambda theta, xp: 1 - 2 * theta / np.pi,
-    ...     dpsi=lambda theta, xp: -2 / np.pi + 0 * theta,
+    ...     psi=lambda theta, xp: 1 - 2 * theta / xp.pi,
+    ...     dpsi=lambda theta, xp: -2 / xp.pi + 0 * theta,
     ...     scale=2,
     ... )
     >>> out = linear.forward([[3.0, 4.0]], [[1.0, 0.0], [0.0, 1.0]], [1])

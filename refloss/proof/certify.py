@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from flint import arb, ctx
 
+from refloss.losses.base import Loss
 from refloss.proof.balls import NOTHING, asks, each, exact, is_zero, total
 from refloss.proof.enclosures import LOWEST_BITS, Enclosures, enclose
 from refloss.witnesses.problem import row_norm
@@ -27,6 +28,7 @@ ROWWISE = ("grad_x", "grad_W")
 BY_SAMPLE = ("logits", "probabilities", "losses", "complement", "grad_logits", "grad_x")
 ALWAYS_OWED = ("x_norm", "W_norm", "cos_theta", "theta")
 
+NOT_OWED = "nothing is owed here"
 SPARE = 1 + 2.0**-40  # for the rounding of a length
 _U = arb(2) ** -53
 _SHARP = arb(2) ** -12  # an enclosure tells enough when it is this part of a unit wide
@@ -159,6 +161,8 @@ class Certificate:
         limited = (
             "" if any(s.limit is not None for s in self.stages.values()) else ", measured against no limit"
         )
+        open_ = sum(NOT_OWED in stage.reason for stage in self.stages.values())
+        limited += f", nothing is owed of {open_} stages" if open_ else ""
         return f"{verdict}, {self.undecided} undecided{limited} (proven with {self.bits} bits)"
 
 
@@ -210,6 +214,9 @@ def certify(
     >>> certificate.passed, certificate.stages["grad_x"].worst_u < 8
     (True, True)
     """
+    if enclosures is None and not isinstance(loss, Loss):
+        got = f"the class {loss.__name__}" if isinstance(loss, type) else repr(loss)
+        raise TypeError(f"certify takes a loss of refloss on x and W, such as refloss.ArcFace(), got {got}")
     out = loss.forward(x, W, labels, b)
     grads = loss.backward(out, upstream)
     stages = dict(out.stages())
@@ -222,7 +229,10 @@ def certify(
     if loss.precision == "extended":
         owed = measure(enclosures, stages, extended_limits(stages))
         # what goes beyond the record's own bound is wrong whatever is owed
-        measured = {name: owed[name] if stage.within else stage for name, stage in measured.items()}
+        measured = {
+            name: owed[name] if stage.within and NOT_OWED not in owed[name].reason else stage
+            for name, stage in measured.items()
+        }
     return Certificate(repr(loss), loss.precision, measured, enclosures.bits)
 
 
@@ -358,6 +368,7 @@ class _Measured:
             f"is not decided with {self.e.bits} bits": stuck.any(),
             "cone: x ∥ W_y, the gradient is any of a ball": self.cone.any(),
             "a jump or kink: balls cannot tell the branches apart": (open_ & torn).any(),
+            NOT_OWED: limit is not None and not self._owes(limit),
         }
         return StageError(
             stage=name,
@@ -412,6 +423,12 @@ class _Measured:
         least = _floor(each(_ratio, 2)(self.least, bounds))
         self.parts = np.maximum(_ceil(each(_ratio, 2)(self.most, told)), least)
         return self._max(self.parts), self._max(least)
+
+    def _owes(self, limit: Any) -> bool:
+        """Whether the limit says anything: no bound is infinite, and extended precision owes its limits here."""
+        if isinstance(limit, Limit):
+            return not self.got.size or bool(self._owed(self._any(self.wrong).shape).all())
+        return bool(np.isfinite(limit).all())
 
     def _stated(self, limit: Any, index: tuple[int, ...]) -> tuple[float | None, str]:
         if limit is None:

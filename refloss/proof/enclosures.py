@@ -31,6 +31,13 @@ _within_one = each(lambda c: c.intersection(arb(0, 1)))
 _may_vanish = balls.asks(lambda c: c.contains(0))
 
 _larger = each(arb.max, 2)
+
+
+def _number(v: Any) -> Any:
+    """An angle that stands for itself as the balls of its radians."""
+    return v.theta if isinstance(v, Angle) else v
+
+
 LOWEST_BITS = 128  # products of two float64 numbers are exact
 ALL_BITS = 4600  # a dot product of float64 vectors is exact
 KNOT_BITS = 1024  # where ψ' still encloses 0 off the poles, θ is kπ/m exactly
@@ -273,6 +280,8 @@ class _Point:
     def _parameters(self, leaves: dict[str, Balls]) -> Any:
         now: dict[str, Any] = {name: leaves[name] for name in differentiable(self.loss) if name in leaves}
         # a ball, so that 1 + λ is not rounded
+        if self.formula == "margin_softmax":  # ψ may be an angle itself
+            now["psi"] = lambda theta, xp: _number(self.loss.psi(theta, xp))
         now["annealing"] = constant(np.float64(getattr(self.loss, "annealing", 0.0)))
         return parameters(self.loss, zero_x=self.zero["zero_x"][self.rows], zero_W=self.zero["zero_W"], **now)
 

@@ -312,7 +312,8 @@ DEFINITIONS = (
     "- **ulp** is the distance between neighbouring floats at the true loss.\n"
     "- **of limit**: the largest error as a part of what refloss owes at that point: with precision \"double\" the "
     "bound that its own record states, with \"extended\" 4 ulp of losses and 8 u of all other stages wherever "
-    f"r + |b| ≤ 2^{int(np.log2(LIMIT))}; its worst errors, too, are over those points.\n"
+    f"r + |b| ≤ 2^{int(np.log2(LIMIT))} (and, with a margin of one's own, π − θ ≥ 2^-45: it is given θ only); its "
+    "worst errors, too, are over those points.\n"
     "- **undecided** entries lie at a cone or on a jump of the formula, where the gradient is no single number.\n"
     f"- **no digit**: points with a loss or a gradient row off by {NO_DIGIT:.0%} of its scale or more, NaN included; "
     "**not finite**: points with NaN or Inf. An error of inf is NaN, Inf, or anything but 0 where exactly 0 is due.",
