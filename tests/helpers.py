@@ -198,3 +198,13 @@ def logits_pass(loss, x, W, labels):
     """A loss's logits with what its backward consumes, all classes at once."""
     x, W = np.asarray(x, dtype=float), np.asarray(W, dtype=float)
     return loss.forward_logits(x, W, None, Pairs(np.arange(len(x)), np.asarray(labels)))
+
+
+# reductions, weights, smoothing and ignored rows, of four classes
+WEIGHTS = (0.7, 1.3, 0.1, 2.9)
+SETTINGS = {
+    "mean": {},
+    "sum-smoothed": {"reduction": "sum", "label_smoothing": 0.1},
+    "weighted_mean": {"reduction": "weighted_mean", "class_weights": WEIGHTS},
+    "none-ignored": {"reduction": "none", "ignore_index": 1, "label_smoothing": 0.3},
+}

@@ -49,13 +49,6 @@ def mine(tmp_path):
     return path
 
 
-@pytest.fixture
-def arrays(tmp_path, rng):
-    path = tmp_path / "features.npz"
-    np.savez(path, x=rng.normal(size=(6, 8)), W=rng.normal(size=(5, 8)), labels=np.arange(6) % 5)
-    return path
-
-
 def test_everything_passes(capsys):
     """`refloss gradcheck` shows every loss and step, its branches and a verdict."""
     assert main(["gradcheck"]) == 0

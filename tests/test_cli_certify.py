@@ -22,13 +22,6 @@ def flint():
     return need("flint")
 
 
-@pytest.fixture
-def arrays(tmp_path, rng):
-    path = tmp_path / "features.npz"
-    np.savez(path, x=rng.normal(size=(6, 8)), W=rng.normal(size=(5, 8)), labels=np.arange(6) % 5)
-    return path
-
-
 def test_one_point_in_both_precisions(capsys):
     """A row for each precision, a verdict, and nothing on standard error."""
     assert main(["certify", "arcface", "--point", POINT, "-j", "1"]) == 0

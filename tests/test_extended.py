@@ -14,7 +14,7 @@ import many_digits
 import mpmath
 import numpy as np
 import pytest
-from helpers import BIAS, MARGIN, PSI, SOFT, VARIANTS, bits, example, make
+from helpers import BIAS, MARGIN, PSI, SETTINGS, SOFT, VARIANTS, WEIGHTS, bits, example, make
 from many_digits import bare_truth, truth, ulps, units, worst
 
 import refloss
@@ -40,14 +40,6 @@ def assert_owed(loss, inputs, upstream=1.0, digits=100, ulp=OWED_ULP, u=OWED_U):
 
 
 # -- every loss, every option, at ordinary inputs --------------------------------------------------
-
-WEIGHTS = (0.7, 1.3, 0.1, 2.9)
-SETTINGS = {
-    "mean": {},
-    "sum-smoothed": {"reduction": "sum", "label_smoothing": 0.1},
-    "weighted_mean": {"reduction": "weighted_mean", "class_weights": WEIGHTS},
-    "none-ignored": {"reduction": "none", "ignore_index": 1, "label_smoothing": 0.3},
-}
 
 
 @pytest.mark.parametrize("setting", SETTINGS.values(), ids=SETTINGS)

@@ -6,14 +6,14 @@ import argparse
 import os
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 import refloss
-from refloss.cli.shared import make_loss, named, progress, read_arrays, run_jobs, to_json, write_atomically
+from refloss.cli.shared import make_loss, named, progress, read_arrays, run_jobs, write_report
 from refloss.cli.status import NOTHING_RAN, OK, WRONG, CallError
 from refloss.losses.blocks import PRECISIONS
 
@@ -98,7 +98,11 @@ def run(options: argparse.Namespace) -> int:
     jobs = [(point, precisions, found) for point in points]
     lists = progress(run_jobs(table.run_point, jobs, options.jobs), len(jobs), "certify")
     report = table.GridReport([outcome for outcomes in lists for outcome in outcomes])
-    _write(report, options)
+
+    def page(report: Any) -> str:
+        return "\n\n".join([report.to_markdown(_command(options)), *_sharpness(options)])
+
+    write_report(report, options.format, options.output, {"markdown": page})
     return OK if report else WRONG
 
 
@@ -150,24 +154,6 @@ def _list(points: Sequence[Any]) -> int:
     for point in points:
         print(f"{point.name}{'' if point.quick else ' (full grid)'}: {point.provokes}")
     return OK if points else NOTHING_RAN
-
-
-def _write(report: Any, options: argparse.Namespace) -> None:
-    if options.format == "text" and options.output is None and sys.stdout.isatty():
-        from rich.console import Console
-
-        report.print(Console())
-        return
-    writers: dict[str, Callable[[Any], str]] = {
-        "text": str,
-        "json": to_json,
-        "markdown": lambda report: "\n\n".join([report.to_markdown(_command(options)), *_sharpness(options)]),
-    }
-    text = writers[options.format](report)
-    if options.output is None:
-        print(text)
-    else:
-        write_atomically(options.output, text + "\n")
 
 
 def _sharpness(options: argparse.Namespace) -> list[str]:

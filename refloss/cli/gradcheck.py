@@ -14,7 +14,7 @@ from xml.etree import ElementTree
 import numpy as np
 
 import refloss
-from refloss.cli.shared import make_loss, named, progress, read_arrays, run_jobs, to_json, write_atomically
+from refloss.cli.shared import make_loss, named, progress, read_arrays, run_jobs, write_report
 from refloss.cli.status import NOTHING_RAN, OK, WRONG, CallError
 
 
@@ -71,7 +71,7 @@ def run(options: argparse.Namespace) -> int:
         print("refloss: nothing ran", file=sys.stderr)
         return NOTHING_RAN
     report = Report(results, all_branches(losses), options.strict)
-    _write(report, options.format, options.output)
+    write_report(report, options.format, options.output, {"junit": _junit})
     return OK if report else WRONG
 
 
@@ -189,20 +189,6 @@ def _witnesses(names: list[str] | None) -> tuple[str, ...]:
 
 
 # -- writing ---------------------------------------------------------------------------
-
-
-def _write(report: Any, form: str, output: str | None) -> None:
-    if form == "text" and output is None and sys.stdout.isatty():
-        from rich.console import Console
-
-        report.print(Console())
-        return
-    writers: dict[str, Callable[[Any], str]] = {"text": str, "json": to_json, "junit": _junit}
-    text = writers[form](report)
-    if output is None:
-        print(text)
-    else:
-        write_atomically(output, text + "\n")
 
 
 def _junit(report: Any) -> str:

@@ -10,7 +10,7 @@ import os
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from typing import Any
@@ -113,6 +113,23 @@ def progress(things: Iterable[Any], total: int, command: str) -> Iterator[Any]:
 
 
 # -- writing ---------------------------------------------------------------------------------------
+
+
+def write_report(
+    report: Any, form: str, output: str | None, others: Mapping[str, Callable[[Any], str]]
+) -> None:
+    """The report as text, JSON or one of `others`, to a file or standard output; in colour on a terminal."""
+    if form == "text" and output is None and sys.stdout.isatty():
+        from rich.console import Console
+
+        report.print(Console())
+        return
+    writers: dict[str, Callable[[Any], str]] = {"text": str, "json": to_json, **others}
+    text = writers[form](report)
+    if output is None:
+        print(text)
+    else:
+        write_atomically(output, text + "\n")
 
 
 def write_atomically(path: str, text: str) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 from refloss import validation as check
 from refloss.precision.numbers import error_of, is_extended, nearest
 from refloss.precision.pair import Pair
-from refloss.precision.scaled import times_power
+from refloss.precision.scaled import exponent_of, times_power
 from refloss.steps.cross_entropy import (
     CrossEntropyPass,
     Gathered,
@@ -232,8 +232,3 @@ def end_stages(
     losses = read(times_power(end.losses, -end.exponent))
     loss = read(times_power(end.loss, -end.loss_exponent))
     return {"probabilities": p, "complement": complement, "losses": losses, "loss": loss}
-
-
-def exponent_of(v: Any) -> int:
-    """The e with 2^(e−1) ≤ max |v| < 2^e; 0 for zeros."""
-    return int(np.frexp(np.max(np.abs(v), initial=0.0))[1])

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from refloss.precision.numbers import by_kind, is_extended
+from refloss.precision.numbers import by_kind, is_extended, nearest
 
 HEADROOM = 900  # e^v · 2^900 is a normal number down to v = −1332
 
@@ -20,6 +20,16 @@ def headroom(numbers: Any) -> int:
 def exp(v: np.ndarray, exponent: int) -> np.ndarray:
     """e^v · 2^exponent."""
     return np.ldexp(np.exp(v), exponent) if exponent else np.exp(v)
+
+
+def exponent_of(v: Any) -> int:
+    """The e with 2^(e−1) ≤ max |v| < 2^e; 0 for zeros."""
+    return int(np.frexp(np.max(np.abs(nearest(v)), initial=0.0))[1])
+
+
+def row_exponent(v: Any) -> np.ndarray:
+    """(R,) the same of every row."""
+    return np.frexp(np.max(np.abs(nearest(v)), axis=1, initial=0.0))[1]
 
 
 def times_power(v: Any, exponent: Any) -> Any:

@@ -13,6 +13,7 @@ import numpy as np
 
 from refloss.precision.errorfree import two_sum
 from refloss.precision.pair import Pair, add, as_pair
+from refloss.precision.scaled import row_exponent
 
 # what a slicing keeps of a row's largest entry, besides the bits that K terms use up
 BITS = 108
@@ -60,7 +61,7 @@ def add_at(target: Any, index: np.ndarray, rows: Any) -> None:
 
 def _rows_below_one(v: Any) -> tuple[Any, np.ndarray]:
     """Every row times a power of two that brings its largest entry into [1/2, 1), and the exponents taken out."""
-    exponent = np.frexp(np.max(np.abs(v.high), axis=1, initial=0.0))[1]
+    exponent = row_exponent(v.high)
     return np.ldexp(v, -exponent[:, None]), exponent
 
 

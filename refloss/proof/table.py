@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import platform
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -210,9 +210,8 @@ class GridReport:
             f"Made by `{command}` with {', '.join(versions(self._peers()))}. Every number is proven: an upper bound "
             "of the distance to everything that Arb balls around the true value hold."
         )
-        precisions = PRECISIONS
-        own = [row for row in self.rows() if row.by in precisions]
-        others = [row for row in self.rows() if row.by not in precisions]
+        own = [row for row in self.rows() if row.by in PRECISIONS]
+        others = [row for row in self.rows() if row.by not in PRECISIONS]
         parts = [
             title,
             made,
@@ -343,10 +342,7 @@ def versions(peers: Sequence[str] = ()) -> list[str]:
 def _row(loss: str, by: str, outcomes: Sequence[Outcome]) -> Row:
     mine = by in PRECISIONS
     owed = [outcome for outcome in outcomes if outcome.owed or by != "extended"]
-    gradient, gradient_at = _worst(
-        (s.worst_u, o.point) for o in owed for n, s in o.stages.items() if n.startswith("grad_")
-    )
-    ulp, ulp_at = _worst((s.worst_ulp, o.point) for o in owed for n, s in o.stages.items() if n in LOSSES)
+    (gradient, gradient_at), (ulp, ulp_at) = _worst(owed)
     limits = [s.of_limit for o in outcomes for s in o.stages.values() if s.limit is not None]
     return Row(
         loss=loss,
@@ -367,16 +363,18 @@ def _row(loss: str, by: str, outcomes: Sequence[Outcome]) -> Row:
 
 def _pair(outcomes: Sequence[Outcome]) -> str:
     """Worst gradient in u, worst loss in ulp; nothing where there is no point."""
-    stages = [item for outcome in outcomes for item in outcome.stages.items()]
-    if not stages:
+    if not any(outcome.stages for outcome in outcomes):
         return ""
-    gradient = max((s.worst_u for name, s in stages if name.startswith("grad_")), default=0.0)
-    loss = max((s.worst_ulp for name, s in stages if name in LOSSES), default=0.0)
-    return f"{_number(gradient)}, {_number(loss)}"
+    return ", ".join(_number(error) for error, _ in _worst(outcomes))
 
 
-def _worst(errors: Iterator[tuple[float, str]]) -> tuple[float, str]:
-    return max(errors, key=lambda error: error[0], default=(0.0, ""))
+def _worst(outcomes: Sequence[Outcome]) -> tuple[tuple[float, str], tuple[float, str]]:
+    """The worst gradient in u and the worst loss in ulp, each with its point."""
+    stages = [(name, stage, o.point) for o in outcomes for name, stage in o.stages.items()]
+    gradients = [(stage.worst_u, point) for name, stage, point in stages if name.startswith("grad_")]
+    losses = [(stage.worst_ulp, point) for name, stage, point in stages if name in LOSSES]
+    gradient, loss = (max(v, key=lambda e: e[0], default=(0.0, "")) for v in (gradients, losses))
+    return gradient, loss
 
 
 def _cells(row: Row) -> list[str]:

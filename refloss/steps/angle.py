@@ -12,7 +12,8 @@ import numpy as np
 from refloss.precision.errorfree import difference_of_products
 from refloss.precision.numbers import error_of, from_pair, is_extended, nearest
 from refloss.precision.products import add_at, combine, inner
-from refloss.steps.normalise import across, normalise, over_norm, row_exponent
+from refloss.precision.scaled import row_exponent
+from refloss.steps.normalise import across, normalise, over_norm
 
 NEAR_POLE = 0.9  # |cos θ|; elsewhere a projection loses at most 1/sin θ < 2.3
 NEAR_POLE_OF_PAIRS = 1 - 2.0**-24  # likewise sin θ > 2^-12, of digits to spare

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from refloss.precision.numbers import argmax, like, nearest
-from refloss.precision.scaled import exp, headroom, times_power
+from refloss.precision.scaled import exp, exponent_of, headroom, times_power
 
 
 class Pairs(NamedTuple):
@@ -84,7 +84,7 @@ class Setting:
     def exponent(self) -> int:
         """The e ≥ 0 with every w_c t_c below 2^e."""
         sizes = [v for v in (self.class_weights, self.targets.soft) if v is not None]
-        return sum(max(0, int(np.frexp(np.max(v, initial=0.0))[1])) for v in sizes) + 1
+        return sum(max(0, exponent_of(v)) for v in sizes) + 1
 
     def weighted(self, block: slice, numbers: Any) -> Any:
         """(C1) a = w ⊙ t, t = (1 − ε) y + ε/C, (M, B); an ignored row has no target at all."""
@@ -298,7 +298,7 @@ def _reduced(losses: Any, divisor: Any, empty_mean: str) -> Any:
 
 
 def _exponent(divisor: Any) -> int:
-    return int(np.frexp(nearest(divisor))[1]) if headroom(divisor) else 0
+    return exponent_of(divisor) if headroom(divisor) else 0
 
 
 def _divide(value: Any, divisor: Any, empty_mean: str) -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from refloss.precision.numbers import nearest
+from refloss.precision.scaled import row_exponent
 
 
 def normalise(v: Any) -> tuple[Any, Any]:
@@ -57,8 +57,3 @@ def spare_exponent(v: np.ndarray) -> np.ndarray:
     e = row_exponent(v)
     lossless = np.ldexp(np.ldexp(v, -e[:, None]), e[:, None]) == v
     return np.where(lossless.all(axis=1), e, e - 480)
-
-
-def row_exponent(v: Any) -> np.ndarray:
-    """(R,) the e with 2^(e−1) ≤ max_d |v_d| < 2^e; 0 for a zero row."""
-    return np.frexp(np.max(np.abs(nearest(v)), axis=1, initial=0.0))[1]
