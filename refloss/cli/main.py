@@ -1,6 +1,7 @@
-"""The command line: `refloss list`, `refloss gradcheck` and `refloss certify`.
+"""The command line: `refloss list`, `gradcheck`, `check`, `suspects`, `matrix`, `certify`.
 
-Exit status: 0 all well · 1 something is wrong with what was checked · 2 the call was wrong · 5 nothing ran.
+Exit status: 0 all well · 1 something is wrong with what was checked · 2 the call was wrong · 3 the oracle's own
+self-check failed · 5 nothing ran.
 Results go to standard output, progress bars to standard error and only on a terminal.
 """
 
@@ -15,7 +16,7 @@ import sys
 from collections.abc import Sequence
 
 import refloss
-from refloss.cli import certify, gradcheck
+from refloss.cli import certify, check, gradcheck, matrix
 from refloss.cli.status import INTERRUPTED, OK, USAGE, CallError
 
 
@@ -59,6 +60,8 @@ def _parser() -> argparse.ArgumentParser:
     listing.set_defaults(command=_list)
 
     gradcheck.add_to(commands)
+    check.add_to(commands)
+    matrix.add_to(commands)
     certify.add_to(commands)
     return parser
 

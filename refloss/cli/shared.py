@@ -6,9 +6,7 @@ import ast
 import dataclasses
 import difflib
 import json
-import os
 import sys
-import tempfile
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -20,6 +18,7 @@ import numpy as np
 import refloss
 from refloss.cli.status import CallError
 from refloss.losses import LOSSES
+from refloss.writing import plain, write_whole
 
 INPUTS = ("x", "W", "labels", "b")
 WORDS = {"true": "True", "false": "False"}
@@ -48,8 +47,12 @@ def read_arrays(path: str) -> dict[str, np.ndarray]:
     return arrays
 
 
-def make_loss(name: str, settings: list[str], weights: Sequence[float]) -> Any:
-    """The loss of that name with its --set parameters; `weights` where it must have class weights."""
+def make_loss(name: str, settings: list[str], weights: Sequence[float], bare: bool = False) -> Any:
+    """The loss of that name with its --set parameters; `weights` where it must have class weights.
+
+    bare: cross_entropy, on bare logits, is one of them.
+    """
+    classes: dict[str, Any] = LOSSES | ({"cross_entropy": refloss.CrossEntropy} if bare else {})
     parameters: dict[str, Any] = {}
     for setting in settings:
         key, equals, value = setting.partition("=")
@@ -61,13 +64,13 @@ def make_loss(name: str, settings: list[str], weights: Sequence[float]) -> Any:
             parameters[key] = value  # a word, such as past_pi=linear
     if name == "weighted_softmax":
         parameters.setdefault("class_weights", weights)
-    if name in LOSSES:
-        known = [field.name for field in dataclasses.fields(LOSSES[name])]
+    if name in classes:
+        known = [field.name for field in dataclasses.fields(classes[name])]
         unknown = [key for key in parameters if key not in known]
         if unknown:
             raise CallError(f"{name} has no parameter {', '.join(unknown)}; it has {', '.join(known)}")
     try:
-        return refloss.get(name, **parameters)
+        return classes[name](**parameters) if name in classes else refloss.get(name, **parameters)
     except (ValueError, TypeError) as error:
         raise CallError(str(error)) from error
 
@@ -134,32 +137,12 @@ def write_report(
 
 def write_atomically(path: str, text: str) -> None:
     """The whole file or none of it."""
-    folder = os.path.dirname(os.path.abspath(path))
     try:
-        if os.path.isdir(path):
-            raise IsADirectoryError(21, "is a folder")
-        descriptor, temporary = tempfile.mkstemp(dir=folder, prefix=".refloss-")
+        write_whole(path, text)
     except OSError as error:
         raise CallError(f"--output {path}: {error.strerror}") from error
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
 
 
 def to_json(report: Any) -> str:
     """Strict JSON of report.to_dict()."""
-
-    def plain(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: plain(v) for key, v in value.items()}
-        if isinstance(value, (list, tuple)):
-            return [plain(v) for v in value]
-        if isinstance(value, float) and not np.isfinite(value):
-            return str(value)  # JSON has no inf and no NaN
-        return value
-
     return json.dumps(plain(report.to_dict()), indent=1, ensure_ascii=False, allow_nan=False)

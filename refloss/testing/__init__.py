@@ -1,0 +1,24 @@
+"""The oracle kit: somebody's implementation against the truth, with a grade, the first wrong stage and the bug's name.
+
+report = refloss.testing.check(kernel, refloss.ArcFace(), dtype="float32", framework="torch")
+print(report)
+"""
+
+from refloss.testing.adapters import UnfitImplementation
+from refloss.testing.cases import Case, cases
+from refloss.testing.check import assert_matches, check
+from refloss.testing.report import MismatchError, Report
+from refloss.testing.suspects import SUSPECTS, Suspect, suspects
+
+__all__ = [
+    "SUSPECTS",
+    "Case",
+    "MismatchError",
+    "Report",
+    "Suspect",
+    "UnfitImplementation",
+    "assert_matches",
+    "cases",
+    "check",
+    "suspects",
+]

@@ -1,0 +1,388 @@
+"""What `check` found: a verdict, a grade, the first wrong stage, which bug that looks like, and what to do next."""
+
+from __future__ import annotations
+
+import io
+import json
+import textwrap
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+from typing import Any
+from xml.etree import ElementTree
+
+from refloss.record import BACKWARD_STAGES, FORWARD_STAGES
+from refloss.testing.derived import derived_at
+from refloss.testing.diagnosis import Match
+
+STAGES = (*FORWARD_STAGES, *BACKWARD_STAGES)
+WIDTH = 112
+EXPLAINED = {
+    "A": "the last place of the output's dtype",
+    "B": "a stable formula in {compute}",
+    "C": "the textbook formula in {compute}",
+    "D": "the textbook formula in {dtype} throughout",
+    "F": "nothing: it is wrong",
+}
+
+
+class MismatchError(AssertionError):
+    """Raised by `assert_matches`; the message is the report, and `.report` is it."""
+
+    def __init__(self, report: Report) -> None:
+        super().__init__(f"\n{report}")
+        self.report = report
+
+
+@dataclass(frozen=True)
+class Failure:
+    """One stage of one case that is wrong.
+
+    kind     "value"; or "nan", "inf", "shape", "dtype", "exception", "mutated", "unwritten", "nondeterministic",
+             "no_gradient", "wrong_type", "law"
+    index    of the worst entry; role, what that entry is (target, other class, ignored row …)
+    grade    what the stage got, F unless an envelope wider than the required one explains it
+    """
+
+    case: str
+    stage: str
+    kind: str
+    message: str
+    grade: str = "F"
+    index: tuple[int, ...] | None = None
+    got: float | None = None
+    expected: float | None = None
+    error: float | None = None
+    tolerance: float | None = None
+    role: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.case}: {self.message}"
+
+
+@dataclass
+class CaseResult:
+    """One case: the grade of every stage that came back."""
+
+    name: str
+    reason: str
+    flags: tuple[str, ...]
+    shape: str
+    grades: dict[str, str] = field(default_factory=dict)
+    ratios: dict[str, float] = field(
+        default_factory=dict
+    )  # worst error / what is allowed at the required grade
+    failures: list[Failure] = field(default_factory=list)
+
+    @property
+    def grade(self) -> str:
+        worst = max(self.grades.values(), default="A")
+        return "F" if any(f.kind != "value" for f in self.failures) else worst
+
+
+@dataclass
+class Report:
+    """The verdict of `check`. Its truth value is the verdict, its text what to read.
+
+    passed                  no failure, every gradient stage checked, at least one case ran
+    grade                   the worst over cases: "A" … "F", or "" if nothing could be graded
+    failures                every stage of every case that is wrong
+    first_divergent_stage   the earliest stage that is wrong somewhere, in the project's order; or None
+    coverage                flag, branch or regime → how many cases (of branches and regimes: rows) reached it
+    not_reached             branches and regimes that the loss has and no case reached
+    void                    (case, stage, wrong copy) that the tolerances would have let pass
+    not_checked             gradient stage → wrong copies that no case would have caught; such a run does not pass
+    suspects                known bugs that explain what came out, best first
+    laws                    law → (held, tried, first case that broke it)
+    advice                  what would fail at grade B where C can tell nothing
+    underflow               stage → how many entries lie below the normal numbers of the dtype
+    notes                   what was left out, and why
+    shrunk, reproducer      the smallest failing input found, and code to run it
+    """
+
+    loss: str
+    implementation: str
+    dtype: str
+    compute: str
+    framework: str
+    require: str
+    results: list[CaseResult] = field(default_factory=list)
+    coverage: dict[str, int] = field(default_factory=dict)
+    not_reached: list[str] = field(default_factory=list)
+    void: list[tuple[str, str, str]] = field(default_factory=list)
+    not_checked: dict[str, list[str]] = field(default_factory=dict)
+    oracle_faults: list[str] = field(default_factory=list)
+    suspects: list[Match] = field(default_factory=list)
+    laws: dict[str, tuple[int, int, str]] = field(default_factory=dict)
+    advice: list[str] = field(default_factory=list)
+    underflow: dict[str, int] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    shrunk: str = ""
+    reproducer: str = ""
+    derived: dict[str, str] = field(default_factory=dict)
+
+    # -- the verdict -------------------------------------------------------------------------------
+
+    @property
+    def failures(self) -> list[Failure]:
+        return [failure for result in self.results for failure in result.failures]
+
+    @property
+    def passed(self) -> bool:
+        graded = any(result.grades for result in self.results)
+        return graded and not self.failures and not self.not_checked and not self.oracle_faults
+
+    def __bool__(self) -> bool:
+        return self.passed
+
+    @property
+    def grade(self) -> str:
+        ran = [result for result in self.results if result.grades or result.failures]
+        return max((result.grade for result in ran), default="")
+
+    @property
+    def first_divergent_stage(self) -> str | None:
+        wrong = {failure.stage for failure in self.failures}
+        return next((stage for stage in STAGES if stage in wrong), None)
+
+    @property
+    def stages(self) -> list[str]:
+        """The stages that came back somewhere, in order."""
+        seen = {stage for result in self.results for stage in result.grades}
+        return [stage for stage in STAGES if stage in seen]
+
+    def raise_if_failed(self) -> None:
+        """Raises MismatchError, an AssertionError whose message is this report, unless it passed."""
+        if not self.passed:
+            raise MismatchError(self)
+
+    # -- for machines ------------------------------------------------------------------------------
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything, for JSON."""
+        computed = {
+            "passed": self.passed,
+            "grade": self.grade,
+            "first_divergent_stage": self.first_divergent_stage,
+        }
+        return computed | asdict(self)
+
+    def to_json(self, path: str | None = None) -> str:
+        """The report as strict JSON; written to `path`, whole or not at all, if one is given."""
+        from refloss.writing import plain, write_whole
+
+        text = json.dumps(plain(self.to_dict()), indent=1, ensure_ascii=False, allow_nan=False)
+        if path is not None:
+            write_whole(path, text + "\n")
+        return text
+
+    def to_junit(self) -> str:
+        """JUnit XML: a test case a case, and one for what could not have been caught."""
+        extra = [(f"{stage} checked", f"no case would have caught: {', '.join(mutants)}")
+                 for stage, mutants in self.not_checked.items()]  # fmt: skip
+        extra += [("the oracle", fault) for fault in self.oracle_faults]
+        failed = [result for result in self.results if result.failures]
+        suite = ElementTree.Element(
+            "testsuite", name="refloss check", tests=str(len(self.results) + len(extra)),
+            failures=str(len(failed) + len(extra)),
+        )  # fmt: skip
+        for result in self.results:
+            test = ElementTree.SubElement(suite, "testcase", classname=self.loss, name=result.name)
+            if result.failures:
+                message = "\n".join(f.message for f in result.failures)
+                node = ElementTree.SubElement(test, "failure", message=result.failures[0].message)
+                node.text = _legal(message)
+                node.set("message", _legal(result.failures[0].message))
+        for name, message in extra:
+            test = ElementTree.SubElement(suite, "testcase", classname=self.loss, name=name)
+            ElementTree.SubElement(test, "failure", message=message)
+        return ElementTree.tostring(suite, encoding="unicode")
+
+    # -- for people --------------------------------------------------------------------------------
+
+    def __repr__(self) -> str:
+        return f"<refloss check: {'passed' if self.passed else 'FAILED'}, grade {self.grade or 'none'}>"
+
+    def __str__(self) -> str:
+        from rich.console import Console
+
+        text = io.StringIO()
+        self.print(Console(file=text, width=WIDTH, force_terminal=False, color_system=None))
+        return text.getvalue().rstrip()
+
+    def print(self, console: Any) -> None:
+        """The first screen, then the reproducer and the table of cases × stages, on a rich console."""
+
+        def say(line: str = "", style: str | None = None) -> None:
+            console.print(line, style=style, markup=False, highlight=False, soft_wrap=True)
+
+        good = "bold green" if self.passed else "bold red"
+        say(f"{self.implementation} against {self.loss} · {self.framework} {self.dtype}")
+        say(self._verdict(), good)
+        for line in self._first_screen():
+            say(line)
+        say()
+        console.print(self._stage_table())
+        for line in self._small_print():
+            say(line)
+        if self.reproducer:
+            say(f"\nto reproduce ({self.shrunk}):\n")
+            say(textwrap.indent(self.reproducer, "    "))
+        if len(self.results) > 1:
+            say()
+            console.print(self._case_table())
+
+    def _verdict(self) -> str:
+        wrong = sum(bool(result.failures) for result in self.results)
+        if self.oracle_faults:
+            return f"THE ORACLE IS AT FAULT: {self.oracle_faults[0]}"
+        if not any(result.grades or result.failures for result in self.results):
+            return "NOTHING RAN"
+        cases = f"{len(self.results)} case{'s' if len(self.results) != 1 else ''}"
+        if self.passed:
+            means = EXPLAINED[self.grade].format(compute=self.compute, dtype=self.dtype)
+            grade = f"grade {self.grade} ({self.require} required)"
+            return f"PASSED with {grade}: every error is explained by {means}; {cases}"
+        if wrong:
+            return f"FAILED: {wrong} of {cases} wrong, grade {self.grade} ({self.require} required)"
+        return f"NOT CHECKED: no case is wrong, but {', '.join(self.not_checked)} could have been; {cases}"
+
+    def _first_screen(self) -> list[str]:
+        lines = []
+        if self.first_divergent_stage:
+            where = self.derived.get(self.first_divergent_stage, "")
+            lines.append(
+                f"first stage that diverges: {self.first_divergent_stage}"
+                + (f" (derivations/{where})" if where else "")
+            )
+        for number, match in enumerate(self.suspects[:3], 1):
+            head = "looks like: " if number == 1 else "        or: "
+            lines += textwrap.wrap(head + str(match), WIDTH, subsequent_indent=" " * 12)
+        lines += [f"  {line}" for line in self._worst_lines()]
+        broken = [
+            f"{law} (first in {case})" for law, (held, tried, case) in self.laws.items() if held < tried
+        ]
+        if broken:
+            lines += textwrap.wrap(f"broken laws: {'; '.join(broken)}", WIDTH, subsequent_indent="    ")
+        for stage, mutants in self.not_checked.items():
+            lines.append(f"{stage}: not checked; would have passed everywhere: {', '.join(mutants)}")
+        lines += textwrap.wrap(f"next: {self._next()}", WIDTH, subsequent_indent="      ")
+        return lines
+
+    def _worst_lines(self) -> list[str]:
+        """The failures a reader needs first: of each stage and kind the worst, at most six."""
+        by: dict[tuple[str, str], list[Failure]] = {}
+        for failure in self.failures:
+            by.setdefault((failure.stage, failure.kind), []).append(failure)
+        order = sorted(by, key=lambda key: (STAGES.index(key[0]) if key[0] in STAGES else -1, key[1]))
+        lines = []
+        for key in order[:6]:
+            failures = by[key]
+            worst = max(failures, key=lambda f: _over(f))
+            more = f"  [and {len(failures) - 1} more cases]" if len(failures) > 1 else ""
+            lines.append(f"{worst}{more}")
+        if len(order) > 6:
+            lines.append(f"… and {len(order) - 6} more kinds of failure, see .failures")
+        return [line for long in lines for line in textwrap.wrap(long, WIDTH - 2, subsequent_indent="    ")]
+
+    def _next(self) -> str:
+        if self.oracle_faults:
+            return "please report this: it is refloss that is wrong, not your implementation"
+        if not self.results:
+            return "give it cases: cases='all'"
+        if self.failures:
+            kinds = {failure.kind for failure in self.failures}
+            if kinds == {"value"} and self.grade != "F":
+                return (
+                    f"no formula is wrong, but precision is lost: grade {self.grade} means "
+                    f"{EXPLAINED[self.grade].format(compute=self.compute, dtype=self.dtype)}; compute that part in "
+                    f"float32, or accept it with require={self.grade!r}"
+                )
+            step = self.derived.get(self.first_divergent_stage or "", "")
+            read = f" and compare with derivations/{step}" if step else ""
+            stages = "" if len(self.stages) > 4 else (
+                "; return more stages (cos_theta, theta, logits, grad_logits …) in a mapping to see where it starts"
+            )  # fmt: skip
+            return f"run the reproducer below ({self.shrunk}){read}{stages}"
+        if self.not_checked:
+            return "add cases (cases='all') so that a wrong gradient would be seen"
+        keeps = "refloss.testing.assert_matches(...) with the same arguments keeps it so"
+        return f"{keeps}; require={self.grade!r} holds today"
+
+    def _stage_table(self) -> Any:
+        from rich.table import Table
+
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        table.add_column("stage", no_wrap=True)
+        for name in ("cases", "wrong", "grade"):
+            table.add_column(name, justify="right")
+        table.add_column("error / allowed", justify="right")
+        table.add_column("in case", no_wrap=True)
+        table.add_column("derived at", no_wrap=True)
+        for stage in self.stages:
+            seen = [result for result in self.results if stage in result.grades]
+            wrong = sum(any(f.stage == stage for f in result.failures) for result in seen)
+            worst = max(seen, key=lambda r: (r.grades[stage], r.ratios.get(stage, 0.0)))
+            ratio = max(seen, key=lambda r: r.ratios.get(stage, 0.0))
+            table.add_row(
+                stage, str(len(seen)), str(wrong), worst.grades[stage], f"{ratio.ratios.get(stage, 0.0):.2g}",
+                ratio.name, self.derived.get(stage, ""), style="bold red" if wrong else None,
+            )  # fmt: skip
+        return table
+
+    def _small_print(self) -> list[str]:
+        lines = []
+        held = [f"{law} {good}/{tried}" for law, (good, tried, _) in self.laws.items()]
+        if held:
+            lines.append(f"laws: {', '.join(held)}")
+        reached = [f"{name} {count}" for name, count in self.coverage.items() if count]
+        if reached:
+            lines += textwrap.wrap(f"coverage: {', '.join(reached)}", WIDTH, subsequent_indent="  ")
+        if self.not_reached:
+            lines.append(f"not reached: {', '.join(self.not_reached)}")
+        if self.void:
+            stages = Counter(stage for _, stage, _ in self.void)
+            many = ", ".join(f"{stage} {count}" for stage, count in stages.items())
+            lines.append(
+                f"void (a wrong copy would have passed there; each was caught elsewhere, or is named above): {many}"
+            )
+        if self.underflow:
+            few = ", ".join(f"{stage} {count}" for stage, count in self.underflow.items())
+            lines.append(f"entries below the normal numbers of {self.dtype}, judged by its spacing: {few}")
+        for line in (*self.advice[:3], *self.notes):
+            lines += textwrap.wrap(line, WIDTH, subsequent_indent="  ")
+        return lines
+
+    def _case_table(self) -> Any:
+        """Cases × stages: the grade of each, a capital F in front of the eye."""
+        from rich.table import Table
+
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        table.add_column("case", no_wrap=True)
+        short = {stage: stage.replace("grad_", "∂").replace("probabilities", "p").replace("cos_theta", "cos θ")
+                 .replace("theta", "θ").replace("_norm", " norm") for stage in self.stages}  # fmt: skip
+        for stage in self.stages:
+            table.add_column(short[stage], justify="center", no_wrap=True)
+        table.add_column("besides", no_wrap=False)
+        for result in self.results:
+            besides = ", ".join(dict.fromkeys(f.kind for f in result.failures if f.kind != "value"))
+            cells = [result.grades.get(stage, "·") for stage in self.stages]
+            table.add_row(result.name, *cells, besides, style="bold red" if result.failures else None)
+        return table
+
+
+def _over(failure: Failure) -> float:
+    """How many times too large the error is."""
+    if failure.error is None or failure.tolerance is None or not failure.tolerance:
+        return float("inf")
+    ratio = failure.error / failure.tolerance
+    return float("inf") if ratio != ratio else ratio
+
+
+def _legal(text: str) -> str:
+    """Without the control characters that XML forbids."""
+    return "".join(c if c in "\t\n\r" or ord(c) >= 32 else "?" for c in text)
+
+
+def derived_stages(loss: Any) -> dict[str, str]:
+    """stage → page and steps of the derivation."""
+    return {stage: where for stage in STAGES if (where := derived_at(loss, stage))}

@@ -1,0 +1,70 @@
+"""A failing input as code that can be pasted."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from refloss.testing.cases import Case
+from refloss.testing.report import Failure
+
+PRINTED = 400  # numbers; a larger input is named, not printed
+
+
+def described(loss: Any) -> str:
+    """The loss as code that makes it, with every parameter that is not its default."""
+    shown = []
+    for field in dataclasses.fields(loss):
+        value = getattr(loss, field.name)
+        own = field.name in ("scale", "margin", "alpha")
+        if own or field.default is dataclasses.MISSING or value != field.default:
+            shown.append(f"{field.name}={value!r}")
+    return f"refloss.{type(loss).__name__}({', '.join(shown)})"
+
+
+def reproducer(
+    implementation: Any,
+    loss: Any,
+    case: Case,
+    whole: Case,
+    options: Mapping[str, str],
+    failure: Failure | None,
+) -> str:
+    """Code that runs the implementation on this case alone; `whole` is the named case that it was cut from."""
+    module, name = getattr(implementation, "__module__", None), getattr(implementation, "__qualname__", "")
+    importable = module and module != "__main__" and name.isidentifier()
+    called = name if importable else "implementation"
+    lines = ["import numpy as np", "import refloss", "from refloss.testing import Case, check"]
+    lines += [f"from {module} import {name}" if importable else "implementation = ...  # yours", ""]
+    arguments = ", ".join(f"{key}={value!r}" for key, value in options.items())
+    size = sum(np.size(v) for v in case.inputs.values())
+    if size > PRINTED:
+        chosen = f"[{whole.name!r}]"
+    else:
+        chosen = "[case]"
+        lines += ["case = Case(", f"    name={case.name!r}, reason='shrunk', flags=(),", "    inputs={"]
+        lines += [f"        {key!r}: {_array(value)}," for key, value in case.inputs.items()]
+        lines += [
+            "    },",
+            f"    labels={_array(case.labels)},",
+            f"    upstream={float(case.upstream)!r},",
+            f"    upstreams={_array(case.upstreams)},",
+        ]
+        if case.layout != "contiguous":
+            lines.append(f"    layout={case.layout!r},")
+        lines.append(")")
+    lines += [f"loss = {described(loss)}", f"print(check({called}, loss, {arguments}, cases={chosen}))"]
+    if failure is not None:
+        lines.append(f"# {failure.message}")
+    return "\n".join(lines)
+
+
+def _array(value: np.ndarray) -> str:
+    value = np.asarray(value)
+    with np.printoptions(floatmode="unique"):
+        text = repr(value.tolist())
+    text = text.replace("-inf", "-np.inf") if "inf" in text else text
+    return f"np.array({text})" if value.size else f"np.zeros({value.shape})"

@@ -1,0 +1,95 @@
+"""The fewest rows, classes and dimensions on which it still fails."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from refloss.losses import CrossEntropy
+
+TRIES = 120
+
+
+def shrunk(loss: Any, case: Any, fails: Callable[[Any], bool], tries: int = TRIES) -> Any:
+    """The case with rows, classes and dimensions left out one after the other, as long as `fails` holds.
+
+    Halves first, then ever smaller parts. Classes stay where the loss has a weight for each; of bare logits only rows
+    of two-dimensional logits are left out.
+    """
+    left = [tries]
+
+    def still(candidate: Any) -> bool:
+        if left[0] <= 0:
+            return False
+        left[0] -= 1
+        try:
+            return fails(candidate)
+        except ValueError:  # the loss takes no such input: no valid row, …
+            return False
+
+    ways: list[Callable[[Any, np.ndarray], Any]] = [_rows]
+    if not isinstance(loss, CrossEntropy):
+        ways += [_classes, _dimensions] if loss.class_weights is None else [_dimensions]
+    elif case.inputs["logits"].ndim != 2 or loss.axis not in (1, -1):
+        return case
+    before = None
+    while case is not before:
+        before = case
+        for way in ways:
+            case = _least(case, way, still)
+    return case
+
+
+def _least(case: Any, way: Callable[[Any, np.ndarray], Any], still: Callable[[Any], bool]) -> Any:
+    count = _length(case, way)
+    part = max(count // 2, 1)
+    while part >= 1 and count > 1:
+        start = 0
+        while start < count and count > 1:
+            kept = np.r_[0:start, min(start + part, count) : count]
+            candidate = way(case, kept) if len(kept) else None
+            if candidate is not None and still(candidate):
+                case, count = candidate, len(kept)
+            else:
+                start += part
+        part //= 2
+    return case
+
+
+def _length(case: Any, way: Any) -> int:
+    if way is _rows:
+        return len(case.labels)
+    return case.inputs["W"].shape[0 if way is _classes else 1]
+
+
+def _rows(case: Any, kept: np.ndarray) -> Any:
+    name = "logits" if "logits" in case.inputs else "x"
+    inputs = {**case.inputs, name: case.inputs[name][kept]}
+    return replace(case, inputs=inputs, labels=case.labels[kept], upstreams=case.upstreams[kept])
+
+
+def _classes(case: Any, kept: np.ndarray) -> Any:
+    """Only classes that no sample has can go; labels are renumbered."""
+    C = len(case.inputs["W"])
+    inputs = {**case.inputs, "W": case.inputs["W"][kept]}
+    if "b" in inputs:
+        inputs["b"] = inputs["b"][kept]
+    if case.labels.ndim == 2:
+        return replace(case, inputs=inputs, labels=case.labels[:, kept])
+    inside = (case.labels >= 0) & (case.labels < C)
+    if not np.isin(case.labels[inside], kept).all():
+        return None
+    number = np.full(C, -1)
+    number[kept] = np.arange(len(kept))
+    labels = case.labels.copy()
+    labels[inside] = number[case.labels[inside]]
+    return replace(case, inputs=inputs, labels=labels)
+
+
+def _dimensions(case: Any, kept: np.ndarray) -> Any:
+    return replace(
+        case, inputs={**case.inputs, "x": case.inputs["x"][:, kept], "W": case.inputs["W"][:, kept]}
+    )
