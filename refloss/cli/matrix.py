@@ -25,7 +25,11 @@ def add_to(commands: Any) -> None:
         "--dtype", action="append", metavar="NAME", help="only this dtype (all four by default)"
     )
     parser.add_argument(
-        "--seeds", type=int, default=1, metavar="N", help="of the honest matrix's cases (default 1)"
+        "--seeds",
+        type=int,
+        default=1,
+        metavar="N",
+        help="honest: seeds of the cases (default 1); the first takes all cases, the others the quick ones",
     )
     parser.add_argument("--quick", action="store_true", help="the most telling dozen of cases of each loss")
     parser.add_argument(

@@ -351,8 +351,8 @@ class Checker:
                     and not at.passes(stage, got[stage], "B")
                 ):
                     self.advice.append(
-                        f"advice: in {case.name} grade {self.require} can tell nothing of {stage}; "
-                        "at grade B it would be wrong"
+                        f"advice: in {case.name} a wrong {stage} could hide within grade {self.require}; "
+                        "yours is outside of grade B there"
                     )
 
     # -- laws --------------------------------------------------------------------------------------

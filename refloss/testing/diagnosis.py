@@ -159,7 +159,7 @@ def _alike(observed: Sequence[Observed], made: Sequence[Mapping[str, np.ndarray]
 def _units(
     truth: Truth, stage: str, got: np.ndarray, copy: np.ndarray, grade: str, factor: float
 ) -> tuple[int, int]:
-    """(entries or rows that are wrong or ought to be, those explained)."""
+    """(entries or rows that are wrong or would be, those that are wrong and explained)."""
     due = truth.stages[stage]
     with np.errstate(all="ignore"):
         if factor != 1:
@@ -168,11 +168,11 @@ def _units(
         room = truth.allowed(stage, grade) + _own(truth, stage)
         is_off, should, left = (_size(stage, d) for d in (got - due, copy - due, got - copy))
         wrong_, predicted = ~(is_off <= room), ~(should <= room)
-        same = left <= np.maximum(4 * room, NEAR * is_off)
+        same = np.isfinite(is_off) & (left <= np.maximum(4 * room, NEAR * is_off))
         # both have left the numbers
         same |= ~np.isfinite(is_off) & ~np.isfinite(should)
     union = wrong_ | predicted
-    return int(np.count_nonzero(union)), int(np.count_nonzero(union & same))
+    return int(np.count_nonzero(union)), int(np.count_nonzero(wrong_ & same))
 
 
 def _own(truth: Truth, stage: str) -> np.ndarray:

@@ -46,18 +46,10 @@ def available() -> list[str]:
 
 # whether the logits are proportional to ‖x‖, and to ‖W_j‖; of `MarginSoftmax` by radius
 FEELS = {
-    "softmax": (True, True),
-    "weighted_softmax": (True, True),
-    "w_norm_softmax": (True, False),
-    "l_softmax": (True, True),
-    "a_softmax": (True, False),
-    "f_norm_sphereface": (False, False),
+    **dict.fromkeys(("softmax", "weighted_softmax", "l_softmax", "both_norms"), (True, True)),
+    **dict.fromkeys(("w_norm_softmax", "a_softmax", "x_norm"), (True, False)),
+    **dict.fromkeys(("f_norm_sphereface", "am_softmax", "arcface", "scale"), (False, False)),
     "l2_softmax": (False, True),
-    "am_softmax": (False, False),
-    "arcface": (False, False),
-    "scale": (False, False),
-    "x_norm": (True, False),
-    "both_norms": (True, True),
 }
 MULTIPLIED = ("l_softmax", "a_softmax", "f_norm_sphereface")  # the angle, by m
 
@@ -88,9 +80,6 @@ class _NumPy:
     def wide(self, v: Any) -> Any:
         """16 bits as float32."""
         return v.astype(np.float32) if v.dtype.itemsize == 2 else v
-
-    def zeros(self, shape: tuple[int, ...], like: Any) -> Any:
-        return self.xp.zeros(shape, dtype=like.dtype)
 
     def norm(self, v: Any) -> Any:
         return self.xp.sqrt(self.total(v * v, -1))
@@ -127,15 +116,8 @@ class _Torch(_NumPy):
     def wide(self, v: Any) -> Any:
         return v.float() if v.dtype.itemsize == 2 else v
 
-    def zeros(self, shape: tuple[int, ...], like: Any) -> Any:
-        return like.new_zeros(shape)
-
     def norm(self, v: Any) -> Any:
         return self.xp.linalg.vector_norm(v, dim=-1)
-
-    def unit(self, v: Any) -> Any:
-        zero = ~(v != 0).any(-1)[:, None]
-        return self.xp.where(zero, 0.0, self.xp.nn.functional.normalize(self.xp.where(zero, 1.0, v), eps=0.0))
 
     def stop(self, v: Any) -> Any:
         return v.detach()
@@ -154,6 +136,11 @@ class _JAX(_NumPy):
 
     def norm(self, v: Any) -> Any:
         return self.xp.linalg.norm(v, axis=-1)
+
+    def unit(self, v: Any) -> Any:
+        # its division has 1/‖v‖² as a slope, which may leave float16
+        largest = self.stop(self.xp.max(self.xp.abs(v), axis=-1, keepdims=True))
+        return super().unit(v / self.xp.where(largest == 0, 1.0, largest))
 
     def stop(self, v: Any) -> Any:
         return self.jax.lax.stop_gradient(v)
@@ -447,11 +434,11 @@ class _CrossEntropy:
     """
 
     def __init__(self, ops: Any, loss: Any, logits: Callable[[slice], Any], rows: Rows, block: int) -> None:
-        xp, (N, C) = ops.xp, rows.a.shape
+        xp, C = ops.xp, rows.a.shape[1]
         self.ops, self.logits, self.rows = ops, logits, rows
         self.blocks = [slice(i, i + (block or C)) for i in range(0, C, block or C)]
         self.mass = ops.total(rows.a, -1)
-        self.sum = along = ops.zeros((N,), rows.a)
+        self.sum = along = 0 * self.mass
         self.largest = self.sum - math.inf
         for at in self.blocks:
             z, a = logits(at), rows.a[:, at]
@@ -615,37 +602,25 @@ _REVERSED = partial(_NumPy, _reversed_product, _reversed_total)
 _HALVED = partial(_NumPy, _halved_product, _halved_total)
 _SEQUENTIAL = partial(_NumPy, _sequential_product, _sequential_total)
 
-_WAYS: dict[str, tuple[str, Any]] = {
-    "torch_arccos": ("eager torch, arccos of a clamped cosine, autograd", Differentiable(_Torch)),
-    "torch_sqrt": (
-        "eager torch, √(1 − cos²) and Chebyshev's polynomials, autograd",
-        Differentiable(_Torch, psi_by_sqrt),
-    ),
-    "torch_float32": (
-        "torch_arccos, but 16 bits are cast to float32 before, and back after",
-        Differentiable(_Torch, half="float32"),
-    ),
-    "torch_backward": ("torch, every stage, backward by hand", Explicit(_Torch)),
-    "torch_stages": ("torch_arccos with every stage", Differentiable(_Torch, stages=True)),
-    "jax_arccos": ("JAX, arccos of a clamped cosine", Differentiable(_JAX)),
-    "jax_sqrt": (
-        "JAX, √(1 − cos²) and Chebyshev's polynomials; 16 bits in float32",
-        Differentiable(_JAX, psi_by_sqrt, "float32"),
-    ),
-    "numpy_textbook": ("NumPy, every stage, backward by hand", Explicit(_IN_ORDER)),
-    "numpy_online": ("NumPy, blocks of 64 classes and an online softmax", Explicit(_IN_ORDER, block=64)),
-    "numpy_reversed": ("numpy_textbook with every sum from its end", Explicit(_REVERSED)),
-    "numpy_pairwise": (
-        "numpy_textbook with sums by halves, and matrix products in eight chunks",
-        Explicit(_HALVED),
-    ),
-    "numpy_sequential": ("numpy_textbook with every sum term by term", Explicit(_SEQUENTIAL)),
+_WAYS: dict[str, tuple[Any, str]] = {
+    "torch_arccos": (Differentiable(_Torch), "eager torch, arccos of a clamped cosine, autograd"),
+    "torch_sqrt": (Differentiable(_Torch, psi_by_sqrt), "eager torch, √(1 − cos²), Chebyshev's polynomials, autograd"),
+    "torch_float32": (Differentiable(_Torch, half="float32"), "torch_arccos; 16 bits cast to float32, and back after"),
+    "torch_backward": (Explicit(_Torch), "torch, every stage, backward by hand"),
+    "torch_stages": (Differentiable(_Torch, stages=True), "torch_arccos with every stage"),
+    "jax_arccos": (Differentiable(_JAX), "JAX, arccos of a clamped cosine"),
+    "jax_sqrt": (Differentiable(_JAX, psi_by_sqrt, "float32"), "JAX, √(1 − cos²), Chebyshev's polynomials"),
+    "numpy_textbook": (Explicit(_IN_ORDER), "NumPy, every stage, backward by hand"),
+    "numpy_online": (Explicit(_IN_ORDER, block=64), "NumPy, blocks of 64 classes and an online softmax"),
+    "numpy_reversed": (Explicit(_REVERSED), "numpy_textbook with every sum from its end"),
+    "numpy_pairwise": (Explicit(_HALVED), "numpy_textbook with sums by halves, and matrix products in eight chunks"),
+    "numpy_sequential": (Explicit(_SEQUENTIAL), "numpy_textbook with every sum term by term"),
     "mixed": (
-        "torch, one product of x and W as stored, accumulated in float32; all else after it, in float32",
         Differentiable(_Torch, psi_by_sqrt, "float32", raw=True),
+        "torch, one product of x and W as stored, accumulated in float32, and everything after it in float32",
     ),
-}
+}  # fmt: skip
 HONEST: dict[str, Honest] = {
     name: Honest(name, words, "torch" if name == "mixed" else name.split("_")[0], make, make.half)
-    for name, (words, make) in _WAYS.items()
+    for name, (make, words) in _WAYS.items()
 }

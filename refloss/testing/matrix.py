@@ -70,7 +70,10 @@ class Honest:
 
 
 def honest_job(name: str, dtype: str, seed: int, quick: bool) -> list[Honest]:
-    """Every honest implementation of one loss object in one dtype on the cases of one seed."""
+    """Every honest implementation of one loss object in one dtype on the cases of one seed.
+
+    Seed 0 takes every case, the others the quick ones; JAX, which compiles for every shape, the quick ones of seed 0.
+    """
     from refloss.testing.honest import HONEST, available
 
     loss, found = objects()[name], []
@@ -78,20 +81,18 @@ def honest_job(name: str, dtype: str, seed: int, quick: bool) -> list[Honest]:
     with np.errstate(all="ignore"):
         for honest in (HONEST[key] for key in available()):
             made = honest.make(loss)
-            if made is None or (
-                honest.framework == "numpy" and dtype == "bfloat16" and not _has("ml_dtypes")
-            ):
+            unable = honest.framework == "numpy" and dtype == "bfloat16" and not _has("ml_dtypes")
+            if made is None or unable or (honest.framework == "jax" and seed):
                 continue
             storage = DTYPES[dtype].is_half and honest.half == "storage"
             result = Honest(honest.name, name, dtype, "D" if storage else "C")
             checker = Checker(
-                made, loss, dtype=dtype, framework=honest.framework, cases="quick" if quick else "all",
+                made, loss, dtype=dtype, framework=honest.framework,
+                cases="quick" if quick or seed or honest.framework == "jax" else "all",
                 require=result.require, compute=None, device=None, slack=1.0, seed=seed, soft_targets=False,
                 shared=shared,
             )  # fmt: skip
             for case in checker.cases:
-                if seed and "blocks" in case.flags:  # large, and alike for every seed
-                    continue
                 judged = checker.judged(case)
                 result.cases += 1
                 result.grade = max(result.grade, *judged.grades.values(), "A")
@@ -191,8 +192,13 @@ class Kill:
 
 
 def kill_job(name: str, dtype: str, quick: bool, rivals: bool) -> list[Kill]:
-    """Every suspect of one loss object in one dtype."""
+    """Every suspect of one loss object in one dtype.
+
+    rivals: the checks that people use are asked too, of the survey's losses, in float32 (in float64 those that take
+    nothing else).
+    """
     loss, found = objects()[name], []
+    asked = losses() if rivals and dtype in ("float32", "float64") else []  # the others take their time
     seen: list[tuple[Truth, Any]] = []
     history = History()
     with np.errstate(all="ignore"):
@@ -212,7 +218,7 @@ def kill_job(name: str, dtype: str, quick: bool, rivals: bool) -> list[Kill]:
                     _try(kills[-1], suspect, variant, at, previous)
             # the others are asked about the variant that is easiest to see, and not about what needs a history
             worst = max(range(len(kills)), key=lambda i: kills[i].cases)
-            if rivals and kills[worst].fate != INNOCENT and suspect.group != "state":
+            if name in asked and kills[worst].fate != INNOCENT and suspect.group != "state":
                 kills[worst].rivals = _noticed_by(suspect, suspect.variants[worst], loss, dtype)
             found += kills
     return found
@@ -240,6 +246,8 @@ def _noticed_by(suspect: Suspect, variant: Any, loss: Any, dtype: str) -> dict[s
 
     noticed = {}
     for name in available():
+        if (RIVALS[name].only_float64) != (dtype == "float64"):
+            continue
         accepted = RIVALS[name].accepts(run, loss, dtype)
         if accepted is not None:
             noticed[name] = not accepted
@@ -294,20 +302,20 @@ class KillReport:
             "rows": [asdict(row) for row in self.rows],
         }
 
-    def rivals(self) -> dict[tuple[str, str], tuple[int, int]]:
-        """(check, dtype) → (noticed, asked), of the suspects that are bugs there."""
-        count: dict[tuple[str, str], list[int]] = {}
+    def rivals(self) -> dict[str, tuple[int, int]]:
+        """Check → (noticed, asked), of the suspects that are bugs there."""
+        count: dict[str, list[int]] = {}
         for row in self.rows:
             for name, noticed in row.rivals.items():
                 if SUSPECTS[row.suspect].only_precision and row.fate != KILLED:
                     continue
-                seen = count.setdefault((name, row.dtype), [0, 0])
+                seen = count.setdefault(name, [0, 0])
                 seen[0] += noticed
                 seen[1] += 1
         return {key: (noticed, asked) for key, (noticed, asked) in count.items()}
 
     def beside(self, dtype: str) -> tuple[int, int]:
-        """(killed, asked) of the very rows that the other checks were asked about."""
+        """(killed, asked) of the very rows that the other checks were asked about in this dtype."""
         rows = [
             row
             for row in self.rows
@@ -318,16 +326,13 @@ class KillReport:
         return sum(row.fate == KILLED for row in rows), len(rows)
 
     def grid(self) -> tuple[list[str], list[list[str]]]:
-        """Header and rows: suspect, fate in each dtype, and the other checks by suspect in float32 (or the first)."""
-        fates = self.fates()
-        main = "float32" if "float32" in self.dtypes else self.dtypes[0]
-        others = list(dict.fromkeys(name for name, dtype in self.rivals() if dtype == main))
+        """Header and rows: suspect; on how many losses it is killed in each dtype, and the other checks notice it."""
+        fates, others = self.fates(), list(self.rivals())
         lines = []
         for name in dict.fromkeys(row.suspect for row in self.rows):
             cells = [name, *(self._cell(name, dtype, fates) for dtype in self.dtypes)]
             for other in others:
-                seen = [r.rivals[other] for r in self.rows
-                        if r.suspect == name and r.dtype == main and other in r.rivals]  # fmt: skip
+                seen = [r.rivals[other] for r in self.rows if r.suspect == name and other in r.rivals]
                 cells.append(f"{sum(seen)}/{len(seen)}" if seen else "–")
             lines.append(cells)
         return ["suspect", *self.dtypes, *others], lines
@@ -349,7 +354,13 @@ class KillReport:
         for dtype in self.dtypes:
             killed, guilty = self.score(dtype)
             parts.append(f"{dtype} {killed} of {guilty}")
-        return f"suspects killed: {', '.join(parts)}"
+        lines = [f"suspects killed: {', '.join(parts)}"]
+        asked = {dtype: self.beside(dtype) for dtype in self.dtypes if self.beside(dtype)[1]}
+        lines += [
+            f"of what the others were asked, {d}: refloss notices {k} of {n}" for d, (k, n) in asked.items()
+        ]
+        lines += [f"{name} notices {noticed} of {n}" for name, (noticed, n) in self.rivals().items()]
+        return "; ".join(lines)
 
     def details(self) -> list[str]:
         left = [

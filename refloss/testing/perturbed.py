@@ -21,10 +21,11 @@ Vjp = Callable[[np.ndarray], np.ndarray]
 
 
 class Noise:
-    """The roundings of one dtype, in `draws` copies: fixed by the seed."""
+    """The roundings of one dtype, in `draws` copies and `lossy` more that lose clamped gradients; fixed by the seed."""
 
-    def __init__(self, dtype: DType, draws: int, seed: int) -> None:
-        self.u, self.largest, self.draws = dtype.u, dtype.largest, draws
+    def __init__(self, dtype: DType, draws: int, seed: int, lossy: int = 0) -> None:
+        self.u, self.largest, self.draws = dtype.u, dtype.largest, draws + lossy
+        self.loses = np.arange(draws + lossy) >= draws
         # what is below the normal numbers may be flushed, but not in float16, which has few others
         self.least = dtype.smallest_subnormal / 2 if dtype.name == "float16" else dtype.smallest_normal
         self.rng = np.random.default_rng(seed)
@@ -179,12 +180,11 @@ def namespace(noise: Noise, arccos: Callable[[Noisy], Noisy] | None = None) -> S
         return z.made(value, (z, lambda g: noise.of(g[..., None] * noise.of(e / s[..., None]))))
 
     def clamped_arccos(c: Noisy) -> Noisy:
-        """|cos θ| ≤ 1 − u, as people clamp it; every other draw loses the gradient there, as automatic differentiation
-        of a clamp does."""
+        """|cos θ| ≤ 1 − u, as people clamp it; a lossy draw has no gradient there, as autodiff of a clamp has none."""
         kept = np.clip(c.value, -1 + noise.u, 1 - noise.u)
         sin = noise.of(np.sqrt(np.maximum(noise.of(1 - noise.of(kept * kept)), noise.u)))
-        odd = (np.arange(noise.draws) % 2 == 1).reshape(-1, *[1] * (kept.ndim - 1))
-        slope = np.where(odd & (kept != c.value), 0.0, -1 / sin)
+        lost = noise.loses.reshape(-1, *[1] * (kept.ndim - 1))
+        slope = np.where(lost & (kept != c.value), 0.0, -1 / sin)
         return c.made(noise.of(np.arccos(kept)), (c, lambda g: noise.of(g * slope)))
 
     return SimpleNamespace(

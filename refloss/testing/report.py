@@ -200,7 +200,8 @@ class Report:
     # -- for people --------------------------------------------------------------------------------
 
     def __repr__(self) -> str:
-        return f"<refloss check: {'passed' if self.passed else 'FAILED'}, grade {self.grade or 'none'}>"
+        verdict = "passed" if self.passed else "FAILED" if self.failures else "not checked"
+        return f"<refloss check: {verdict}, grade {self.grade or 'none'}>"
 
     def __str__(self) -> str:
         from rich.console import Console

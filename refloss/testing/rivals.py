@@ -46,6 +46,7 @@ class Rival:
     description: str
     package: str
     accepts: Callable[[Run, Any, str], bool | None]
+    only_float64: bool = False
 
 
 RIVALS: dict[str, Rival] = {}
@@ -61,7 +62,9 @@ def control(name: str, loss: Any, dtype: str) -> bool | None:
     return RIVALS[name].accepts(reference(loss), loss, dtype)
 
 
-def rival(name: str, package: str) -> Callable[[Callable[..., bool | None]], Callable[..., bool | None]]:
+def rival(
+    name: str, package: str, only_float64: bool = False
+) -> Callable[[Callable[..., bool | None]], Callable[..., bool | None]]:
     """Registers a rule under a name; its docstring is the description."""
 
     def register(rule: Callable[..., bool | None]) -> Callable[..., bool | None]:
@@ -73,7 +76,7 @@ def rival(name: str, package: str) -> Callable[[Callable[..., bool | None]], Cal
                 except _Raised:
                     return False
 
-        RIVALS[name] = Rival(name, " ".join((rule.__doc__ or "").split()), package, accepts)
+        RIVALS[name] = Rival(name, " ".join((rule.__doc__ or "").split()), package, accepts, only_float64)
         return rule
 
     return register
@@ -272,7 +275,7 @@ def _gradients(stages: Mapping[str, np.ndarray], given: Given) -> list[np.ndarra
     return found
 
 
-@rival("gradcheck", "torch")
+@rival("gradcheck", "torch", only_float64=True)
 def _gradcheck(run: Run, loss: Any, dtype: str) -> bool | None:
     """torch.autograd.gradcheck in float64 alone, as its documentation asks: the backward against central differences of
     the implementation's own loss, input by input, and against 0 where 0 arrives; eps 1e-6, atol 1e-5, rtol 1e-3,

@@ -9,8 +9,8 @@ a grade:
     D   that, and what the textbook formula errs by in the storage dtype throughout
 
 What a formula errs by is four times the largest of 16 draws of the `perturbed` witness, and never less than two
-roundings of the natural scale (the terms before they cancel). grad_x and grad_W are judged row by row in the Euclidean
-norm, everything else entry by entry.
+roundings of the natural scale (the terms before they cancel); two more draws lose the gradient where cos θ is clamped,
+and count once and a half. grad_x and grad_W are judged row by row in the Euclidean norm, everything else entry by entry.
 """
 
 from __future__ import annotations
@@ -38,8 +38,9 @@ from refloss.textbook import formulas
 from refloss.witnesses.problem import differentiable, parameters
 
 GRADES = "ABCD"  # and F
-DRAWS = 16
+DRAWS, LOSSY = 16, 2
 FACTOR = 4.0  # of the largest draw
+LOST = 1.5  # of what the lossy draws err by: the lost part itself, and room
 FLOOR = 2.0  # roundings of the natural scale
 ODDS = 8.0  # times the draws' width: no honest rounding moves all of them that far to one side
 ROWWISE = ("grad_x", "grad_W")
@@ -206,7 +207,7 @@ def _drawn(kernel: Kernel, dtype: DType, way: str) -> dict[str, np.ndarray]:
     """Every stage, one copy a draw."""
     seed = zlib.crc32(b"".join(np.ascontiguousarray(v).tobytes() for v in kernel_inputs(kernel)))
     with np.errstate(all="ignore"):
-        return Draws(kernel, Noise(dtype, DRAWS, seed), way).stages()
+        return Draws(kernel, Noise(dtype, DRAWS, seed, LOSSY), way).stages()
 
 
 def _strayed(
@@ -215,16 +216,21 @@ def _strayed(
     scale: Mapping[str, np.ndarray],
     dtype: DType,
 ) -> dict[str, np.ndarray]:
-    """name → FACTOR × the largest error of the draws, and at least FLOOR roundings of the natural scale."""
+    """name → FACTOR × the largest error of the draws, and at least FLOOR roundings of the natural scale.
+
+    What the lossy draws lose is lost once, not four times over.
+    """
     envelope = {}
     with np.errstate(all="ignore"):
         for name, due in stages.items():
             error = np.abs(drawn[name] - due)
             if name in ROWWISE:
                 error = np.stack([row_lengths(e) for e in error])
-            worst = np.where(np.isnan(error), np.inf, error).max(axis=0)
+            error = np.where(np.isnan(error), np.inf, error)
+            worst, lossy = error[:DRAWS].max(axis=0), error[DRAWS:].max(axis=0)
             least = dtype.smallest_subnormal * (np.asarray(scale[name]) > 0)
-            envelope[name] = np.maximum(FACTOR * worst, FLOOR * dtype.u * scale[name] + least)
+            strayed = np.maximum(FACTOR * worst, worst + LOST * lossy)
+            envelope[name] = np.maximum(strayed, FLOOR * dtype.u * scale[name] + least)
     return envelope
 
 

@@ -1,0 +1,210 @@
+"""`refloss check`, `suspects` and `matrix`: exit status, formats, and one clear line for a wrong call."""
+
+from __future__ import annotations
+
+import json
+import sys
+from xml.etree import ElementTree
+
+import pytest
+
+import refloss
+from refloss.cli.main import main
+
+KERNELS = """
+import numpy as np
+import refloss
+
+LOSS = refloss.Softmax()
+
+
+def right(x, W, labels, b=None, upstream=1.0):
+    out = LOSS.forward(x, W, labels, b)
+    grads = LOSS.backward(out, upstream)
+    made = {"loss": out.loss, "grad_x": grads.x, "grad_W": grads.W, "grad_b": grads.b}
+    return {name: np.asarray(value).astype(x.dtype) for name, value in made.items() if value is not None}
+
+
+def wrong(x, W, labels, b=None, upstream=1.0):
+    made = right(x, W, labels, b, upstream)
+    return {name: -value if name.startswith("grad") else value for name, value in made.items()}
+
+
+def misnamed(x, W, labels):
+    return {"gradx": x}
+
+
+def three_of_four(x, W, labels, temperature):
+    return 0.0
+
+
+def one(x):
+    return 0.0
+
+
+number = 3
+"""
+
+
+@pytest.fixture
+def kernels(tmp_path):
+    path = tmp_path / "kernels.py"
+    path.write_text(KERNELS, encoding="utf-8")
+    return str(path)
+
+
+def run(capsys, *arguments):
+    status = main(list(arguments))
+    out, err = capsys.readouterr()
+    return status, out, err
+
+
+def test_a_right_kernel(capsys, kernels):
+    status, out, err = run(capsys, "check", f"{kernels}:right", "--loss", "softmax", "--quick")
+    assert status == 0, out
+    assert out.startswith(f"{kernels}:right against refloss.Softmax() · numpy float32\nPASSED with grade A")
+    assert err == ""
+
+
+def test_a_wrong_kernel_is_named(capsys, kernels):
+    status, out, _ = run(capsys, "check", f"{kernels}:wrong", "--loss", "softmax", "--quick")
+    assert status == 1
+    assert "first stage that diverges: grad_x (derivations/softmax.md (3))" in out
+    assert "looks like: gradient_of_wrong_sign (100%)" in out
+    assert "to reproduce" in out
+
+
+def test_what_could_not_have_been_told_is_status_3(capsys, kernels):
+    status, out, _ = run(capsys, "check", f"{kernels}:right", "--loss", "softmax", "--case", "one_class")
+    assert status == 3
+    assert "NOT CHECKED" in out
+
+
+def test_json_and_junit(capsys, kernels, tmp_path):
+    where = tmp_path / "report.json"
+    arguments = ["check", f"{kernels}:wrong", "--loss", "softmax", "--quick"]
+    assert main([*arguments, "--format", "json", "--output", str(where)]) == 1
+    assert json.loads(where.read_text(encoding="utf-8"))["first_divergent_stage"] == "grad_x"
+    status, out, _ = run(capsys, *arguments, "--format", "junit")
+    assert status == 1
+    assert int(ElementTree.fromstring(out).get("failures")) > 0
+
+
+def test_a_loss_on_bare_logits(capsys, tmp_path):
+    path = tmp_path / "kernel.py"
+    path.write_text(
+        "import numpy as np, refloss\n"
+        "LOSS = refloss.CrossEntropy(axis=1)\n"
+        "def f(logits, targets, upstream=1.0):\n"
+        "    out = LOSS.forward(logits, targets)\n"
+        "    g = LOSS.backward(out, upstream).logits\n"
+        "    return {'loss': np.float32(out.loss), 'grad_logits': g.astype(np.float32)}\n",
+        encoding="utf-8",
+    )
+    status, out, _ = run(
+        capsys, "check", f"{path}:f", "--loss", "cross_entropy", "--set", "axis=1", "--quick"
+    )
+    assert status == 0, out
+
+
+@pytest.mark.parametrize(("name", "words"), [
+    ("nothing_here", "nothing_here"),
+    ("number", "number"),
+    ("three_of_four", "x, W, labels"),
+    ("one", "x, W, labels"),
+    ("misnamed", "grad_x"),
+])  # fmt: skip
+def test_a_bad_function_is_one_line_and_status_2(capsys, kernels, name, words):
+    status, out, err = run(capsys, "check", f"{kernels}:{name}", "--loss", "softmax", "--quick")
+    assert status == 2
+    assert out == ""
+    assert err.count("\n") == 1, err
+    assert words in err
+
+
+@pytest.mark.parametrize(("arguments", "words"), [
+    (["nowhere.py:f"], "nowhere.py"),
+    (["kernels.py"], "FUNCTION"),
+    (["KERNELS:right", "--loss", "arcfac"], "arcface"),
+    (["KERNELS:right", "--set", "reduction=maximum"], "reduction"),
+    (["KERNELS:right", "--dtype", "float8"], "dtype"),
+    (["KERNELS:right", "--framework", "caffe"], "framework"),
+    (["KERNELS:right", "--require", "Z"], "require"),
+    (["KERNELS:right", "--case", "nonsense"], "nonsense"),
+    (["KERNELS:right", "--case", "typical", "--quick"], "exclude"),
+    (["KERNELS:right", "--slack", "-1"], "slack"),
+    (["KERNELS:right", "--device", "tpu:9"], "device"),
+])  # fmt: skip
+def test_a_wrong_call_is_one_line_and_status_2(capsys, kernels, arguments, words):
+    arguments = [a.replace("KERNELS", kernels) for a in arguments]
+    if "--loss" not in arguments:
+        arguments += ["--loss", "softmax"]
+    status, out, err = run(capsys, "check", *arguments)
+    assert status == 2
+    assert out == ""
+    assert err.count("\n") == 1, err
+    assert words in err
+
+
+@pytest.mark.parametrize("package", ["torch", "jax"])
+def test_a_framework_that_is_missing(capsys, kernels, monkeypatch, package):
+    for name in [n for n in sys.modules if n.split(".")[0] == package]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, package, None)  # what import finds is that there is none
+    status, _, err = run(capsys, "check", f"{kernels}:right", "--loss", "softmax", "--framework", package)
+    assert status == 2
+    assert err.count("\n") == 1
+    assert f"pip install refloss[{package}]" in err
+
+
+# -- suspects --------------------------------------------------------------------------------------
+
+
+def test_suspects_are_listed_with_where_they_were_seen(capsys):
+    status, out, _ = run(capsys, "suspects")
+    assert status == 0
+    assert "upstream_ignored (upstream)" in out
+    assert out.count("Seen in: ") >= 60
+
+
+def test_suspects_of_one_loss_and_as_json(capsys):
+    status, out, _ = run(capsys, "suspects", "--loss", "softmax", "--format", "json")
+    assert status == 0
+    listed = json.loads(out)["suspects"]
+    names = {suspect["name"] for suspect in listed}
+    assert "mean_forgotten" in names
+    assert "margin_in_degrees" not in names
+    assert all(suspect["explanation"] and suspect["seen_in"] for suspect in listed)
+
+
+def test_an_unknown_suspect(capsys):
+    status, _, err = run(capsys, "suspects", "nobody")
+    assert status == 2
+    assert "nobody" in err
+
+
+# -- matrix ----------------------------------------------------------------------------------------
+
+
+def test_the_kill_matrix_of_one_loss(capsys):
+    status, out, _ = run(capsys, "matrix", "kill", "--loss", "softmax, none", "--dtype", "float32", "--quick")
+    assert "suspects killed: float32" in out
+    assert status in (0, 3)
+
+
+def test_the_matrix_as_markdown(tmp_path):
+    where = tmp_path / "kill.md"
+    arguments = ["matrix", "kill", "--loss", "weighted_softmax, smoothed", "--dtype", "float32", "--quick"]
+    main([*arguments, "--format", "markdown", "--output", str(where)])
+    lines = where.read_text(encoding="utf-8").split("\n")
+    assert lines[0].startswith("| suspect | float32")
+    assert lines[1].startswith("| --- |")
+
+
+def test_a_matrix_of_nothing(capsys):
+    status, _, err = run(capsys, "matrix", "honest", "--loss", "nonsense")
+    assert status == 2
+    assert "nonsense" in err
+    status, _, err = run(capsys, "matrix", "kill", "--dtype", "float8")
+    assert status == 2
+    assert refloss.losses()

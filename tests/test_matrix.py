@@ -1,0 +1,96 @@
+"""Honest implementations raise no alarm, every suspect is killed: a part of both matrices (all: `refloss matrix`)."""
+
+from __future__ import annotations
+
+import pytest
+from helpers import need
+
+from refloss.testing import SUSPECTS, honest
+from refloss.testing.matrix import (
+    HonestReport,
+    KillReport,
+    honest_job,
+    honest_jobs,
+    joined,
+    kill_job,
+    kill_jobs,
+    objects,
+)
+
+
+def only(monkeypatch, framework):
+    """Leaves the honest implementations of one framework."""
+    names = [name for name in honest.available() if honest.HONEST[name].framework == framework]
+    monkeypatch.setattr(honest, "available", lambda: names)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32", "float16"])
+@pytest.mark.parametrize("name", ["softmax", "a_softmax, annealed", "arcface, easy margin, s = 16"])
+def test_honest_numpy_raises_no_alarm(monkeypatch, name, dtype):
+    """Seven ways to write it, other summation orders among them."""
+    only(monkeypatch, "numpy")
+    report = HonestReport(honest_job(name, dtype, 1, True), 1)
+    assert report.passed, report.details()
+    assert len(report.rows) >= 4
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    "name", ["weighted_softmax, smoothed", "l_softmax", "arcface", "cross_entropy, axis 1"]
+)
+def test_honest_torch_raises_no_alarm(monkeypatch, name, dtype):
+    """Half inputs computed throughout are graded D, with float32 inside C or better; nothing is F."""
+    need("torch")
+    only(monkeypatch, "torch")
+    rows = honest_job(name, dtype, 1, True)
+    assert HonestReport(rows, 1).passed, HonestReport(rows, 1).details()
+    assert all(row.grade <= row.require for row in rows)
+
+
+def test_honest_jax_raises_no_alarm(monkeypatch):
+    need("jax")
+    only(monkeypatch, "jax")
+    report = HonestReport(honest_job("softmax", "float32", 0, True), 1)
+    assert report.passed, report.details()
+    assert report.rows
+
+
+@pytest.mark.parametrize(("name", "dtype"), [
+    ("arcface", "float32"), ("softmax, ignored, smoothed", "float32"), ("a_softmax, annealed", "bfloat16"),
+])  # fmt: skip
+def test_every_suspect_is_killed_on_the_quick_cases_or_all(name, dtype):
+    """On the dozen quick cases nearly all die; those that need a special case are named, and few."""
+    report = KillReport(kill_job(name, dtype, True, False))
+    killed, guilty = report.score(dtype)
+    assert killed >= 0.95 * guilty, report.details()
+    assert guilty >= 40
+
+
+def test_a_survivor_is_told_of():
+    """Negative control: with one kill turned into a survival the report fails and names it."""
+    rows = kill_job("weighted_softmax, smoothed", "float32", True, False)
+    report = KillReport(rows)
+    assert report.passed, report.details()
+    for row in rows:
+        if row.suspect == "weights_squared":
+            row.fate = "survived"
+    assert not report.passed
+    assert any("weights_squared" in line for line in report.details())
+
+
+def test_rivals_are_asked_beside():
+    """gradcheck compares a kernel with itself: a wrong margin passes it."""
+    need("torch")
+    rows = [
+        row for row in kill_job("arcface", "float64", True, True) if row.suspect == "margin_of_wrong_sign"
+    ]
+    assert rows[0].fate == "killed"
+    assert rows[0].rivals["gradcheck"] is False
+    assert rows[0].rivals["allclose_default"] is True
+
+
+def test_jobs_cover_every_loss_and_dtype():
+    names = list(objects())
+    assert len(honest_jobs(["float32", "float64"], names, 3, False)) == 2 * 3 * len(names)
+    assert len(kill_jobs(["float32"], names, False, False)) == len(names)
+    assert {row.suspect for row in joined([kill_job("softmax", "float32", True, False)])} <= set(SUSPECTS)
