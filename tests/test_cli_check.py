@@ -82,7 +82,7 @@ def test_what_could_not_have_been_told_is_status_3(capsys, kernels):
 
 def test_json_and_junit(capsys, kernels, tmp_path):
     where = tmp_path / "report.json"
-    arguments = ["check", f"{kernels}:wrong", "--loss", "softmax", "--quick"]
+    arguments = ["check", f"{kernels}:wrong", "--loss", "softmax", "--case", "typical"]
     assert main([*arguments, "--format", "json", "--output", str(where)]) == 1
     assert json.loads(where.read_text(encoding="utf-8"))["first_divergent_stage"] == "grad_x"
     status, out, _ = run(capsys, *arguments, "--format", "junit")

@@ -219,7 +219,7 @@ def kill_job(name: str, dtype: str, quick: bool, rivals: bool) -> list[Kill]:
             # the others are asked about the variant that is easiest to see, and not about what needs a history
             worst = max(range(len(kills)), key=lambda i: kills[i].cases)
             if name in asked and kills[worst].fate != INNOCENT and suspect.group != "state":
-                kills[worst].rivals = _noticed_by(suspect, suspect.variants[worst], loss, dtype)
+                kills[worst].rivals = noticed_by(suspect, suspect.variants[worst], loss, dtype)
             found += kills
     return found
 
@@ -238,7 +238,8 @@ def _try(kill: Kill, suspect: Suspect, variant: Any, at: Truth, previous: Any) -
             kill.fate = SURVIVED
 
 
-def _noticed_by(suspect: Suspect, variant: Any, loss: Any, dtype: str) -> dict[str, bool]:
+def noticed_by(suspect: Suspect, variant: Any, loss: Any, dtype: str) -> dict[str, bool]:
+    """Check that people use → whether it notices this suspect."""
     from refloss.testing.rivals import RIVALS, available
 
     def run(inputs: Any, labels: Any, upstream: Any) -> dict[str, np.ndarray]:

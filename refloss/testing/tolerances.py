@@ -10,7 +10,7 @@ a grade:
 
 What a formula errs by is four times the largest of 16 draws of the `perturbed` witness, and never less than two
 roundings of the natural scale (the terms before they cancel); two more draws lose the gradient where cos θ is clamped,
-and count once and a half. grad_x and grad_W are judged row by row in the Euclidean norm, everything else entry by entry.
+and count once and a half. grad_x and grad_W are judged row by row in the Euclidean norm, all else entry by entry.
 """
 
 from __future__ import annotations
