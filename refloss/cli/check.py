@@ -83,7 +83,6 @@ def run(options: argparse.Namespace) -> int:
             pass
     except (ValueError, TypeError) as error:  # what the implementation raises is in the report
         raise CallError(" ".join(str(error).split())) from error
-    checker.ran = True
     report = checker.report()
     report.implementation = options.implementation
     write_report(report, options.format, options.output, {"junit": lambda r: r.to_junit()})

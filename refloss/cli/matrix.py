@@ -96,4 +96,6 @@ def _text(report: Any) -> str:
 def _markdown(report: Any) -> str:
     header, lines = report.grid()
     rows = [header, ["---"] * len(header), *lines]
-    return "\n".join([*("| " + " | ".join(row) + " |" for row in rows), "", report.summary() + "."])
+    table = ["| " + " | ".join(row) + " |" for row in rows]
+    summary = [f"- {line}" for line in report.summary().split("; ")]
+    return "\n".join([f"# {report.title}", "", report.about, "", *summary, "", *table])

@@ -10,7 +10,6 @@ finer can be stored. Errors are given
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -22,6 +21,7 @@ from refloss.losses.base import Loss
 from refloss.proof.balls import NOTHING, asks, each, exact, is_zero, total
 from refloss.proof.enclosures import LOWEST_BITS, Enclosures, enclose
 from refloss.witnesses.problem import row_norm
+from refloss.writing import Printed
 
 MOST_BITS = 8192
 ROWWISE = ("grad_x", "grad_W")
@@ -88,7 +88,7 @@ class CertifyError(AssertionError):
 
 
 @dataclass(frozen=True)
-class Certificate:
+class Certificate(Printed):
     """What was proven of one loss at one input. Its truth value is `passed`, its text a table.
 
     made_by     repr of the loss
@@ -110,9 +110,6 @@ class Certificate:
     def undecided(self) -> int:
         return sum(stage.undecided for stage in self.stages.values())
 
-    def __bool__(self) -> bool:
-        return self.passed
-
     def raise_if_failed(self) -> None:
         """Raises CertifyError, an AssertionError whose message is this certificate, unless it passed."""
         if not self.passed:
@@ -133,13 +130,6 @@ class Certificate:
 
     def __repr__(self) -> str:
         return f"<certificate of {self.made_by}: {self._verdict()}>"
-
-    def __str__(self) -> str:
-        from rich.console import Console
-
-        text = io.StringIO()
-        self.print(Console(file=text, width=120, force_terminal=False, color_system=None))
-        return text.getvalue().rstrip()
 
     def print(self, console: Any) -> None:
         """The table, the failures and the verdict, on a rich console."""

@@ -6,7 +6,6 @@ print(GridReport(outcomes))
 
 from __future__ import annotations
 
-import io
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -19,6 +18,7 @@ from refloss.losses.blocks import PRECISIONS
 from refloss.proof.certify import StageError, certify, enclose_decided, measure
 from refloss.proof.grid import KINDS, LIMIT, Point
 from refloss.proof.peers import available, run_peer
+from refloss.writing import Printed
 
 NO_DIGIT = 0.1  # of the natural scale, or of the loss itself: not even the first digit is sure
 U = 2.0**-53
@@ -143,12 +143,14 @@ class Row:
 
 
 @dataclass
-class GridReport:
+class GridReport(Printed):
     """Everything that was measured. Its truth value is the verdict on refloss, its text the table.
 
     passed  refloss raised nothing and no stage is over its limit: what its records state as their bounds with
             precision "double", 4 ulp of losses and 8 u of all else with "extended"
     """
+
+    width = 190
 
     outcomes: list[Outcome]
 
@@ -156,9 +158,6 @@ class GridReport:
     def passed(self) -> bool:
         own = [outcome for outcome in self.outcomes if outcome.of_refloss]
         return bool(own) and not any(outcome.over_limit or outcome.raised for outcome in own)
-
-    def __bool__(self) -> bool:
-        return self.passed
 
     def rows(self) -> list[Row]:
         """One a loss and implementation, in the order of the grid; refloss first."""
@@ -180,13 +179,6 @@ class GridReport:
         }
 
     # -- text --------------------------------------------------------------------------------------
-
-    def __str__(self) -> str:
-        from rich.console import Console
-
-        text = io.StringIO()
-        self.print(Console(file=text, width=190, force_terminal=False, color_system=None))
-        return text.getvalue().rstrip()
 
     def print(self, console: Any) -> None:
         """The table, what is over its limit, what stays undecided and the verdict, on a rich console."""

@@ -115,7 +115,6 @@ class Checker:
         self.observed: list[Observed] = []
         self.results: list[CaseResult] = []
         self.advice: list[str] = []
-        self.notes: list[str] = []
         self.underflow, self.faults = Counter[str](), dict[str, None]()
         self.history = History()
         self.upstream_is_one = self.ran = False
@@ -125,18 +124,15 @@ class Checker:
 
     def run(self) -> Iterator[CaseResult]:
         """Every case, one after the other."""
+        self.ran = True
         for case in self.cases:
-            result = self._one(case)
-            if result is not None:
-                self.results.append(result)
-                yield result
+            self.results.append(self._one(case))
+            yield self.results[-1]
 
     def report(self) -> Report:
-        """The report, after whatever `run` has not done yet."""
+        """The report; runs every case unless that was done."""
         if not self.ran:
-            self.ran = True
-            for _ in self.run():
-                pass
+            list(self.run())
         report = Report(
             loss=described(self.loss),
             implementation=_name_of(self.implementation),
@@ -163,7 +159,7 @@ class Checker:
         return report
 
     def _notes(self) -> list[str]:
-        notes = list(self.notes)
+        notes = []
         if self.upstream_is_one:
             notes.append(
                 "the implementation takes no upstream and returns its own gradients: only upstream 1 was tried"
@@ -237,7 +233,7 @@ class Checker:
             return case
         return replace(case, inputs={name: v for name, v in case.inputs.items() if name != "b"})
 
-    def _one(self, case: Case) -> CaseResult | None:
+    def _one(self, case: Case) -> CaseResult:
         outcome, at, result = self._prepared(case)
         result.failures, got = self._judge(case, outcome, at, result)
         self._self_check(case, at, got)
@@ -258,12 +254,8 @@ class Checker:
         got = {}
         for stage, value in outcome.stages.items():
             if stage not in at.stages:
-                has = (
-                    "the loss has no such stage"
-                    if stage not in ("losses", "loss")
-                    else "not with this reduction"
-                )
-                failures.append(Failure(case.name, stage, "shape", f"{stage} came back, but {has}"))
+                words = f"{stage} came back, and this loss has no such stage"
+                failures.append(Failure(case.name, stage, "shape", words))
                 continue
             due = at.stages[stage]
             if value.shape != due.shape:

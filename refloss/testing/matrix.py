@@ -123,6 +123,10 @@ class HonestReport:
 
     rows: list[Honest]
     seeds: int
+    title = "Honest matrix"
+    about = """\
+Implementations that are right, and compute in the dtype named. A cell holds the worst grade, and the largest
+error beyond the last place over what is allowed. Made by `refloss matrix honest --format markdown`."""
 
     @property
     def passed(self) -> bool:
@@ -260,6 +264,15 @@ class KillReport:
     """suspect × dtype: passed if every bug is killed in float64 and float32, and 95 % of them in 16 bits."""
 
     rows: list[Kill]
+    title = "Kill matrix"
+    about = """\
+Wrong implementations, each rounded to the dtype as an ideal machine would, judged by loss and gradients alone
+at grade C (float32 inside for 16 bits). A cell says on how many losses the suspect is killed, of those where it
+is a bug: where it differs from the truth by more than the last place on some case. The columns behind the
+dtypes are the checks that people use, on the losses of the survey with their defaults, in float32 (gradcheck:
+float64). They are asked for the constant (ε, block) that is easiest to see, and not about bugs that need an
+earlier call. *hidden*: less precision does not show there. Made by `refloss matrix kill --rivals --format
+markdown`."""
 
     def fates(self) -> dict[tuple[str, str], str]:
         """(suspect, dtype) → killed, wherever one of its variants is a bug; survived; innocent everywhere."""

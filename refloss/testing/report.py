@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import textwrap
 from collections import Counter
@@ -13,9 +12,9 @@ from xml.etree import ElementTree
 from refloss.record import BACKWARD_STAGES, FORWARD_STAGES
 from refloss.testing.derived import derived_at
 from refloss.testing.diagnosis import Match
+from refloss.writing import Printed, plain, write_whole
 
 STAGES = (*FORWARD_STAGES, *BACKWARD_STAGES)
-WIDTH = 112
 EXPLAINED = {
     "A": "the last place of the output's dtype",
     "B": "a stable formula in {compute}",
@@ -80,7 +79,7 @@ class CaseResult:
 
 
 @dataclass
-class Report:
+class Report(Printed):
     """The verdict of `check`. Its truth value is the verdict, its text what to read.
 
     passed                  no failure, every gradient stage checked, at least one case ran
@@ -98,6 +97,8 @@ class Report:
     notes                   what was left out, and why
     shrunk, reproducer      the smallest failing input found, and code to run it
     """
+
+    width = 112
 
     loss: str
     implementation: str
@@ -130,9 +131,6 @@ class Report:
     def passed(self) -> bool:
         graded = any(result.grades for result in self.results)
         return graded and not self.failures and not self.not_checked and not self.oracle_faults
-
-    def __bool__(self) -> bool:
-        return self.passed
 
     @property
     def grade(self) -> str:
@@ -168,8 +166,6 @@ class Report:
 
     def to_json(self, path: str | None = None) -> str:
         """The report as strict JSON; written to `path`, whole or not at all, if one is given."""
-        from refloss.writing import plain, write_whole
-
         text = json.dumps(plain(self.to_dict()), indent=1, ensure_ascii=False, allow_nan=False)
         if path is not None:
             write_whole(path, text + "\n")
@@ -202,13 +198,6 @@ class Report:
     def __repr__(self) -> str:
         verdict = "passed" if self.passed else "FAILED" if self.failures else "not checked"
         return f"<refloss check: {verdict}, grade {self.grade or 'none'}>"
-
-    def __str__(self) -> str:
-        from rich.console import Console
-
-        text = io.StringIO()
-        self.print(Console(file=text, width=WIDTH, force_terminal=False, color_system=None))
-        return text.getvalue().rstrip()
 
     def print(self, console: Any) -> None:
         """The first screen, then the reproducer and the table of cases × stages, on a rich console."""
@@ -257,16 +246,16 @@ class Report:
             )
         for number, match in enumerate(self.suspects[:3], 1):
             head = "looks like: " if number == 1 else "        or: "
-            lines += textwrap.wrap(head + str(match), WIDTH, subsequent_indent=" " * 12)
+            lines += textwrap.wrap(head + str(match), self.width, subsequent_indent=" " * 12)
         lines += [f"  {line}" for line in self._worst_lines()]
         broken = [
             f"{law} (first in {case})" for law, (held, tried, case) in self.laws.items() if held < tried
         ]
         if broken:
-            lines += textwrap.wrap(f"broken laws: {'; '.join(broken)}", WIDTH, subsequent_indent="    ")
+            lines += textwrap.wrap(f"broken laws: {'; '.join(broken)}", self.width, subsequent_indent="    ")
         for stage, mutants in self.not_checked.items():
             lines.append(f"{stage}: not checked; would have passed everywhere: {', '.join(mutants)}")
-        lines += textwrap.wrap(f"next: {self._next()}", WIDTH, subsequent_indent="      ")
+        lines += textwrap.wrap(f"next: {self._next()}", self.width, subsequent_indent="      ")
         return lines
 
     def _worst_lines(self) -> list[str]:
@@ -283,7 +272,9 @@ class Report:
             lines.append(f"{worst}{more}")
         if len(order) > 6:
             lines.append(f"… and {len(order) - 6} more kinds of failure, see .failures")
-        return [line for long in lines for line in textwrap.wrap(long, WIDTH - 2, subsequent_indent="    ")]
+        return [
+            line for long in lines for line in textwrap.wrap(long, self.width - 2, subsequent_indent="    ")
+        ]
 
     def _next(self) -> str:
         if self.oracle_faults:
@@ -337,7 +328,7 @@ class Report:
             lines.append(f"laws: {', '.join(held)}")
         reached = [f"{name} {count}" for name, count in self.coverage.items() if count]
         if reached:
-            lines += textwrap.wrap(f"coverage: {', '.join(reached)}", WIDTH, subsequent_indent="  ")
+            lines += textwrap.wrap(f"coverage: {', '.join(reached)}", self.width, subsequent_indent="  ")
         if self.not_reached:
             lines.append(f"not reached: {', '.join(self.not_reached)}")
         if self.void:
@@ -350,7 +341,7 @@ class Report:
             few = ", ".join(f"{stage} {count}" for stage, count in self.underflow.items())
             lines.append(f"entries below the normal numbers of {self.dtype}, judged by its spacing: {few}")
         for line in (*self.advice[:3], *self.notes):
-            lines += textwrap.wrap(line, WIDTH, subsequent_indent="  ")
+            lines += textwrap.wrap(line, self.width, subsequent_indent="  ")
         return lines
 
     def _case_table(self) -> Any:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import io
 from collections import Counter
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from refloss.witnesses.compare import Failure, InputResult
+from refloss.writing import Printed
 
 LEGEND = (
     "per witness: largest error found (largest error that could have passed), relative to the natural scale"
@@ -39,7 +39,7 @@ class CaseResult:
 
 
 @dataclass
-class Report:
+class Report(Printed):
     """The verdict of gradcheck. Its truth value is the verdict, its text a table.
 
     passed      no row failed, and of every input at least one row was decided; if strict, every row
@@ -76,9 +76,6 @@ class Report:
             return False
         return bool(self.results) and not self.failures and not self.unseen
 
-    def __bool__(self) -> bool:
-        return self.passed
-
     def raise_if_failed(self) -> None:
         """Raises GradcheckError, an AssertionError whose message is this report, unless it passed."""
         if not self.passed:
@@ -97,14 +94,6 @@ class Report:
 
     def __repr__(self) -> str:
         return f"<gradcheck report: {self._verdict()}>"
-
-    def __str__(self) -> str:
-        from rich.console import Console
-
-        text = io.StringIO()
-        console = Console(file=text, width=120, force_terminal=False, color_system=None)
-        self.print(console)
-        return text.getvalue().rstrip()
 
     def print(self, console: Any) -> None:
         """The tables, the failures and the verdict, on a rich console."""
