@@ -9,6 +9,7 @@ Importing refloss loads NumPy and nothing heavier; the witnesses load SciPy and 
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from refloss.losses import *  # noqa: F403  (its __all__ is the public list)
@@ -17,9 +18,10 @@ from refloss.losses.base import Loss
 from refloss.record import Forward, Gradients
 
 __version__ = "0.1.0"
-__all__ = [*_losses, "Forward", "Gradients", "Loss", "__version__", "certify", "gradcheck"]
+__all__ = [*_losses, "Forward", "Gradients", "Loss", "__version__", "certify", "gradcheck", "testing"]
 
 if TYPE_CHECKING:
+    from refloss import testing
     from refloss.proof.certify import certify
     from refloss.witnesses.gradcheck import gradcheck
 else:
@@ -43,4 +45,6 @@ else:
 
             globals()["certify"] = certify
             return certify
+        if name == "testing":
+            return importlib.import_module("refloss.testing")
         raise AttributeError(f"module 'refloss' has no attribute {name!r}")

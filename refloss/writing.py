@@ -41,6 +41,9 @@ def write_whole(path: str | os.PathLike, text: str) -> None:
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             file.write(text)
+        mask = os.umask(0)
+        os.umask(mask)
+        os.chmod(temporary, 0o666 & ~mask)  # as any new file, not private as a temporary one
         os.replace(temporary, path)
     except BaseException:
         os.unlink(temporary)

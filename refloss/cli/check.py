@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from typing import Any
 
@@ -10,6 +11,12 @@ import refloss
 from refloss.cli.shared import make_loss, progress, to_json, write_atomically, write_report
 from refloss.cli.status import NOTHING_RAN, OK, ORACLE, WRONG, CallError
 
+TAKES = (
+    "The function is called as f(x, W, labels), or f(logits, targets) for cross_entropy; with b, upstream and "
+    "out (a dict of buffers to fill) by keyword if it has parameters of these names. It returns the loss, () "
+    "or (N,), or a mapping with any of: x_norm, W_norm, cos_theta, theta, logits, probabilities, losses, "
+    "loss, grad_logits, grad_x, grad_W, grad_b, grad_scale, grad_margin, grad_alpha."
+)
 WEIGHTS = (0.5, 2.0, 1.0, 0.25, 3.0)  # of weighted_softmax where --set gives none
 
 
@@ -20,7 +27,8 @@ def add_to(commands: Any) -> None:
         help="check your own implementation: grade it, find the first wrong stage, name the bug",
         description="Runs FILE.py:FUNCTION on aimed cases and compares every stage that it returns, and the gradients "
         "through it, with the truth. Tolerances are derived from the dtype; none is set by hand.",
-        epilog="Exit status: 0 it passed, 1 it is wrong, 2 the call was wrong, 3 the oracle could not have told, 5 "
+        epilog=TAKES
+        + " Exit status: 0 it passed, 1 it is wrong, 2 the call was wrong, 3 the oracle could not have told, 5 "
         "nothing ran.",
     )
     parser.add_argument(
@@ -72,6 +80,8 @@ def run(options: argparse.Namespace) -> int:
     if options.quick and options.case:
         raise CallError("--quick and --case exclude each other")
     loss = make_loss(options.loss, options.set, WEIGHTS, bare=True)
+    file = options.implementation.rpartition(":")[0]
+    sys.path.insert(0, os.path.dirname(os.path.abspath(file)))  # for what the function imports when it runs
     try:
         checker = Checker(
             load(options.implementation), loss, dtype=options.dtype, framework=options.framework,
@@ -83,6 +93,8 @@ def run(options: argparse.Namespace) -> int:
             pass
     except (ValueError, TypeError) as error:  # what the implementation raises is in the report
         raise CallError(" ".join(str(error).split())) from error
+    finally:
+        sys.path.pop(0)
     report = checker.report()
     report.implementation = options.implementation
     write_report(report, options.format, options.output, {"junit": lambda r: r.to_junit()})

@@ -17,7 +17,9 @@ from collections.abc import Sequence
 
 import refloss
 from refloss.cli import certify, check, gradcheck, matrix
-from refloss.cli.status import INTERRUPTED, OK, USAGE, CallError
+from refloss.cli.status import INTERRUPTED, OK, UNREAD, USAGE, CallError
+
+VERDICTS = ("gradcheck", "check", "certify", "matrix")  # a closed pipe must not make them look well
 
 
 def run() -> None:
@@ -25,12 +27,12 @@ def run() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal without θ shows its code point
+    status = UNREAD if sys.argv[1:2] and sys.argv[1] in VERDICTS else OK
     try:
         status = main(sys.argv[1:])
         sys.stdout.flush()
-    except BrokenPipeError:  # `refloss … | head`: nobody reads on
+    except BrokenPipeError:  # `refloss … | head`: nobody reads on; the verdict stays, if there was one
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        status = OK
     sys.exit(status)
 
 

@@ -28,6 +28,7 @@ from refloss.record import BACKWARD_STAGES, FORWARD_STAGES
 from refloss.testing.dtypes import DTYPES, rounded
 
 STAGES = (*FORWARD_STAGES, *BACKWARD_STAGES)
+FROM_FILE = "refloss_checked_"  # before the name of a module that `load` made of a file
 BITS = {"float64": np.int64, "float32": np.int32, "float16": np.int16, "bfloat16": np.int16}
 # a NaN that no computation makes: where it is still found in a buffer, nothing was written
 UNWRITTEN = {"float64": 0x7FF8_0BAD_0BAD_0BAD, "float32": 0x7FC0_0BAD, "float16": 0x7E5D, "bfloat16": 0x7FDD}
@@ -687,7 +688,7 @@ def _imported(place: str) -> Any:
             f"{place} {'is no Python file' if os.path.exists(path) else 'does not exist'}"
         )
     folder = os.path.dirname(path) if is_file else os.getcwd()
-    name = "refloss_checked_" + os.path.basename(path).removesuffix(".py") if is_file else place
+    name = FROM_FILE + os.path.basename(path).removesuffix(".py") if is_file else place
     sys.path.insert(0, folder)
     try:
         with _quiet():

@@ -201,7 +201,7 @@ class _Make:
         scalar = float(rounded(np.array(upstream), self.dtype))
         self.cases.append(
             Case(name, reason, tuple(flags.split()), given, labels, scalar, arriving, layout,
-                 name in QUICK or name.startswith("ragged_7x"))
+                 name in QUICK or name.startswith(("ragged_7x", "ragged_9x")))
         )  # fmt: skip
 
     def _unrowed(self, rows: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

@@ -180,11 +180,12 @@ def namespace(noise: Noise, arccos: Callable[[Noisy], Noisy] | None = None) -> S
         return z.made(value, (z, lambda g: noise.of(g[..., None] * noise.of(e / s[..., None]))))
 
     def clamped_arccos(c: Noisy) -> Noisy:
-        """|cos θ| ≤ 1 − u, as people clamp it; a lossy draw has no gradient there, as autodiff of a clamp has none."""
+        """|cos θ| ≤ 1 − u, as people clamp it. A lossy draw has no gradient wherever some draw is clamped, as autodiff
+        of a clamp has none."""
         kept = np.clip(c.value, -1 + noise.u, 1 - noise.u)
         sin = noise.of(np.sqrt(np.maximum(noise.of(1 - noise.of(kept * kept)), noise.u)))
         lost = noise.loses.reshape(-1, *[1] * (kept.ndim - 1))
-        slope = np.where(lost & (kept != c.value), 0.0, -1 / sin)
+        slope = np.where(lost & (kept != c.value).any(axis=0), 0.0, -1 / sin)
         return c.made(noise.of(np.arccos(kept)), (c, lambda g: noise.of(g * slope)))
 
     return SimpleNamespace(

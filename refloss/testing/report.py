@@ -53,6 +53,7 @@ class Failure:
     error: float | None = None
     tolerance: float | None = None
     role: str = ""
+    ratio: float = float("inf")  # of what is allowed
 
     def __str__(self) -> str:
         return f"{self.case}: {self.message}"
@@ -120,6 +121,7 @@ class Report(Printed):
     shrunk: str = ""
     reproducer: str = ""
     derived: dict[str, str] = field(default_factory=dict)
+    chosen: str = ""  # "quick " where not all cases were asked for
 
     # -- the verdict -------------------------------------------------------------------------------
 
@@ -227,17 +229,25 @@ class Report(Printed):
             return f"THE ORACLE IS AT FAULT: {self.oracle_faults[0]}"
         if not any(result.grades or result.failures for result in self.results):
             return "NOTHING RAN"
-        cases = f"{len(self.results)} case{'s' if len(self.results) != 1 else ''}"
+        cases = f"{len(self.results)} {self.chosen}case{'s' if len(self.results) != 1 else ''}"
         if self.passed:
             means = EXPLAINED[self.grade].format(compute=self.compute, dtype=self.dtype)
             grade = f"grade {self.grade} ({self.require} required)"
             return f"PASSED with {grade}: every error is explained by {means}; {cases}"
         if wrong:
-            return f"FAILED: {wrong} of {cases} wrong, grade {self.grade} ({self.require} required)"
+            return f"FAILED: {wrong} of {cases} wrong, grade {self.grade} ({self.require} required){self._split()}"
         return f"NOT CHECKED: no case is wrong, but {', '.join(self.not_checked)} could have been; {cases}"
 
+    def _split(self) -> str:
+        """How many of the cases are wrong, and how many only lose precision."""
+        less = [result.grade for result in self.results if result.failures and result.grade != "F"]
+        if not less:
+            return ""
+        means = EXPLAINED[max(less)].format(compute=self.compute, dtype=self.dtype)
+        return f"; {len(less)} of these lose precision and no more: {max(less)} is {means}"
+
     def _first_screen(self) -> list[str]:
-        lines = []
+        lines = [f"note: {note}" for note in self.notes]
         if self.first_divergent_stage:
             where = self.derived.get(self.first_divergent_stage, "")
             lines.append(
@@ -277,6 +287,9 @@ class Report(Printed):
         ]
 
     def _next(self) -> str:
+        same = {(f.kind, f.message) for f in self.failures}
+        if len(same) == 1 and self.failures[0].kind == "exception" and len(self.results) > 1:
+            return f"every call raises the same: is {self.framework} the right framework for it?"
         if self.oracle_faults:
             return "please report this: it is refloss that is wrong, not your implementation"
         if not self.results:
@@ -340,7 +353,7 @@ class Report(Printed):
         if self.underflow:
             few = ", ".join(f"{stage} {count}" for stage, count in self.underflow.items())
             lines.append(f"entries below the normal numbers of {self.dtype}, judged by its spacing: {few}")
-        for line in (*self.advice[:3], *self.notes):
+        for line in self.advice[:3]:
             lines += textwrap.wrap(line, self.width, subsequent_indent="  ")
         return lines
 
@@ -362,12 +375,9 @@ class Report(Printed):
         return table
 
 
-def _over(failure: Failure) -> float:
-    """How many times too large the error is."""
-    if failure.error is None or failure.tolerance is None or not failure.tolerance:
-        return float("inf")
-    ratio = failure.error / failure.tolerance
-    return float("inf") if ratio != ratio else ratio
+def _over(failure: Failure) -> tuple[bool, float]:
+    """How bad it is: what nothing explains first, then how many times too large the error is."""
+    return failure.grade == "F", failure.ratio
 
 
 def _legal(text: str) -> str:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import sys
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from refloss.testing.adapters import FROM_FILE
 from refloss.testing.cases import Case
 from refloss.testing.report import Failure
 
@@ -34,11 +37,15 @@ def reproducer(
     failure: Failure | None,
 ) -> str:
     """Code that runs the implementation on this case alone; `whole` is the named case that it was cut from."""
-    module, name = getattr(implementation, "__module__", None), getattr(implementation, "__qualname__", "")
-    importable = module and module != "__main__" and name.isidentifier()
+    module, name = str(getattr(implementation, "__module__", "")), getattr(implementation, "__qualname__", "")
+    importable = module not in ("", "None", "__main__") and name.isidentifier()
     called = name if importable else "implementation"
     lines = ["import numpy as np", "import refloss", "from refloss.testing import Case, check"]
-    lines += [f"from {module} import {name}" if importable else "implementation = ...  # yours", ""]
+    if importable:
+        lines += _import_of(module, name)
+    else:
+        lines.append("implementation = ...  # yours")
+    lines.append("")
     arguments = ", ".join(f"{key}={value!r}" for key, value in options.items())
     size = sum(np.size(v) for v in case.inputs.values())
     if size > PRINTED:
@@ -60,6 +67,15 @@ def reproducer(
     if failure is not None:
         lines.append(f"# {failure.message}")
     return "\n".join(lines)
+
+
+def _import_of(module: str, name: str) -> list[str]:
+    """As it can be imported again: a file that the command line ran is found by its folder."""
+    file = getattr(sys.modules.get(module), "__file__", None)
+    if not module.startswith(FROM_FILE) or file is None:
+        return [f"from {module} import {name}"]
+    folder, stem = os.path.dirname(file), module.removeprefix(FROM_FILE)
+    return ["import sys", f"sys.path.insert(0, {folder!r})", f"from {stem} import {name}"]
 
 
 def _array(value: np.ndarray) -> str:

@@ -1224,10 +1224,14 @@ def margin_gradient_of_wrong_sign(k: Kernel) -> None:
     after(k, "grad_margin", lambda grad: -grad)
 
 
-@suspect("gradient", normalises_W)
-def raw_W_in_gradient(k: Kernel) -> None:
+@suspect("gradient", normalises_W, variants=("grad_x", "before x̂'s projection"))
+def raw_W_in_gradient(k: Kernel, where: str) -> None:
     """grad_x is made with W where the forward used ŵ: off by the factor ‖W_j‖ class by class."""
-    only_while(k, "grad_x", W_hat=lambda: k.W)
+
+    def cosines() -> np.ndarray:
+        return k.cos if where == "grad_x" else k.x_hat @ k.W.T
+
+    only_while(k, "grad_x", W_hat=lambda: k.W, cos=cosines)
 
 
 @suspect("gradient", normalises_x)
@@ -1517,10 +1521,12 @@ def shards(k: Kernel, parts: int) -> list[np.ndarray]:
     return [part for part in np.array_split(np.arange(k.C), parts) if part.size]
 
 
-@suspect("blocks", every, variants=SHARDS)
-def maxima_added_over_shards(k: Kernel, parts: int) -> None:
+@suspect("blocks", every, variants=[(parts, way) for way in ("by hand", "autograd") for parts in SHARDS])
+def maxima_added_over_shards(k: Kernel, variant: tuple[int, str]) -> None:
     """Classes on several devices: the largest logits are reduced by a sum where it should be a maximum, and
     the sums of exponentials belong to each device's own."""
+
+    parts, way = variant
 
     def logsumexp(z: np.ndarray) -> np.ndarray:
         tops = [z[:, own].max(axis=1) for own in shards(k, parts)]
@@ -1530,7 +1536,14 @@ def maxima_added_over_shards(k: Kernel, parts: int) -> None:
         ]
         return np.sum(tops, axis=0) + np.log(np.sum(sums, axis=0))
 
+    def softmax() -> np.ndarray:
+        """The maxima are constants: each term over the sum of all."""
+        e = [np.exp(k.z[:, own] - k.z[:, own].max(axis=1, keepdims=True)) for own in shards(k, parts)]
+        return np.concatenate(e, axis=1) / sum(part.sum(axis=1, keepdims=True) for part in e)
+
     k.logsumexp = logsumexp
+    if way == "autograd":
+        k.softmax = softmax
 
 
 @suspect("blocks", every, variants=[(parts, where) for where in ("p too", "loss alone") for parts in SHARDS])
@@ -1583,11 +1596,14 @@ def smoothing_over_shard(k: Kernel, parts: int) -> None:
     k.smoothed = lambda: (1 - k.smoothing) * k.target + k.smoothing / len(first) * here
 
 
-@suspect("blocks", every, variants=SHARDS)
-def target_logit_not_reduced(k: Kernel, parts: int) -> None:
+@suspect("blocks", every, variants=[(parts, way) for way in ("by hand", "autograd") for parts in SHARDS])
+def target_logit_not_reduced(k: Kernel, variant: tuple[int, str]) -> None:
     """Classes on several devices: the target's logit is not shared, and counts as 0 unless the first device
     has it."""
+    parts, way = variant
     first = np.isin(np.arange(k.C), shards(k, parts)[0])
+    if way == "autograd":
+        after(k, "grad_logits", lambda g: g + np.where(first, 0.0, (1 - k.smoothing) * k.w * k.target))
     after(
         k,
         "sample_losses",
@@ -1688,13 +1704,16 @@ def smoothing_adds_one(k: Kernel) -> None:
     k.smoothed = lambda: (1 - k.smoothing) * k.target + 1 / k.C
 
 
-@suspect("options", has_smoothing)
-def smoothing_leaves_target(k: Kernel) -> None:
+@suspect("options", has_smoothing, variants=("ε/C added", "1 − ε/C"))
+def smoothing_leaves_target(k: Kernel, target: str) -> None:
     """The target keeps 1 − ε/C where 1 − ε is due, so that it ends near 1.
 
     Seen in ildoonet/pytorch-randaugment#30
     """
-    k.smoothed = lambda: (1 - k.smoothing / k.C) * k.target + k.smoothing / k.C
+    keeps = 1 - k.smoothing / k.C
+    k.smoothed = lambda: (
+        keeps * k.target + (k.smoothing / k.C) * (1 if target == "ε/C added" else 1 - k.target)
+    )
 
 
 @suspect("options", has_smoothing)

@@ -9,8 +9,8 @@ a grade:
     D   that, and what the textbook formula errs by in the storage dtype throughout
 
 What a formula errs by is four times the largest of 16 draws of the `perturbed` witness, and never less than two
-roundings of the natural scale (the terms before they cancel); two more draws lose the gradient where cos θ is clamped,
-and count once and a half. grad_x and grad_W are judged row by row in the Euclidean norm, all else entry by entry.
+roundings of the natural scale (the terms before they cancel). Two more draws lose the gradient where cos θ is clamped,
+which counts once. grad_x and grad_W are judged row by row in the Euclidean norm, everything else entry by entry.
 """
 
 from __future__ import annotations
@@ -40,7 +40,6 @@ from refloss.witnesses.problem import differentiable, parameters
 GRADES = "ABCD"  # and F
 DRAWS, LOSSY = 16, 2
 FACTOR = 4.0  # of the largest draw
-LOST = 1.5  # of what the lossy draws err by: the lost part itself, and room
 FLOOR = 2.0  # roundings of the natural scale
 ODDS = 8.0  # times the draws' width: no honest rounding moves all of them that far to one side
 ROWWISE = ("grad_x", "grad_W")
@@ -229,7 +228,7 @@ def _strayed(
             error = np.where(np.isnan(error), np.inf, error)
             worst, lossy = error[:DRAWS].max(axis=0), error[DRAWS:].max(axis=0)
             least = dtype.smallest_subnormal * (np.asarray(scale[name]) > 0)
-            strayed = np.maximum(FACTOR * worst, worst + LOST * lossy)
+            strayed = np.maximum(FACTOR * worst, worst + lossy)
             envelope[name] = np.maximum(strayed, FLOOR * dtype.u * scale[name] + least)
     return envelope
 
