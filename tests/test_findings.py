@@ -32,6 +32,8 @@ MASKED = dict.fromkeys(ALL, ("masked_classes", "masked_all_but_target", "masked_
 WRONG: dict[str, dict[str, tuple[str, ...]]] = {
     "pml_arcface": LIBRARY,
     "pml_subcenter": LIBRARY,
+    "pml_sphereface": {"float32": ("near_poles", "near_poles_turned")},
+    "pml_large_margin": {"float32": ("near_poles", "near_poles_turned")},
     "arcface_acos": WRITTEN,
     "arcface_acos_clamped": {"float64": POLES} | {dtype: WRITTEN[dtype] for dtype in HALF},
     "arcface_sqrt": WRITTEN,
@@ -233,19 +235,19 @@ def next_to_pi(offset: float) -> Case:
 def test_psi_next_to_pi() -> None:
     heading = "The slope of ψ next to π"
     released = needed("pml_sphereface")
-    for dtype, offset, required, grade, got, due in (
-        ("float64", 8e-9, "B", "C", "1.28e-7", "−1.28e-7"),
-        ("float32", 1e-4, "B", "C", "0.0016", "−0.0016"),
-        ("bfloat16", 0.06, "C", "D", "0.96", "−0.95"),
+    for dtype, offset, grade, got, due in (
+        ("float64", 8e-9, "F", "1.28e-7", "−1.28e-7"),
+        ("float32", 1e-4, "F", "0.0016", "−0.0016"),
+        ("bfloat16", 0.06, "D", "0.96", "−0.95"),
     ):
-        [result] = released.results(dtype, [next_to_pi(offset)], required)
+        [result] = released.results(dtype, [next_to_pi(offset)], "C")
         [at] = (f for f in result.failures if f.stage == "grad_W")
         assert (at.index, at.grade, result.grade) == ((0, 1), grade, grade)
         for value, words in ((at.got, got), (at.expected, due)):
             assert value == pytest.approx(float(words.replace("−", "-")), rel=0.01)
         says(heading, got, due)
         assert {f.stage for f in result.failures} == {"grad_x", "grad_W"}
-    [found] = (m.name for m in released.check("float32", [next_to_pi(1e-4)], "B").suspects[:1])
+    [found] = (m.name for m in released.check("float32", [next_to_pi(1e-4)], "C").suspects[:1])
     assert found == "k_off_by_one_at_pi"
     says(heading, found)
     torch = one_thread_of_torch()

@@ -16,6 +16,8 @@ PAGES = [
     "docs/architecture.md",
     "docs/oracle.md",
     "docs/findings.md",
+    "docs/honest_matrix.md",
+    "docs/kill_matrix.md",
 ]
 
 
