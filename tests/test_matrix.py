@@ -20,7 +20,6 @@ from refloss.testing.matrix import (
     objects,
 )
 
-
 # a margin of 0 and zero rows, which no loss of the matrices has
 NOT_ASKED = {"zero_margin_replaced", "zero_row_gives_nan"}
 
