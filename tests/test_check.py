@@ -628,3 +628,10 @@ def test_a_case_of_ones_own():
     report = check(kernel_of(loss), loss, cases=[case])
     assert [result.name for result in report.results] == ["mine"]
     assert not report.failures
+
+
+def test_an_ignored_label_among_the_classes_keeps_its_name_while_a_case_shrinks():
+    """ignore_index=3: were classes left out and renumbered, other rows would be ignored."""
+    loss = make("softmax", ignore_index=3)
+    report = quick(kernel_of(loss, change=broken("loss", lambda v: v + 1)), loss, cases=["typical"])
+    assert "N = 1, C = 6, D = 1" in report.shrunk

@@ -16,8 +16,7 @@ TRIES = 120
 def shrunk(loss: Any, case: Any, fails: Callable[[Any], bool], tries: int = TRIES) -> Any:
     """The case with rows, classes and dimensions left out one after the other, as long as `fails` holds.
 
-    Halves first, then ever smaller parts. Classes stay where the loss has a weight for each; of bare logits only rows
-    of two-dimensional logits are left out.
+    Halves first, then ever smaller parts. Of bare logits only rows of two-dimensional logits are left out.
     """
     left = [tries]
 
@@ -32,7 +31,10 @@ def shrunk(loss: Any, case: Any, fails: Callable[[Any], bool], tries: int = TRIE
 
     ways: list[Callable[[Any, np.ndarray], Any]] = [_rows]
     if not isinstance(loss, CrossEntropy):
-        ways += [_classes, _dimensions] if loss.class_weights is None else [_dimensions]
+        # a weight for each class, or an ignored label among them, fixes what the classes are called
+        ignored = -1 if loss.ignore_index is None else loss.ignore_index
+        named = loss.class_weights is not None or 0 <= ignored < len(case.inputs["W"])
+        ways += [_dimensions] if named else [_classes, _dimensions]
     elif case.inputs["logits"].ndim != 2 or loss.axis not in (1, -1):
         return case
     before = None
