@@ -29,6 +29,7 @@ BACKWARD_STAGES = (
     "grad_margin",
     "grad_alpha",
 )
+STAGES = (*FORWARD_STAGES, *BACKWARD_STAGES)
 
 
 class _Stages:

@@ -242,12 +242,12 @@ def kernel(loss, *, logits=logits_of, cross_entropy=cross_entropy, **parts):
     return with_bias if loss.has_bias else without_bias
 
 
-def wrong(suspect, description, *losses, part, name=None):
-    """Enters a function as that part of a wrong kernel, once for each of the losses (their makers)."""
+def wrong(suspect, description, *losses, part, name=None, into=WRONG):
+    """Enters a function as that part of a wrong kernel, once for each of the losses (their makers), into a list."""
 
     def enter(function):
         for loss in losses:
-            WRONG.append(
+            into.append(
                 WrongKernel(
                     name=f"{loss().name}-{name or suspect}",
                     suspect=suspect,
@@ -261,11 +261,11 @@ def wrong(suspect, description, *losses, part, name=None):
     return enter
 
 
-def wrong_backward(suspect, description, *losses):
+def wrong_backward(suspect, description, *losses, into=WRONG):
     """The same of a rule for ∂/∂z in a cross-entropy whose forward is right."""
 
     def enter(rule):
-        wrong(suspect, description, *losses, part="cross_entropy")(by_hand(rule))
+        wrong(suspect, description, *losses, part="cross_entropy", into=into)(by_hand(rule))
         return rule
 
     return enter

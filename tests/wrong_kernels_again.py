@@ -11,7 +11,6 @@ from functools import partial
 
 from wrong_kernels import (
     BLOCK,
-    WRONG,
     WrongKernel,
     a_softmax,
     am_softmax,
@@ -39,6 +38,7 @@ from wrong_kernels import (
     unit,
     w_norm_softmax,
     wrong,
+    wrong_backward,
 )
 
 F = torch.nn.functional
@@ -46,27 +46,7 @@ F = torch.nn.functional
 AGAIN: list[WrongKernel] = []
 
 
-def again(suspect, description, *losses, part, name=None):
-    """`wrong` of the first set, entered here and not there."""
-
-    def enter(function):
-        before = len(WRONG)
-        wrong(suspect, description, *losses, part=part, name=name)(function)
-        AGAIN.extend(WRONG[before:])
-        del WRONG[before:]
-        return function
-
-    return enter
-
-
-def again_backward(suspect, description, *losses):
-    """The same of a rule for ∂/∂z in a cross-entropy whose forward is right."""
-
-    def enter(rule):
-        again(suspect, description, *losses, part="cross_entropy")(by_hand(rule))
-        return rule
-
-    return enter
+again, again_backward = partial(wrong, into=AGAIN), partial(wrong_backward, into=AGAIN)
 
 
 # -- a value with another's gradient ---------------------------------------------------------------

@@ -11,7 +11,6 @@ from functools import partial
 
 from wrong_kernels import (
     BLOCK,
-    WRONG,
     WrongKernel,
     a_softmax,
     am_softmax,
@@ -41,6 +40,7 @@ from wrong_kernels import (
     w_norm_softmax,
     weighted_softmax,
     wrong,
+    wrong_backward,
 )
 from wrong_kernels_again import Backward, ValueOf, in_bf16
 
@@ -52,27 +52,7 @@ SHARDS = 2  # devices that the classes are split over
 THIRD: list[WrongKernel] = []
 
 
-def third(suspect, description, *losses, part, name=None):
-    """`wrong` of the first set, entered here and not there."""
-
-    def enter(function):
-        before = len(WRONG)
-        wrong(suspect, description, *losses, part=part, name=name)(function)
-        THIRD.extend(WRONG[before:])
-        del WRONG[before:]
-        return function
-
-    return enter
-
-
-def third_backward(suspect, description, *losses):
-    """The same of a rule for ∂/∂z in a cross-entropy whose forward is right."""
-
-    def enter(rule):
-        third(suspect, description, *losses, part="cross_entropy")(by_hand(rule))
-        return rule
-
-    return enter
+third, third_backward = partial(wrong, into=THIRD), partial(wrong_backward, into=THIRD)
 
 
 some_weights = (0.5, 2.0, 1.0, 0.25, 3.0)

@@ -17,7 +17,6 @@ TAKES = (
     "or (N,), or a mapping with any of: x_norm, W_norm, cos_theta, theta, logits, probabilities, losses, "
     "loss, grad_logits, grad_x, grad_W, grad_b, grad_scale, grad_margin, grad_alpha."
 )
-WEIGHTS = (0.5, 2.0, 1.0, 0.25, 3.0)  # of weighted_softmax where --set gives none
 
 
 def add_to(commands: Any) -> None:
@@ -76,6 +75,7 @@ def run(options: argparse.Namespace) -> int:
     """The command. Returns its exit status."""
     from refloss.testing.adapters import load
     from refloss.testing.check import Checker
+    from refloss.witnesses.cases import WEIGHTS
 
     if options.quick and options.case:
         raise CallError("--quick and --case exclude each other")
@@ -111,6 +111,7 @@ def run(options: argparse.Namespace) -> int:
 def run_suspects(options: argparse.Namespace) -> int:
     """Lists the suspects."""
     from refloss.testing.suspects import SUSPECTS, suspects
+    from refloss.witnesses.cases import WEIGHTS
 
     known = (
         list(SUSPECTS.values())
@@ -138,7 +139,9 @@ class _Listing:
         self.chosen = chosen
 
     def to_dict(self) -> dict[str, Any]:
-        losses = [make_loss(name, [], WEIGHTS) for name in refloss.losses()]
+        from refloss.witnesses.cases import default_loss
+
+        losses = [default_loss(name) for name in refloss.losses()]
         return {
             "suspects": [
                 {

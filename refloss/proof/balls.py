@@ -28,6 +28,8 @@ from typing import Any
 import numpy as np
 from flint import arb, arb_mat, ctx, fmpq
 
+from refloss.textbook.tape import in_order
+
 __all__ = ["Angle", "Balls", "ball", "constant", "ctx", "gradients", "join", "namespace", "variable"]
 
 
@@ -217,19 +219,8 @@ def lift(value: Any) -> Balls:
 
 def gradients(output: Balls, adjoint: Any, wanted: Sequence[Balls]) -> list[np.ndarray]:
     """∂(Σ adjoint · output)/∂v for every v of `wanted`, as object arrays of balls shaped like v."""
-    order: list[Balls] = []
-    seen: set[int] = set()
-    stack: list[tuple[Balls, bool]] = [(output, False)]
-    while stack:  # every number after those that it is made of
-        node, done = stack.pop()
-        if done:
-            order.append(node)
-        elif id(node) not in seen:
-            seen.add(id(node))
-            stack.append((node, True))
-            stack += [(parent, False) for parent, _ in node.parents]
     arrived = {id(output): np.broadcast_to(np.asarray(adjoint, dtype=object), output.value.shape)}
-    for node in reversed(order):
+    for node in in_order(output):
         if id(node) not in arrived:
             continue
         for parent, back in node.parents:

@@ -24,10 +24,9 @@ from typing import Any
 
 import numpy as np
 
-from refloss.record import BACKWARD_STAGES, FORWARD_STAGES
+from refloss.record import BACKWARD_STAGES, STAGES
 from refloss.testing.dtypes import DTYPES, rounded
 
-STAGES = (*FORWARD_STAGES, *BACKWARD_STAGES)
 FROM_FILE = "refloss_checked_"  # before the name of a module that `load` made of a file
 BITS = {"float64": np.int64, "float32": np.int32, "float16": np.int16, "bfloat16": np.int16}
 # a NaN that no computation makes: where it is still found in a buffer, nothing was written

@@ -16,12 +16,13 @@ from refloss.testing.adapters import Adapter, Outcome, Takes, UnfitImplementatio
 from refloss.testing.cases import Case, regimes, wanted
 from refloss.testing.cases import cases as all_cases
 from refloss.testing.diagnosis import History, Observed, name_the_bug
-from refloss.testing.dtypes import DTYPES, rounded
+from refloss.testing.dtypes import DTYPES, rounded, ulp
 from refloss.testing.report import CaseResult, Failure, Report, derived_stages
 from refloss.testing.reproduce import described, reproducer
 from refloss.testing.selfcheck import LIVE, VOID, Vacuity, fates
 from refloss.testing.shrink import shrunk
 from refloss.testing.tolerances import GRADES, ROWWISE, Truth, truth
+from refloss.validation import one_of
 from refloss.witnesses.problem import formula_of
 
 SUM, ACROSS_X, ACROSS_W, LINEAR = "Σ_j ∂z_j = 0", "∂x ⟂ x", "∂W ⟂ W", "linear in upstream"
@@ -90,10 +91,10 @@ class Checker:
         compute: str | None, device: str | None, slack: float, seed: int, soft_targets: bool,
         shared: dict[Any, Truth] | None = None,
     ) -> None:  # fmt: skip
-        _one_of(dtype, "dtype", tuple(DTYPES))
-        _one_of(require, "require", tuple(GRADES))
+        one_of(dtype, "dtype", tuple(DTYPES))
+        one_of(require, "require", tuple(GRADES))
         if compute is not None:
-            _one_of(compute, "compute", tuple(DTYPES))
+            one_of(compute, "compute", tuple(DTYPES))
             if DTYPES[compute].digits < DTYPES[dtype].digits:
                 raise ValueError(f"compute must be no coarser than dtype, got {compute!r} for {dtype!r}")
         if not (isinstance(slack, (int, float)) and not isinstance(slack, bool) and 0 < slack < np.inf):
@@ -460,11 +461,6 @@ class Checker:
 # -- helpers ---------------------------------------------------------------------------------------
 
 
-def _one_of(value: Any, name: str, known: Sequence[str]) -> None:
-    if value not in known:
-        raise ValueError(f"{name} must be one of {', '.join(map(repr, known))}, got {value!r}")
-
-
 def _chosen(chosen: Any, loss: Any, dtype: str, seed: int, soft: bool) -> list[Case]:
     if (
         not isinstance(chosen, str)
@@ -522,8 +518,6 @@ def _first(mask: np.ndarray) -> tuple[int, ...]:
 
 def _own(at: Truth, stage: str) -> np.ndarray:
     """What storing an entry costs, and the reference's own bound."""
-    from refloss.testing.dtypes import ulp
-
     return ulp(at.stages[stage], at.dtype) + at.bound[stage]
 
 

@@ -11,7 +11,8 @@ import numpy as np
 from refloss.testing.dtypes import rounded, ulp
 from refloss.testing.kernel import Kernel
 from refloss.testing.suspects import SLIP, Suspect, suspects, wrong
-from refloss.testing.tolerances import ROWWISE, Truth, row_lengths
+from refloss.testing.tolerances import ROWWISE, Truth
+from refloss.witnesses.problem import row_norm
 
 FIRST, BEST = 10, 12  # cases that every suspect sees; suspects that see all of them
 SMALL = 20_000  # entries of x, W and the logits together: a larger case tells nothing more, but takes time
@@ -183,7 +184,7 @@ def _own(truth: Truth, stage: str) -> np.ndarray:
 
 
 def _size(stage: str, error: np.ndarray) -> np.ndarray:
-    return row_lengths(error) if stage in ROWWISE else np.abs(error)
+    return row_norm(error) if stage in ROWWISE else np.abs(error)
 
 
 def _fit(observed: Sequence[Observed], made: Sequence[Mapping[str, np.ndarray]], grade: str) -> float | None:

@@ -14,7 +14,7 @@ import numpy as np
 
 from refloss import validation as check
 from refloss.losses import CrossEntropy
-from refloss.record import BACKWARD_STAGES, FORWARD_STAGES
+from refloss.record import STAGES
 from refloss.textbook import formulas
 from refloss.textbook.namespaces import complex_namespace
 from refloss.witnesses.problem import differentiable, parameters
@@ -115,10 +115,10 @@ class Kernel:
         return self.length(self.W)
 
     def x_unit(self) -> np.ndarray:
-        return self.x * _inverse(self.x_norm)[:, None]
+        return self.x * inverse(self.x_norm)[:, None]
 
     def W_unit(self) -> np.ndarray:
-        return self.W * _inverse(self.W_norm)[:, None]
+        return self.W * inverse(self.W_norm)[:, None]
 
     def x_growth(self) -> np.ndarray:
         """(N, D) the gradient of each length."""
@@ -249,13 +249,13 @@ class Kernel:
         return 1.0 if self.q.formula == "am_softmax" else 0.0
 
     def grad_x(self) -> np.ndarray:
-        A, B, over = self.g * self.r * self.rise, self.g * self.r * self.value, _inverse(self.x_norm)[:, None]
+        A, B, over = self.g * self.r * self.rise, self.g * self.r * self.value, inverse(self.x_norm)[:, None]
         along = np.sum(A * self.cos * self.passes_x, axis=1, keepdims=True) * self.x_growth()
         grown = np.sum(B * self.radial_x, axis=1, keepdims=True) * self.x_growth() if self.p_x else 0.0
         return (self.product(A, self.W_hat) - along + grown) * over
 
     def grad_W(self) -> np.ndarray:
-        A, B, over = self.g * self.r * self.rise, self.g * self.r * self.value, _inverse(self.W_norm)[:, None]
+        A, B, over = self.g * self.r * self.rise, self.g * self.r * self.value, inverse(self.W_norm)[:, None]
         along = np.sum(A * self.cos * self.passes_W, axis=0)[:, None] * self.W_growth()
         grown = np.sum(B * self.radial_W, axis=0)[:, None] * self.W_growth() if self.p_W else 0.0
         return (self.product(A.T, self.x_hat) - along + grown) * over
@@ -292,7 +292,7 @@ class Kernel:
         with np.errstate(all="ignore"):
             stages = self._forward()
             stages |= self._backward()
-        self.stages = {name: stages[name] for name in (*FORWARD_STAGES, *BACKWARD_STAGES) if name in stages}
+        self.stages = {name: stages[name] for name in STAGES if name in stages}
         return self.stages
 
     def _forward(self) -> dict[str, np.ndarray]:
@@ -352,7 +352,7 @@ class Kernel:
         return stages
 
 
-def _inverse(lengths: np.ndarray) -> np.ndarray:
+def inverse(lengths: np.ndarray) -> np.ndarray:
     """1/‖v‖, 0 for zero rows: nothing flows back through their normalisation."""
     return np.where(lengths > 0, 1 / np.where(lengths > 0, lengths, 1.0), 0.0)
 

@@ -21,8 +21,8 @@ from refloss.testing.diagnosis import History
 from refloss.testing.dtypes import DTYPES
 from refloss.testing.suspects import SUSPECTS, Suspect, suspects, wrong
 from refloss.testing.tolerances import Truth, truth
+from refloss.witnesses.cases import WEIGHTS, default_loss
 
-WEIGHTS = (0.5, 2.0, 1.0, 0.25, 3.0)
 JUDGED = ("loss", "losses", "grad_x", "grad_W", "grad_b", "grad_scale", "grad_margin", "grad_alpha")
 KILLED, INNOCENT, SURVIVED = "killed", "innocent", "survived"
 
@@ -30,9 +30,7 @@ KILLED, INNOCENT, SURVIVED = "killed", "innocent", "survived"
 def objects() -> dict[str, Any]:
     """The losses of both matrices by readable name: the survey's with their defaults, and every option somewhere."""
     weights = {"class_weights": WEIGHTS}
-    found: dict[str, Any] = {
-        name: get(name, **(weights if name == "weighted_softmax" else {})) for name in losses()
-    }
+    found: dict[str, Any] = {name: default_loss(name) for name in losses()}
     options: dict[str, tuple[str, dict[str, Any]]] = {
         "softmax, sum": ("softmax", {"reduction": "sum"}),
         "softmax, none": ("softmax", {"reduction": "none"}),

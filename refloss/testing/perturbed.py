@@ -16,6 +16,7 @@ import numpy as np
 
 from refloss.steps.angle import angle
 from refloss.testing.dtypes import DType
+from refloss.textbook.tape import in_order
 
 Vjp = Callable[[np.ndarray], np.ndarray]
 
@@ -262,7 +263,7 @@ def gradients(of: Noisy, seed: np.ndarray, wanted: Sequence[Noisy]) -> list[np.n
     """The nudged gradients of Σ seed · of in each of `wanted`; zeros where nothing arrives."""
     noise = of.noise
     arriving: dict[int, np.ndarray] = {id(of): np.broadcast_to(seed, of.shape)}
-    for node in _in_order(of):
+    for node in in_order(of):
         g = arriving.get(id(node))
         if g is None:
             continue
@@ -274,22 +275,6 @@ def gradients(of: Noisy, seed: np.ndarray, wanted: Sequence[Noisy]) -> list[np.n
                 part = np.where(both, noise.of(before + part), before + part)
             arriving[id(parent)] = part
     return [arriving.get(id(node), np.zeros(node.shape)) for node in wanted]
-
-
-def _in_order(of: Noisy) -> list[Noisy]:
-    """Every node, each before its parents."""
-    order: list[Noisy] = []
-    seen: set[int] = set()
-    stack: list[tuple[Noisy, bool]] = [(of, False)]
-    while stack:
-        node, done = stack.pop()
-        if done:
-            order.append(node)
-        elif id(node) not in seen:
-            seen.add(id(node))
-            stack.append((node, True))
-            stack += [(parent, False) for parent, _ in node.parents]
-    return order[::-1]
 
 
 def _summed_to(g: np.ndarray, shape: tuple[int, ...], noise: Noise) -> np.ndarray:

@@ -9,12 +9,11 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 from xml.etree import ElementTree
 
-from refloss.record import BACKWARD_STAGES, FORWARD_STAGES
+from refloss.record import STAGES
 from refloss.testing.derived import derived_at
 from refloss.testing.diagnosis import Match
 from refloss.writing import Printed, plain, write_whole
 
-STAGES = (*FORWARD_STAGES, *BACKWARD_STAGES)
 EXPLAINED = {
     "A": "the last place of the output's dtype",
     "B": "a stable formula in {compute}",

@@ -24,7 +24,7 @@ import numpy as np
 
 from refloss.losses import CrossEntropy
 from refloss.testing.dtypes import DTYPES, DType, rounded, ulp
-from refloss.testing.kernel import Kernel
+from refloss.testing.kernel import Kernel, inverse
 from refloss.testing.perturbed import (
     Noise,
     Noisy,
@@ -35,7 +35,7 @@ from refloss.testing.perturbed import (
     variable,
 )
 from refloss.textbook import formulas
-from refloss.witnesses.problem import differentiable, parameters
+from refloss.witnesses.problem import differentiable, parameters, row_norm
 
 GRADES = "ABCD"  # and F
 DRAWS, LOSSY = 16, 2
@@ -103,17 +103,17 @@ class Truth:
             return rest
         if stage in self.cone and self.cone[stage].any():
             rest = self._off_the_cone(stage, got - due, rest)
-        return row_lengths(rest)
+        return row_norm(rest)
 
     def _off_the_cone(self, stage: str, error: np.ndarray, rest: np.ndarray) -> np.ndarray:
         """The error without a part across the row that is no longer than the cone is wide."""
         along = self.kernel.x_hat if stage == "grad_x" else self.kernel.W_hat
         radial = np.sum(error * along, axis=1, keepdims=True) * along
-        across = row_lengths(error - radial)
+        across = row_norm(error - radial)
         kept = np.maximum(across - self.cone[stage] * (1 + 1e-9), 0.0)
-        left = np.hypot(row_lengths(radial), kept)
+        left = np.hypot(row_norm(radial), kept)
         # as much of it as is left, spread over the row as it was
-        share = np.where(across > 0, left / np.where(across > 0, row_lengths(error), 1.0), 1.0)
+        share = np.where(across > 0, left / np.where(across > 0, row_norm(error), 1.0), 1.0)
         return np.where(self.cone[stage][:, None] > 0, rest * np.minimum(share, 1.0)[:, None], rest)
 
     def allowed(self, stage: str, grade: str) -> np.ndarray:
@@ -138,14 +138,6 @@ class Truth:
         own = float(np.asarray(ulp(self.stages[stage], self.dtype) + self.bound[stage])[index])
         room = np.asarray(self.allowed(stage, grade))
         return own + float(room[index[0]] if stage in ROWWISE else room[index])
-
-
-def row_lengths(v: np.ndarray) -> np.ndarray:
-    """(rows,) Euclidean, without overflow; inf where an entry is."""
-    largest = np.max(np.abs(v), axis=1, initial=0.0)
-    safe = np.where((largest > 0) & np.isfinite(largest), largest, 1.0)
-    with np.errstate(invalid="ignore", over="ignore"):
-        return safe * np.sqrt(np.sum((v / safe[:, None]) ** 2, axis=1))
 
 
 def truth(
@@ -224,7 +216,7 @@ def _strayed(
         for name, due in stages.items():
             error = np.abs(drawn[name] - due)
             if name in ROWWISE:
-                error = np.stack([row_lengths(e) for e in error])
+                error = np.stack([row_norm(e) for e in error])
             error = np.where(np.isnan(error), np.inf, error)
             worst, lossy = error[:DRAWS].max(axis=0), error[DRAWS:].max(axis=0)
             least = dtype.smallest_subnormal * (np.asarray(scale[name]) > 0)
@@ -424,7 +416,7 @@ def natural_scale(k: Kernel, stages: Mapping[str, np.ndarray]) -> dict[str, np.n
     bias = 0.0 if k.b is None else np.abs(k.b)
     sin, ones = np.sin(k.theta), np.ones_like(k.cos)
     turn = np.abs(k.rise) * sin
-    x_over, W_over = _over(k.x_norm)[:, None], _over(k.W_norm)[None, :]
+    x_over, W_over = inverse(k.x_norm)[:, None], inverse(k.W_norm)[None, :]
     size["cos_theta"] = ones
     size["logits"] = np.maximum(k.r, np.abs(k.r * k.value)) + bias
     size["grad_x"] = np.sum(G * k.r * np.hypot(k.p_x * k.value, turn), axis=1) * x_over[:, 0]
@@ -434,10 +426,6 @@ def natural_scale(k: Kernel, stages: Mapping[str, np.ndarray]) -> dict[str, np.n
     size["grad_scale"] = size["grad_alpha"] = radial / k.factor()
     size["grad_margin"] = np.sum(np.where(k.on, G * k.r, 0.0))
     return {name: size[name] for name in stages}
-
-
-def _over(lengths: np.ndarray) -> np.ndarray:
-    return np.where(lengths > 0, 1 / np.where(lengths > 0, lengths, 1.0), 0.0)
 
 
 def _cones(k: Kernel, out: Any, stages: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -453,6 +441,6 @@ def _cones(k: Kernel, out: Any, stages: Mapping[str, np.ndarray]) -> dict[str, n
     slope = np.abs(np.imag(k.psi(kept + 1e-30j)) / 1e-30)[i, j]
     length = np.abs(stages["grad_logits"][i, j]) * k.r[i, j] * slope
     radius = {"grad_x": np.zeros(k.N), "grad_W": np.zeros(k.C)}
-    radius["grad_x"][i] = length * _over(k.x_norm)[i]
-    np.add.at(radius["grad_W"], j, length * _over(k.W_norm)[j])
+    radius["grad_x"][i] = length * inverse(k.x_norm)[i]
+    np.add.at(radius["grad_W"], j, length * inverse(k.W_norm)[j])
     return radius
