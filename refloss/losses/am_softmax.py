@@ -73,11 +73,8 @@ class AMSoftmax(MarginLoss):
         # (9) the target: ∂L/∂θ_y = s g_y ψ'(θ_y), along the unit tangents
         at_x, at_W = angle_backward(s * g_y * at.psi.slope, at.angle)
         add_at_pairs(grad_x, grad_W, at.pairs, at_x, at_W)
-        return {
-            "x": grad_x,
-            "W": grad_W,
-            # (10) ∂L/∂s = Σ_{j≠y} g_j cos θ_j + g_y ψ(θ_y)
-            "scale": np.sum(g_others * at.cos_theta) + np.sum(g_y * at.psi.value),
-            # (11) ∂L/∂m = s Σ g_y ∂ψ/∂m
-            "margin": s * np.sum(g_y * at.psi.in_margin),
-        }
+        # (10) ∂L/∂s = Σ_{j≠y} g_j cos θ_j + g_y ψ(θ_y)
+        grad_scale = np.sum(g_others * at.cos_theta) + np.sum(g_y * at.psi.value)
+        # (11) ∂L/∂m = s Σ g_y ∂ψ/∂m
+        grad_margin = s * np.sum(g_y * at.psi.in_margin)
+        return {"x": grad_x, "W": grad_W, "scale": grad_scale, "margin": grad_margin}

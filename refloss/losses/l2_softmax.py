@@ -58,13 +58,13 @@ class L2Softmax(NormalisingLoss):
         # (4) u_i = Σ_j g_ij W_j = Σ_j g_ij ‖W_j‖ ŵ_j arrives at α x̂_i; its part across x̂_i
         W_norm, W_hat = normalise(at.W)
         across, _ = cosines_backward(g * W_norm, at.x, at.W, at.x_hat, W_hat)
-        grads = {
-            # (7) ∂L/∂x_i = (I − x̂_i x̂_iᵀ) α u_i / ‖x_i‖
-            "x": normalise_backward(self.alpha * across, at.x_norm, at.x_hat),
-            # (5) ∂L/∂W_j = Σ_i g_ij α x̂_i
-            "W": combine(g.T, self.alpha * at.x_hat),
-            # (8) ∂L/∂α = Σ_ij g_ij W_j·x̂_i
-            "alpha": np.sum(g * at.along),
-        }
+        # (5) ∂L/∂W_j = Σ_i g_ij α x̂_i
+        grad_W = combine(g.T, self.alpha * at.x_hat)
         # (6) ∂L/∂b_j = Σ_i g_ij
-        return grads | {"b": g.sum(axis=0)} if at.has_b else grads
+        grad_b = g.sum(axis=0)
+        # (7) ∂L/∂x_i = (I − x̂_i x̂_iᵀ) α u_i / ‖x_i‖
+        grad_x = normalise_backward(self.alpha * across, at.x_norm, at.x_hat)
+        # (8) ∂L/∂α = Σ_ij g_ij W_j·x̂_i
+        grad_alpha = np.sum(g * at.along)
+        grads = {"x": grad_x, "W": grad_W, "alpha": grad_alpha}
+        return grads | {"b": grad_b} if at.has_b else grads
