@@ -1,4 +1,4 @@
-"""refloss: a NumPy reference for the softmax-loss family, checked by independent witnesses.
+"""refloss: a NumPy reference for the softmax-loss family, checked by independent witnesses::
 
     loss = refloss.ArcFace(scale=64, margin=0.5)
     out = loss.forward(x, W, labels)
@@ -12,13 +12,25 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from refloss import bounds, schedules
 from refloss.losses import *  # noqa: F403  (its __all__ is the public list)
 from refloss.losses import __all__ as _losses
 from refloss.losses.base import Loss
 from refloss.record import Forward, Gradients
 
 __version__ = "0.1.0"
-__all__ = [*_losses, "Forward", "Gradients", "Loss", "__version__", "certify", "gradcheck", "testing"]
+__all__ = [
+    *_losses,
+    "Forward",
+    "Gradients",
+    "Loss",
+    "__version__",
+    "bounds",
+    "certify",
+    "gradcheck",
+    "schedules",
+    "testing",
+]
 
 if TYPE_CHECKING:
     from refloss import testing

@@ -18,6 +18,7 @@ from refloss.validation.inputs import upstream_gradient as upstream_gradient
 from refloss.validation.parameters import angle_margin as angle_margin
 from refloss.validation.parameters import boolean as boolean
 from refloss.validation.parameters import cosine_offset as cosine_offset
+from refloss.validation.parameters import count as count
 from refloss.validation.parameters import fraction as fraction
 from refloss.validation.parameters import function as function
 from refloss.validation.parameters import integer as integer
@@ -25,6 +26,7 @@ from refloss.validation.parameters import multiplier as multiplier
 from refloss.validation.parameters import not_negative as not_negative
 from refloss.validation.parameters import one_of as one_of
 from refloss.validation.parameters import positive as positive
+from refloss.validation.parameters import real_number as real_number
 from refloss.validation.parameters import weights_tuple as weights_tuple
 from refloss.validation.results import finite_gradients as finite_gradients
 from refloss.validation.results import finite_logits as finite_logits

@@ -85,6 +85,14 @@ def integer(value: Any, name: str) -> int:
         raise TypeError(f"{name} must be an integer, got {value!r}") from None
 
 
+def count(value: Any, name: str, least: int) -> int:
+    """An integer from `least` to 2**53, which a float64 holds exactly."""
+    n = integer(value, name)
+    if not least <= n <= EXACT_INTEGER:
+        raise ValueError(f"{name} must be an integer from {least} to 2**53, got {value!r}")
+    return n
+
+
 def boolean(value: Any, name: str) -> bool:
     if not isinstance(value, (bool, np.bool_)):
         raise TypeError(f"{name} must be True or False, got {value!r}")
