@@ -54,6 +54,8 @@ CODE_OF = {
     "angle.md": ("steps/angle.py",),
     "psi.md": ("steps/psi.py",),
     "margins.md": ("steps/margin.py", "losses/margin_softmax.py"),
+    "bounds.md": ("bounds.py",),
+    "schedules.md": ("schedules.py",),
 }
 LOSS_PAGES = [f"{name}.md" for name in refloss.losses()]
 PREFIXES = {
@@ -63,8 +65,11 @@ PREFIXES = {
     "psi.md": "P",
     "margins.md": "MG",
     "precision.md": "E",
+    "bounds.md": "B",
+    "schedules.md": "S",
+    "second_derivatives.md": "H",
 }
-NUMBERED = [*CODE_OF, "precision.md"]  # the steps of precision.md are the page's own
+NUMBERED = [*CODE_OF, "precision.md", "second_derivatives.md"]  # the steps of the last two are the pages' own
 HEADINGS = [
     "Formula and source",
     "Symbols and shapes",

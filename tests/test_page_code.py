@@ -23,6 +23,8 @@ from refloss.losses import LOSSES
 
 LOSS_OF = {f"{name}.md": cls for name, cls in LOSSES.items()}
 PASSES = {"Forward": "forward_logits", "Backward": "backward_logits"}
+# what a loss's page also shows of the shared steps; no part of its passes
+SHARED = {"softmax.md": ("steps/linear.py",), "weighted_softmax.md": ("steps/cross_entropy.py",)}
 _BLOCK = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 _RANGE = re.compile(r"\([A-Z]?\d+\)[–-]\([A-Z]?\d+\)")
 
@@ -39,6 +41,20 @@ def section(text: str, heading: str) -> str:
 
 def page_of(name: str) -> str:
     return (DERIVATIONS / name).read_text(encoding="utf-8")
+
+
+def shared(page: str) -> list[str]:
+    package = DERIVATIONS.parent / "refloss"
+    return [(package / path).read_text(encoding="utf-8") for path in SHARED.get(page, ())]
+
+
+def body_on(page: str, text: str, heading: str) -> str:
+    """The body of a pass as a page shows it: the excerpts under a heading, without those of the shared steps."""
+    return "\n".join(
+        flat(excerpt)
+        for excerpt in excerpts(section(text, heading))
+        if not any(stands_in(excerpt, source) for source in shared(page))
+    )
 
 
 def flat(source: str) -> str:
@@ -98,9 +114,7 @@ def test_excerpts_stand_in_the_code(page):
     if page not in CODE_OF:
         assert not excerpts(page_of(page)), "a page without code files shows examples only"
         return
-    files = sources(page)
-    if page == "softmax.md":
-        files.append((DERIVATIONS.parent / "refloss/steps/linear.py").read_text(encoding="utf-8"))
+    files = [*sources(page), *shared(page)]
     found = excerpts(page_of(page))
     assert found
     for excerpt in found:
@@ -141,8 +155,7 @@ def numbers_in(excerpt: str) -> list[str]:
 @pytest.mark.parametrize("page", LOSS_PAGES)
 def test_a_loss_page_shows_its_passes_whole(page, heading):
     """The excerpts of a section, joined, are the body of the pass: no line of it is missing on the page."""
-    on_page = flat("\n".join(map(flat, excerpts(section(page_of(page), heading)))))
-    assert on_page == flat(body_of(vars(owner(page))[PASSES[heading]]))
+    assert body_on(page, page_of(page), heading) == flat(body_of(vars(owner(page))[PASSES[heading]]))
 
 
 # -- it runs from the page -------------------------------------------------------------------------
@@ -153,7 +166,7 @@ def run_from(
 ) -> tuple:
     """Records of a loss whose passes are compiled from a page's text."""
     for heading, function in PASSES.items():
-        body = "\n".join(map(flat, excerpts(section(text, heading))))
+        body = body_on(page, text, heading)
         monkeypatch.setattr(owner(page), function, compiled(owner(page), function, body))
     out = loss.forward(**inputs)
     return out, loss.backward(out)

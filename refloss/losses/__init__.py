@@ -39,21 +39,35 @@ LOSSES: dict[str, type[Loss]] = {
 
 
 def losses() -> list[str]:
-    """The names of the survey's losses, in its order, for `refloss.get`.
+    """The names of the survey's losses, in its order.
 
-    >>> losses()[:3]
-    ['softmax', 'weighted_softmax', 'w_norm_softmax']
+    Returns:
+        list of str: each a name for `refloss.get`.
+
+    Example:
+        >>> losses()[:3]
+        ['softmax', 'weighted_softmax', 'w_norm_softmax']
     """
     return list(LOSSES)
 
 
 def get(name: str, **parameters: Any) -> Loss:
-    """The loss called `name` (see `refloss.losses()`), made with these parameters.
+    """The loss of a name, made with these parameters.
 
-    Raises ValueError for an unknown name and whatever the loss raises for its parameters.
+    Args:
+        name (str): one of `refloss.losses()`.
+        **parameters: of the loss, as its class takes them.
 
-    >>> get("arcface", margin=0.3)
-    ArcFace(scale=64.0, margin=0.3, easy_margin=False, past_pi='cos')
+    Returns:
+        Loss: the frozen loss object.
+
+    Raises:
+        ValueError: an unknown name, or what the loss raises for its parameters.
+        TypeError: a parameter that the loss does not have, or of another kind.
+
+    Example:
+        >>> get("arcface", margin=0.3)
+        ArcFace(scale=64.0, margin=0.3, easy_margin=False, past_pi='cos')
     """
     if not isinstance(name, str) or name not in LOSSES:
         raise ValueError(f"name must be one of {', '.join(LOSSES)}, got {name!r}{_meant(name)}")

@@ -14,25 +14,38 @@ from refloss.steps.psi import multiplied_angle
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class ASoftmax(PsiMarginLoss):
-    """A-Softmax, the loss of SphereFace: L-Softmax with ‖W_j‖ = 1 and no bias.
+    """A-Softmax, the loss of SphereFace: L-Softmax with ‖W_j‖ = 1 and no bias::
 
         z_j = ‖x‖ cos θ_j,  z_y = ‖x‖ ψ(θ_y),  ψ(θ) = (−1)^k cos(mθ) − 2k on [kπ/m, (k+1)π/m]
 
-    Source: Liu et al., "SphereFace", CVPR 2017, eq. (7); survey, section 2.3. Shapes: x (N, D),
-    W (C, D), labels (N,). margin an integer m ≥ 1; annealing λ ≥ 0: (λ ‖x‖ cos θ_y + ‖x‖ ψ(θ_y)) /
-    (1 + λ); continuation as in `LSoftmax`.
+    Source:
+        Liu et al., "SphereFace", CVPR 2017, eq. (7); survey, section 2.3.
 
-    Singular at zero rows (`zero_norm`); smooth at θ = 0 and π (dψ/dcos θ = m²); continuously
-    differentiable, not twice, at kπ/m. Kink and cone of a continuation as in `LSoftmax`.
+    Shapes:
+        x (N, D), W (C, D), labels (N,).
 
-    Released code: SphereFace's Caffe layer is not the derivative of its forward: dW is the gradient
-    of m = 1 without projection, and dx's coefficients are divided by √(c_w² + c_x²).
+    Args:
+        margin (int): m ≥ 1, what θ_y is multiplied by.
+        annealing (float): λ ≥ 0: z_y = (λ ‖x‖ cos θ_y + ‖x‖ ψ(θ_y)) / (1 + λ).
+        continuation (pair of functions): as in `refloss.LSoftmax`.
+        **options: those of `refloss.Loss`.
 
-    Shared options, and errors: `refloss.Loss`.
+    Singular points:
+        Zero rows (zero_norm). Smooth at θ = 0 and π (dψ/dcos θ = m²); continuously differentiable, not twice, at
+        kπ/m. Kink and cone of a continuation as in `refloss.LSoftmax`.
 
-    >>> out = ASoftmax(margin=2).forward([[3.0, 4.0]], [[2.0, 0.0], [0.0, 1.0]], [1])
-    >>> print(f"{out.loss:.12f}")  # log(1 + e^(5·0.6 − 5·(2·0.8² − 1)))
-    1.783900740888
+    Released code:
+        SphereFace's Caffe layer is not the derivative of its forward: dW is the gradient of m = 1 without
+        projection, and dx's coefficients are divided by √(c_w² + c_x²).
+
+    Raises:
+        ValueError, TypeError: for a parameter outside its domain; for inputs as `refloss.Loss.forward`.
+
+    Example:
+        >>> x, W = [[3.0, 4.0]], [[2.0, 0.0], [0.0, 1.0]]
+        >>> out = ASoftmax(margin=2).forward(x, W, labels=[1])
+        >>> print(f"{out.loss:.12f}")  # log(1 + e^(5·0.6 − 5·(2·0.8² − 1)))
+        1.783900740888
     """
 
     name: ClassVar[str] = "a_softmax"

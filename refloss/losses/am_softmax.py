@@ -16,22 +16,36 @@ from refloss.validation import cosine_offset, positive
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class AMSoftmax(MarginLoss):
-    """AM-Softmax, also CosFace: an additive margin on the target's cosine.
+    """AM-Softmax, also CosFace: an additive margin on the target's cosine::
 
         z_j = s cos θ_j,  z_y = s (cos θ_y − m)
 
-    Source: Wang et al., arXiv 1801.05599, eq. (6); Wang et al., "CosFace", CVPR 2018, eq. (4);
-    survey, section 2.5. Shapes: x (N, D), W (C, D), labels (N,). scale s > 0; margin 0 ≤ m ≤ 2, an
-    offset of the cosine. Smooth but at zero rows (`zero_norm`); θ = 0 and π are ordinary points.
+    Source:
+        Wang et al., arXiv 1801.05599, eq. (6); Wang et al., "CosFace", CVPR 2018, eq. (4); survey, section 2.5.
 
-    Released code: AM-Softmax's own layer adds the margin only where cos θ_y > m, which the paper
-    does not say; values of s (30, 32, 64) and m (0.35, 0.4) differ between repositories.
+    Shapes:
+        x (N, D), W (C, D), labels (N,).
 
-    Shared options, and errors: `refloss.Loss`.
+    Args:
+        scale (float): s > 0.
+        margin (float): 0 ≤ m ≤ 2, an offset of the cosine.
+        **options: those of `refloss.Loss`.
 
-    >>> out = AMSoftmax(scale=2, margin=0.5).forward([[3.0, 4.0]], [[1.0, 0.0], [0.0, 1.0]], [1])
-    >>> print(f"{out.loss:.12f}")  # log(1 + e^(2·0.6 − 2·(0.8 − 0.5)))
-    1.037487950486
+    Singular points:
+        Zero rows (zero_norm). θ = 0 and π are ordinary points.
+
+    Released code:
+        AM-Softmax's own layer adds the margin only where cos θ_y > m, which the paper does not say; values of s
+        (30, 32, 64) and m (0.35, 0.4) differ between repositories.
+
+    Raises:
+        ValueError, TypeError: for a parameter outside its domain; for inputs as `refloss.Loss.forward`.
+
+    Example:
+        >>> x, W = [[3.0, 4.0]], [[1.0, 0.0], [0.0, 1.0]]
+        >>> out = AMSoftmax(scale=2, margin=0.5).forward(x, W, labels=[1])
+        >>> print(f"{out.loss:.12f}")  # log(1 + e^(2·0.6 − 2·(0.8 − 0.5)))
+        1.037487950486
     """
 
     name: ClassVar[str] = "am_softmax"

@@ -16,32 +16,43 @@ from refloss.validation import angle_margin, boolean, one_of, positive
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class ArcFace(MarginLoss):
-    """ArcFace: an additive margin on the target's angle.
+    """ArcFace, an additive margin on the target's angle::
 
         z_j = s cos θ_j,  z_y = s cos(θ_y + m)
 
-    Source: Deng et al., arXiv 1801.07698v1, eq. (9)–(10); survey, section 2.6. Shapes: x (N, D),
-    W (C, D), labels (N,). scale s > 0; margin 0 ≤ m < π, radians.
+    Source:
+        Deng et al., arXiv 1801.07698v1, eq. (9)–(10); survey, section 2.6.
 
-    past_pi      "cos": the formula as it stands, for every θ · "linear": s (cos θ − m sin m) where
-                 θ ≥ π − m, as released
-    easy_margin  True: the margin only where cos θ_y > 0, else s cos θ_y
+    Shapes:
+        x (N, D), W (C, D), labels (N,).
 
-    Singular points (D ≥ 2, m > 0): zero rows (`zero_norm`). A cone at θ_y = 0, and at θ_y = π with
-    past_pi="cos" and easy_margin=False: the backward takes the centre of the generalised gradient
-    and `out.cone` marks the sample; none with detach_margin or D = 1. Jumps of the value at
-    θ_y = π − m (past_pi="linear") and at π/2 (easy_margin): the gradient is that of the side taken;
-    the jump itself has none.
+    Args:
+        scale (float): s > 0.
+        margin (float): m in radians, 0 ≤ m < π.
+        easy_margin (bool): True puts the margin only where cos θ_y > 0; elsewhere z_y = s cos θ_y.
+        past_pi (str): "cos", the formula as it stands, for every θ; or "linear", s (cos θ − m sin m) where
+            θ ≥ π − m, as released.
+        **options: those of `refloss.Loss`.
 
-    Released code: insightface has dropped the margin from its gradient since December 2022
-    (`detach_margin`); pytorch-metric-learning takes the margin in degrees (28.6); clamps of cos θ
-    at 1e-7 … 1e-3 change value and gradient near the poles.
+    Singular points:
+        Zero rows (zero_norm). If D ≥ 2 and m > 0, a cone at θ_y = 0, and at θ_y = π with past_pi="cos" and
+        easy_margin=False: the backward takes the centre of the generalised gradient and `out.cone` marks the
+        sample; none with detach_margin. Jumps of the value at θ_y = π − m (past_pi="linear") and at π/2
+        (easy_margin): the gradient is that of the side taken; the jump itself has none.
 
-    Shared options, and errors: `refloss.Loss`.
+    Released code:
+        insightface has dropped the margin from its gradient since December 2022 (detach_margin);
+        pytorch-metric-learning takes the margin in degrees (28.6); clamps of cos θ at 1e-7 … 1e-3 change value
+        and gradient near the poles.
 
-    >>> out = ArcFace(scale=2, margin=0.5).forward([[3.0, 4.0]], [[1.0, 0.0], [0.0, 1.0]], [1])
-    >>> print(f"{out.loss:.12f} {out.theta[0]:.12f}")  # θ_y = arccos 0.8
-    0.895860179913 0.643501108793
+    Raises:
+        ValueError, TypeError: for a parameter outside its domain; for inputs as `refloss.Loss.forward`.
+
+    Example:
+        >>> x, W = [[3.0, 4.0]], [[1.0, 0.0], [0.0, 1.0]]
+        >>> out = ArcFace(scale=2, margin=0.5).forward(x, W, labels=[1])
+        >>> print(f"{out.loss:.12f} {out.theta[0]:.12f}")  # θ_y = arccos 0.8
+        0.895860179913 0.643501108793
     """
 
     name: ClassVar[str] = "arcface"

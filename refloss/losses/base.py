@@ -111,32 +111,43 @@ class CrossEntropyOptions:
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Loss(CrossEntropyOptions):
-    """A loss of the family: logits, then cross-entropy. x (N, D), W (C, D), labels (N,).
+    """What every loss is: logits, then the cross-entropy of their softmax::
 
-    Frozen, keyword-only, compared and hashed by its parameters. The inputs may be arrays of any real dtype, strides and
-    byte order, or lists; they are copied to float64 and never changed.
+        ℓ_i = −Σ_c w_c t_ic log p_ic,  p_i = softmax(z_i),  t_i = (1 − ε) target_i + ε/C
 
-    Options that every loss shares:
+    Frozen, made with keywords only, compared and hashed by its parameters. The inputs may be arrays of any real
+    dtype, strides and byte order, or lists; they are copied to float64 and never changed. All losses share the
+    options below, but for zero_norm, of those that are singular at zero rows, and detach_margin, of those with a
+    margin on the target.
 
-    reduction        "mean" = Σℓ/#valid (default) · "sum" · "none" · "weighted_mean" = Σℓ/Σ_valid w_{y_i}
-                     (torch's "mean" is our "weighted_mean" for labels and our "mean" for soft targets)
-    class_weights    (C,) ≥ 0, or None
-    label_smoothing  ε in [0, 1]: t = (1 − ε) target + ε/C
-    ignore_index     rows with this label have loss 0 and gradient 0, and are not counted
-    empty_mean       "error" | "zero" | "nan" where a divisor is 0
-    precision        "double" · "extended": every intermediate number of 106 bits, so that losses are right to a few
-                     units in the last place and gradients to a few u = 2^-53 of their natural scale
+    Source:
+        Survey, sections 1.1 and 2.1.3.
 
-    and of those that are singular at zero rows, or have a margin on the target:
+    Args:
+        reduction (str): "mean", Σℓ / the number of valid rows; "sum"; "none"; or "weighted_mean", Σℓ / Σ w_y over
+            the valid rows (with soft targets Σ w_c target_c). torch's "mean" is our "weighted_mean" for labels
+            and our "mean" for soft targets.
+        class_weights (C,): w_c ≥ 0, or None for all 1.
+        label_smoothing (float): ε in [0, 1].
+        ignore_index (int): rows with this label have loss 0 and gradient 0, and are not counted.
+        empty_mean (str): where a divisor is 0: "error", "zero" or "nan".
+        precision (str): "double"; or "extended", every intermediate number of 106 bits, so that losses are right
+            to a few units in the last place and gradients to a few u = 2^-53 of their natural scale.
+        zero_norm (str): "error" names the zero rows; "zero" takes the zero vector for their direction
+            (cos θ = 0, θ = π/2), and nothing flows back through that normalisation.
+        detach_margin (bool): True: z_y = r · (cos θ + stop(ψ(θ) − cos θ)), as current InsightFace and OpenSphere
+            do on purpose: the value with its margin, the slope without it.
 
-    zero_norm        "error" names the rows · "zero" takes the zero vector for their direction (cos θ = 0, θ = π/2), and
-                     nothing flows back through that normalisation
-    detach_margin    True: z_y = r · (cos θ + stop(ψ(θ) − cos θ)), as current InsightFace and OpenSphere do on purpose:
-                     the value with its margin, the slope without it
+    Attributes:
+        name (str): what `refloss.get` calls it.
+        has_bias (bool): whether b may be given.
+        has_margin (bool): whether the target's logit has a margin; then soft targets are refused.
+        feels_x_norm (bool): whether the logits change with ‖x‖.
+        feels_W_norm (bool): whether they change with ‖W_j‖.
 
-    Errors: ValueError or TypeError that names the argument, the shape or the first offending index, and what was due:
-    NaN and Inf, shapes that do not fit, labels out of range, soft targets where there is a margin, zero rows where the
-    loss is singular, a mean over nothing, logits or gradients beyond float64.
+    Raises:
+        TypeError: a parameter of another kind.
+        ValueError: a parameter outside its domain. The message names it and what was due.
     """
 
     name: ClassVar[str]
@@ -148,21 +159,52 @@ class Loss(CrossEntropyOptions):
     # -- the passes, in the file of each loss ------------------------------------------------------
 
     def forward_logits(self, x: Any, W: Any, b: Any, pairs: Pairs) -> LogitsPass:
-        """z (N, C). `pairs` lists the target pairs; a class block without the target lists none."""
+        """The logits of a block of classes: the part of a loss that is its own, in the file of each.
+
+        Args:
+            x (N, D): features, doubles or pairs of them.
+            W (B, D): the block's class weights.
+            b (B,): the block's bias, or None.
+            pairs (Pairs): the target pairs (row, class of the block); a block without the target lists none.
+
+        Returns:
+            LogitsPass: z (N, B), and what `backward_logits` needs.
+        """
         raise NotImplementedError
 
     def backward_logits(self, at: LogitsPass, g: Any) -> dict[str, Any]:
-        """The gradients of Σ g_ij z_ij by name: x, W, and b, scale, margin, alpha where they exist."""
+        """The backward of `forward_logits`, right under it in the file of each loss.
+
+        Args:
+            at (LogitsPass): what `forward_logits` returned.
+            g (N, B): the gradient arriving at its logits.
+
+        Returns:
+            dict: name → gradient of Σ g_ij z_ij, for x (N, D), W (B, D), and b (B,), scale, margin, alpha where they
+            exist.
+        """
         raise NotImplementedError
 
     # -- joined to the cross-entropy ---------------------------------------------------------------
 
     def forward(self, x: Any, W: Any, labels: Any, b: Any = None) -> Forward:
-        """The forward pass. Returns the record of every stage.
+        """The forward pass.
 
-        x: (N, D) features. W: (C, D) class weights. labels: (N,) integers, or soft targets (N, C)
-        where the loss has no margin. b: (C,) where the loss has a bias.
-        Raises ValueError or TypeError that names the argument and what was expected.
+        Args:
+            x (N, D): features, one row a sample.
+            W (C, D): class weights, one row a class.
+            labels (N,): integers, 0 … C − 1 or ignore_index; or soft targets (N, C), ≥ 0, where the loss has no
+                margin.
+            b (C,): the bias, where the loss has one; or None.
+
+        Returns:
+            Forward: the record of every stage.
+
+        Raises:
+            TypeError: what is no array of real numbers (labels: of integers).
+            ValueError: NaN, Inf, shapes that do not fit, a label out of range, soft targets where there is a margin,
+                zero rows where the loss is singular, a mean over nothing, a loss beyond float64. The message names
+                the argument, the shape or the first offending index, and what was due.
         """
         x, W = check.features_and_weights(x, W)
         b = check.bias(b, len(W), self)
@@ -175,10 +217,20 @@ class Loss(CrossEntropyOptions):
         return Forward(**stages, ignored=targets.ignored, _made_by=self, _passes=passes)
 
     def backward(self, out: Forward, upstream: Any = 1.0) -> Gradients:
-        """The backward pass of the record `out`, which it does not change.
+        """The backward pass of a record, which it does not change.
 
-        upstream: the gradient arriving at out.loss. A scalar, or (N,) under reduction="none", where
-        a scalar means every sample. Returns the gradients of Σ upstream · out.loss.
+        Args:
+            out (Forward): what `forward` of an equal loss returned.
+            upstream (scalar or (N,)): the gradient arriving at `out.loss`; (N,) only under reduction="none", where a
+                scalar means every sample.
+
+        Returns:
+            Gradients: of Σ upstream · out.loss.
+
+        Raises:
+            TypeError: out is no record, or upstream holds no real numbers.
+            ValueError: out was made by another loss, upstream has another shape, NaN or Inf, or a gradient leaves the
+                range of float64 (a row so short that 1/‖x‖ is too large).
         """
         out = self._made(out)
         upstream = check.upstream_gradient(upstream, out.losses.shape, self.reduction)
@@ -191,20 +243,57 @@ class Loss(CrossEntropyOptions):
     def value_and_grad(
         self, x: Any, W: Any, labels: Any, b: Any = None, upstream: Any = 1.0
     ) -> tuple[np.ndarray, Gradients]:
-        """(out.loss, gradients) of one forward and backward pass."""
+        """One forward and one backward pass.
+
+        Args:
+            x (N, D): features.
+            W (C, D): class weights.
+            labels (N,): classes, or soft targets (N, C).
+            b (C,): the bias, or None.
+            upstream (scalar or (N,)): the gradient arriving at the loss, as `backward` takes it.
+
+        Returns:
+            tuple: (out.loss, Gradients).
+
+        Raises:
+            TypeError, ValueError: as `forward` and `backward`.
+        """
         out = self.forward(x, W, labels, b)
         return out.loss, self.backward(out, upstream)
 
     def inference_logits(self, x: Any, W: Any, b: Any = None) -> np.ndarray:
-        """(N, C) logits without any margin: what a classifier uses at test time."""
+        """Logits without any margin: what a classifier uses at test time.
+
+        Args:
+            x (N, D): features.
+            W (C, D): class weights.
+            b (C,): the bias, or None.
+
+        Returns:
+            (N, C) float64: the logits.
+
+        Raises:
+            TypeError, ValueError: as `forward`; a logit beyond float64 is named.
+        """
         x, W = check.features_and_weights(x, W)
         return self._logits(x, W, check.bias(b, len(W), self), np.arange(0))
 
     def decision_boundary(self, x: Any, W: Any, b: Any = None) -> np.ndarray:
-        """(N,) class 1's target logit minus class 2's plain logit; zero on class 1's boundary.
+        """Class 1's target logit minus class 2's plain logit; zero on class 1's boundary.
 
-        W: (2, D), class 1 in the first row; swap the rows for class 2's boundary. The survey's
-        Table 1 (Deng et al., arXiv 1801.07698v1, Table 1) wherever its formula is the loss's own.
+        Source:
+            The survey's Table 1 (Deng et al., arXiv 1801.07698v1, Table 1), wherever its formula is the loss's own.
+
+        Args:
+            x (N, D): features.
+            W (2, D): class 1 in the first row; swap the rows for class 2's boundary.
+            b (2,): the bias, or None.
+
+        Returns:
+            (N,) float64: the difference.
+
+        Raises:
+            TypeError, ValueError: as `forward`, and where W has not two rows.
         """
         x, W = check.features_and_weights(x, W)
         if len(W) != 2:
@@ -267,10 +356,11 @@ class MarginLoss(NormalisingLoss):
 class PsiMarginLoss(MarginLoss):
     """A loss whose margin multiplies the angle: ψ(θ) = (−1)^k cos(mθ) − 2k.
 
-    margin        integer m ≥ 1
-    annealing     λ ≥ 0: the target logit is (λ · plain + margin) / (1 + λ)
-    continuation  (D, dD), each called as f(theta, xp): your own decreasing D for θ > π/m with
-                  D(π/m) = −1 and its derivative; xp is the array namespace to compute with
+    Args:
+        margin (int): m ≥ 1.
+        annealing (float): λ ≥ 0: the target logit is (λ · plain + margin) / (1 + λ).
+        continuation (pair of functions): (D, dD), each called as f(theta, xp): your own decreasing D for θ > π/m with
+            D(π/m) = −1 and its derivative; xp is the array namespace to compute with.
     """
 
     margin: int = 4

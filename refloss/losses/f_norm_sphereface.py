@@ -16,24 +16,38 @@ from refloss.validation import positive
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class FNormSphereFace(PsiMarginLoss):
-    """F-Norm SphereFace: SphereFace's multiplied angle with the feature's length fixed to s.
+    """F-Norm SphereFace, SphereFace's multiplied angle with the feature's length fixed to s::
 
         z_j = s cos θ_j,  z_y = s ψ(θ_y),  ψ(θ) = (−1)^k cos(mθ) − 2k on [kπ/m, (k+1)π/m]
 
-    Source: Deng et al., arXiv 1801.07698v1, Table 1 (the name); ψ of Liu et al., "SphereFace",
-    CVPR 2017, eq. (7). Shapes: x (N, D), W (C, D), labels (N,). scale s > 0; margin an integer m ≥ 1;
-    annealing λ ≥ 0: (λ s cos θ_y + s ψ(θ_y)) / (1 + λ); continuation as in `LSoftmax`.
+    Source:
+        Deng et al., arXiv 1801.07698v1, Table 1 (the name); ψ of Liu et al., "SphereFace", CVPR 2017, eq. (7).
 
-    Singular at zero rows (`zero_norm`); smooth at θ = 0 and π (dψ/dcos θ = m²); continuously
-    differentiable, not twice, at kπ/m. Kink and cone of a continuation as in `LSoftmax`.
+    Shapes:
+        x (N, D), W (C, D), labels (N,).
 
-    Released code: a real m such as 1.35 without ψ's branches, cos(1.35 θ), is common.
+    Args:
+        scale (float): s > 0.
+        margin (int): m ≥ 1, what θ_y is multiplied by.
+        annealing (float): λ ≥ 0: z_y = (λ s cos θ_y + s ψ(θ_y)) / (1 + λ).
+        continuation (pair of functions): as in `refloss.LSoftmax`.
+        **options: those of `refloss.Loss`.
 
-    Shared options, and errors: `refloss.Loss`.
+    Singular points:
+        Zero rows (zero_norm). Smooth at θ = 0 and π (dψ/dcos θ = m²); continuously differentiable, not twice, at
+        kπ/m. Kink and cone of a continuation as in `refloss.LSoftmax`.
 
-    >>> out = FNormSphereFace(scale=2, margin=2).forward([[3.0, 4.0]], [[1.0, 0.0], [0.0, 1.0]], [1])
-    >>> print(f"{out.loss:.12f}")  # log(1 + e^(2·0.6 − 2·(2·0.8² − 1)))
-    1.063496510223
+    Released code:
+        A real m such as 1.35 without ψ's branches, cos(1.35 θ), is common.
+
+    Raises:
+        ValueError, TypeError: for a parameter outside its domain; for inputs as `refloss.Loss.forward`.
+
+    Example:
+        >>> x, W = [[3.0, 4.0]], [[1.0, 0.0], [0.0, 1.0]]
+        >>> out = FNormSphereFace(scale=2, margin=2).forward(x, W, labels=[1])
+        >>> print(f"{out.loss:.12f}")  # log(1 + e^(2·0.6 − 2·(2·0.8² − 1)))
+        1.063496510223
     """
 
     name: ClassVar[str] = "f_norm_sphereface"

@@ -17,21 +17,34 @@ from refloss.validation import positive
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class L2Softmax(NormalisingLoss):
-    """L2-constrained softmax loss: the feature is put on a sphere of radius α; W stays as it is.
+    """L2-constrained softmax loss: the feature is put on a sphere of radius α, W stays as it is::
 
         z_j = W_j·(α x̂) + b_j,  x̂ = x / ‖x‖
 
-    Source: Ranjan et al., arXiv 1703.09507, eq. (3); survey, section 2.4. Shapes: x (N, D),
-    W (C, D), b (C,) optional, labels (N,) or soft targets (N, C). alpha > 0, a length; its gradient
-    is `grads.alpha`. Singular at x = 0 (`zero_norm`), smooth at W_j = 0.
+    Source:
+        Ranjan et al., arXiv 1703.09507, eq. (3); survey, section 2.4.
 
-    Released code: several re-implementations normalise W too, which makes it NormFace.
+    Shapes:
+        x (N, D), W (C, D), b (C,) optional, labels (N,) or soft targets (N, C).
 
-    Shared options, and errors: `refloss.Loss`.
+    Args:
+        alpha (float): α > 0, a length; its gradient is `grads.alpha`.
+        **options: those of `refloss.Loss`.
 
-    >>> out = L2Softmax(alpha=5).forward([[30.0, 40.0]], [[1.0, 0.0], [0.0, 1.0]], [1])
-    >>> print(f"{out.loss:.12f}")  # log(1 + e^(3 − 4))
-    0.313261687518
+    Singular points:
+        x = 0 (zero_norm). Smooth at W_j = 0.
+
+    Released code:
+        Several re-implementations normalise W too, which makes it NormFace.
+
+    Raises:
+        ValueError, TypeError: for a parameter outside its domain; for inputs as `refloss.Loss.forward`.
+
+    Example:
+        >>> x, W = [[30.0, 40.0]], [[1.0, 0.0], [0.0, 1.0]]
+        >>> out = L2Softmax(alpha=5).forward(x, W, labels=[1])
+        >>> print(f"{out.loss:.12f}")  # log(1 + e^(3 − 4))
+        0.313261687518
     """
 
     name: ClassVar[str] = "l2_softmax"

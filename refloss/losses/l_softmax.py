@@ -17,26 +17,41 @@ from refloss.validation import no_zero_rows
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class LSoftmax(PsiMarginLoss):
-    """L-Softmax, the large-margin softmax loss: the target's angle is multiplied by m.
+    """L-Softmax, the large-margin softmax loss: the target's angle is multiplied by m::
 
         z_j = ‖W_j‖‖x‖ cos θ_j,  z_y = ‖W_y‖‖x‖ ψ(θ_y),
         ψ(θ) = (−1)^k cos(mθ) − 2k on [kπ/m, (k+1)π/m], k = 0 … m − 1
 
-    Source: Liu et al., "Large-Margin Softmax Loss", ICML 2016, eq. (4)–(6); survey, section 2.2.
-    Shapes: x (N, D), W (C, D), labels (N,). margin an integer m ≥ 1; annealing λ ≥ 0: (λ W_y·x +
-    ‖W_y‖‖x‖ ψ(θ_y)) / (1 + λ); continuation (D, dD): the general ψ of eq. (5), D(θ) beyond π/m.
+    Source:
+        Liu et al., "Large-Margin Softmax Loss", ICML 2016, eq. (4)–(6); survey, section 2.2.
 
-    Singular (m > 1) at x_i = 0 and W_{y_i} = 0 (`zero_norm`), not at other rows of W. Smooth at
-    θ = 0 and π (dψ/dcos θ = m²); continuously differentiable, not twice, at kπ/m. A continuation
-    has a kink at π/m if D'(π/m) ≠ 0 (right derivative) and a cone at π if D'(π) ≠ 0 (`out.cone`).
+    Shapes:
+        x (N, D), W (C, D), labels (N,).
 
-    Released code: the authors' CPU layer adds 1e-9 to ‖x‖‖W‖, their GPU layer does not.
+    Args:
+        margin (int): m ≥ 1, what θ_y is multiplied by.
+        annealing (float): λ ≥ 0: z_y = (λ W_y·x + ‖W_y‖‖x‖ ψ(θ_y)) / (1 + λ).
+        continuation (pair of functions): (D, dD), the general ψ of eq. (5): a decreasing D for θ > π/m with
+            D(π/m) = −1, and its derivative, each called as f(theta, xp) with theta in radians and xp the array
+            namespace to compute with.
+        **options: those of `refloss.Loss`.
 
-    Shared options, and errors: `refloss.Loss`.
+    Singular points:
+        For m > 1, x_i = 0 and W_y = 0 of a target y (zero_norm), not other rows of W. Smooth at θ = 0 and π
+        (dψ/dcos θ = m²); continuously differentiable, not twice, at kπ/m. A continuation has a kink at π/m if
+        D'(π/m) ≠ 0 (right derivative) and a cone at π if D'(π) ≠ 0 (`out.cone`).
 
-    >>> out = LSoftmax(margin=2).forward([[3.0, 4.0]], [[1.0, 0.0], [0.0, 1.0]], [1])
-    >>> print(f"{out.loss:.12f}")  # log(1 + e^(5·0.6 − 5·(2·0.8² − 1)))
-    1.783900740888
+    Released code:
+        The authors' CPU layer adds 1e-9 to ‖x‖‖W‖, their GPU layer does not.
+
+    Raises:
+        ValueError, TypeError: for a parameter outside its domain; for inputs as `refloss.Loss.forward`.
+
+    Example:
+        >>> x, W = [[3.0, 4.0]], [[1.0, 0.0], [0.0, 1.0]]
+        >>> out = LSoftmax(margin=2).forward(x, W, labels=[1])
+        >>> print(f"{out.loss:.12f}")  # log(1 + e^(5·0.6 − 5·(2·0.8² − 1)))
+        1.783900740888
     """
 
     name: ClassVar[str] = "l_softmax"

@@ -18,29 +18,42 @@ from refloss.validation import function, one_of, per_angle, positive
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class MarginSoftmax(MarginLoss):
-    """Your own margin: z_j = r cos θ_j and z_y = r ψ(θ_y), from ψ and its derivative.
+    """Your own margin, from ψ and its derivative::
 
-    psi, dpsi  ψ(θ) and ψ'(θ), each called as f(theta, xp) with theta (R,) in radians and xp the array
-               namespace to compute with (xp.cos, xp.sin, xp.where, xp.pi, …), so that every witness of
-               `refloss.gradcheck` can run them. A constant that Python computes (2 / math.pi) is rounded
-               before refloss sees it, and bounds and extended precision cannot know: write 2 / xp.pi
-    radius     "scale": r = s · "x_norm": r = ‖x‖ · "both_norms": r = ‖W_j‖‖x‖
-    scale      s > 0, used by radius="scale"
+        z_j = r cos θ_j,  z_y = r ψ(θ_y)
 
-    Source: the form common to L-Softmax, SphereFace, CosFace and ArcFace (survey, section 3).
-    Shapes: x (N, D), W (C, D), labels (N,). Singular at zero rows (`zero_norm`); a cone at θ = 0 or π
-    where ψ' ≠ 0 there (`out.cone`), none with detach_margin. Kinks and jumps of ψ are the user's own.
+    Source:
+        The form common to L-Softmax, SphereFace, CosFace and ArcFace (survey, section 3).
 
-    Shared options, and errors: `refloss.Loss`.
+    Shapes:
+        x (N, D), W (C, D), labels (N,).
 
-    >>> linear = MarginSoftmax(
-    ...     psi=lambda theta, xp: 1 - 2 * theta / xp.pi,
-    ...     dpsi=lambda theta, xp: -2 / xp.pi + 0 * theta,
-    ...     scale=2,
-    ... )
-    >>> out = linear.forward([[3.0, 4.0]], [[1.0, 0.0], [0.0, 1.0]], [1])
-    >>> print(f"{out.loss:.12f}")  # log(1 + e^(2·0.6 − 2·(1 − 2 arccos(0.8)/π)))
-    0.702859420460
+    Args:
+        psi (function): ψ(θ), called as psi(theta, xp) with theta (R,) in radians and xp the array namespace to
+            compute with (xp.cos, xp.sin, xp.where, xp.pi, …), so that every witness of `refloss.gradcheck` can
+            run it. A constant that Python computes (2 / math.pi) is rounded before refloss sees it, and bounds
+            and extended precision cannot know: write 2 / xp.pi.
+        dpsi (function): ψ'(θ), called in the same way.
+        radius (str): "scale", r = s; "x_norm", r = ‖x‖; or "both_norms", r = ‖W_j‖‖x‖.
+        scale (float): s > 0, used by radius="scale".
+        **options: those of `refloss.Loss`.
+
+    Singular points:
+        Zero rows (zero_norm); a cone at θ = 0 or π where ψ' ≠ 0 there (`out.cone`), none with detach_margin.
+        Kinks and jumps of ψ are the user's own.
+
+    Raises:
+        ValueError, TypeError: for a parameter outside its domain; for inputs as `refloss.Loss.forward`.
+
+    Example:
+        >>> linear = MarginSoftmax(
+        ...     psi=lambda theta, xp: 1 - 2 * theta / xp.pi,
+        ...     dpsi=lambda theta, xp: -2 / xp.pi + 0 * theta,
+        ...     scale=2,
+        ... )
+        >>> out = linear.forward([[3.0, 4.0]], [[1.0, 0.0], [0.0, 1.0]], labels=[1])
+        >>> print(f"{out.loss:.12f}")  # log(1 + e^(2·0.6 − 2·(1 − 2 arccos(0.8)/π)))
+        0.702859420460
     """
 
     name: ClassVar[str] = "margin_softmax"
@@ -68,17 +81,15 @@ class MarginSoftmax(MarginLoss):
         return self.radius == "both_norms"
 
     def forward_logits(self, x: Any, W: Any, b: Any, pairs: Pairs) -> LogitsPass:
-        # (G1) x̂, ŵ; (G2) cos θ_ij; (G3) θ_y
+        # (G1) x̂_i = x_i / ‖x_i‖, ŵ_j = W_j / ‖W_j‖
         x_norm, x_hat = normalise(x)
         W_norm, W_hat = normalise(W)
-        cos_theta = cosines(x_hat, W_hat)
-        at = angle(x[pairs.rows], W[pairs.y])
+        cos_theta = cosines(x_hat, W_hat)  # (G2) cos θ_ij = x̂_i·ŵ_j
+        at = angle(x[pairs.rows], W[pairs.y])  # (G3) θ_y of the target pairs
         # (G4) ψ(θ_y), ψ'(θ_y)
         theta, xp = at.theta, functions_of(at.theta)
-        value, slope = (
-            per_angle(self.psi(theta, xp), theta, "psi"),
-            per_angle(self.dpsi(theta, xp), theta, "dpsi"),
-        )
+        value = per_angle(self.psi(theta, xp), theta, "psi")
+        slope = per_angle(self.dpsi(theta, xp), theta, "dpsi")
         psi = self._with_options(Target(value, own_slope(slope, at), np.zeros_like(value)), at)
         # (G5) z_j = r cos θ_j, z_y = r ψ(θ_y)
         r, _, _ = self._radius(x_norm, W_norm)

@@ -11,22 +11,37 @@ from refloss.steps.linear import linear, linear_backward
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Softmax(Loss):
-    """Softmax loss: cross-entropy of the softmax of a linear layer.
+    """Softmax loss, the cross-entropy of the softmax of a linear layer::
 
         ℓ = −Σ_c y_c log p_c,  p = softmax(z),  z_j = W_j·x + b_j
 
-    Source: survey, section 1.1. Shapes: x (N, D), W (C, D), b (C,) optional, labels (N,) or soft
-    targets y_c (N, C). Smooth everywhere. For one prediction a pixel see `refloss.CrossEntropy`.
+    For one prediction a pixel see `refloss.CrossEntropy`.
 
-    Released code: torch's reduction "mean" divides by the weights of the valid rows (our
-    "weighted_mean") for labels, by their number for soft targets; Caffe clamps p_y at 1.2e-38, so
-    that its loss stops at 87.34, and its backward ignores that clamp.
+    Source:
+        Survey, section 1.1.
 
-    Shared options, and errors: `refloss.Loss`.
+    Shapes:
+        x (N, D), W (C, D), b (C,) optional, labels (N,) or soft targets y_c (N, C).
 
-    >>> out = Softmax().forward(x=[[1.0, 2.0]], W=[[1.0, 0.0], [0.0, 1.0]], labels=[1])
-    >>> print(f"{out.loss:.12f}")  # log(1 + e^(1 − 2))
-    0.313261687518
+    Args:
+        **options: those of `refloss.Loss`.
+
+    Singular points:
+        None: smooth everywhere.
+
+    Released code:
+        torch's reduction "mean" divides by the weights of the valid rows (our "weighted_mean") for labels, by
+        their number for soft targets; Caffe clamps p_y at 1.2e-38, so that its loss stops at 87.34, and its
+        backward ignores that clamp.
+
+    Raises:
+        ValueError, TypeError: for a parameter outside its domain; for inputs as `refloss.Loss.forward`.
+
+    Example:
+        >>> x, W = [[1.0, 2.0]], [[1.0, 0.0], [0.0, 1.0]]
+        >>> out = Softmax().forward(x, W, labels=[1])
+        >>> print(f"{out.loss:.12f}")  # log(1 + e^(1 − 2))
+        0.313261687518
     """
 
     name: ClassVar[str] = "softmax"

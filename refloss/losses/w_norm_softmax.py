@@ -14,22 +14,35 @@ from refloss.steps.normalise import normalise, normalise_backward
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class WNormSoftmax(NormalisingLoss):
-    """W-Norm softmax loss, the "modified softmax" of SphereFace: ‖W_j‖ = 1 and no bias.
+    """W-Norm softmax loss, the "modified softmax" of SphereFace: ‖W_j‖ = 1 and no bias::
 
         z_j = ‖x‖ cos θ_j = ŵ_j·x,  ŵ_j = W_j / ‖W_j‖
 
-    Source: Liu et al., "SphereFace", CVPR 2017, section 3.1; survey, Table 1. Shapes: x (N, D), W (C, D),
-    labels (N,) or soft targets (N, C). Singular at W_j = 0 (`zero_norm`); smooth at x = 0, since
-    the backward in x does not pass through x̂. No stage x_norm or cos_theta: neither is on the path.
+    The record has no stage x_norm or cos_theta: neither is on the path.
 
-    Released code: SphereFace's Caffe layer normalises W in place and leaves the projection of step
-    (6) out of its gradient.
+    Source:
+        Liu et al., "SphereFace", CVPR 2017, section 3.1; survey, Table 1.
 
-    Shared options, and errors: `refloss.Loss`.
+    Shapes:
+        x (N, D), W (C, D), labels (N,) or soft targets (N, C).
 
-    >>> out = WNormSoftmax().forward([[1.0, 2.0]], [[9.0, 0.0], [0.0, 7.0]], [1])
-    >>> print(f"{out.loss:.12f}")  # log(1 + e^(1 − 2)): the lengths of W do not matter
-    0.313261687518
+    Args:
+        **options: those of `refloss.Loss`, zero_norm among them.
+
+    Singular points:
+        W_j = 0 (zero_norm). Smooth at x = 0, since the backward in x does not pass through x̂.
+
+    Released code:
+        SphereFace's Caffe layer normalises W in place and leaves the projection of step (6) out of its gradient.
+
+    Raises:
+        ValueError, TypeError: for a parameter outside its domain; for inputs as `refloss.Loss.forward`.
+
+    Example:
+        >>> x, W = [[1.0, 2.0]], [[9.0, 0.0], [0.0, 7.0]]
+        >>> out = WNormSoftmax().forward(x, W, labels=[1])
+        >>> print(f"{out.loss:.12f}")  # log(1 + e^(1 − 2)): the lengths of W do not matter
+        0.313261687518
     """
 
     name: ClassVar[str] = "w_norm_softmax"

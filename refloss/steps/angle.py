@@ -28,11 +28,12 @@ def cosines(x_hat: Any, W_hat: Any) -> Any:
 
 
 def cosines_backward(grad_cos: Any, x: Any, W: Any, x_hat: Any, W_hat: Any) -> tuple[Any, Any]:
-    """(A2) ∂L/∂x̂_i = Σ_j ∂L/∂cos_ij ŵ_j and ∂L/∂ŵ_j = Σ_i ∂L/∂cos_ij x̂_i, up to parts along x̂_i and ŵ_j.
+    """∂L/∂x̂ (N, D) and ∂L/∂ŵ (C, D), up to parts along x̂_i and ŵ_j, which the normalisation projects out.
 
-    Those parts are what the normalisation projects out. ŵ_j = cos θ x̂_i + sin θ t_x: of a pair near a pole, where
-    projecting ŵ_j would cancel, only sin θ t_x is added. grad_cos: (N, C). Returns (N, D), (C, D).
+    grad_cos: (N, C), h_ij = ∂L/∂cos θ_ij.
     """
+    # (A2) ∂L/∂x̂_i = Σ_j h_ij ŵ_j, ∂L/∂ŵ_j = Σ_i h_ij x̂_i. Near a pole projecting ŵ_j = cos θ x̂_i + sin θ t_x would
+    # cancel: there only sin θ t_x is added
     near = np.abs(cosines(nearest(x_hat), nearest(W_hat))) > _near_pole(x)
     far = np.where(near, 0.0, grad_cos)
     grad_x_hat, grad_W_hat = combine(far, W_hat), combine(far.T, x_hat)

@@ -133,6 +133,7 @@ class Mass(NamedTuple):
 
 
 def mass_of(v: Any, column: np.ndarray, block: slice) -> Mass:
+    """(C3) the term of every row that stands in `column`, and the sum of the others."""
     rows = np.arange(len(v))
     others = v.copy()
     others[rows, column] = 0.0
@@ -159,7 +160,8 @@ def gather(z: Any, a: Any, block: slice) -> Gathered:
     column = argmax(z)
     z_max = z[np.arange(len(z)), column]
     gap, e = _below(z, z_max, column)
-    return Gathered(z_max, mass_of(e, column, block), (a * gap).sum(axis=1), mass_of(a, argmax(a), block))
+    mass, targets = mass_of(e, column, block), mass_of(a, argmax(a), block)
+    return Gathered(z_max, mass, (a * gap).sum(axis=1), targets)
 
 
 def join(a: Gathered, b: Gathered) -> Gathered:
@@ -174,7 +176,7 @@ def join(a: Gathered, b: Gathered) -> Gathered:
 
 
 def _below(z: Any, z_max: Any, column: np.ndarray) -> tuple[Any, Any]:
-    """z_max − z_j ≥ 0 and e^−(z_max − z_j) · 2^headroom; a masked class gives 0 and 0.
+    """(C2) d_j = z_max − z_j ≥ 0 and e_j = e^−d_j · 2^headroom; a masked class gives 0 and 0.
 
     column: (M,) where z_max itself stands; below 0 or beyond z if it is in another block.
     """
@@ -222,26 +224,27 @@ class CrossEntropyPass:
 
 def finish(gathered: Gathered, setting: Setting) -> CrossEntropyPass:
     """(C5)–(C7): losses and loss."""
-    taken_out = headroom(gathered.z_max)
-    total = 1.0 + times_power(gathered.mass.rest, -taken_out)
-    # (C5) ℓ = Σ_c a_c (z_max − z_c) + (Σ_c a_c) log(1 + rest): no term is negative. Where only the last is there
-    # and tiny, its power of two stays out to the end
-    rest, below = gathered.mass.rest, gathered.below
-    tiny = (nearest(rest) < 2.0 ** (taken_out - 120)) & (nearest(below) < 2.0**-60) & bool(taken_out)
-    kept = taken_out - setting.exponent
-    exponent = np.where(tiny, kept, 0)
-    log = np.where(tiny, times_power(rest, -setting.exponent), np.log1p(times_power(rest, -taken_out)))
-    losses = times_power(below, exponent) + (gathered.targets.largest + gathered.targets.rest) * log
-    # (C6) the divisor of the reduction
+    log, exponent = _log_of_total(gathered, setting)
+    # (C5) ℓ = Σ_c a_c d_c + (Σ_c a_c) log(1 + r): no term is negative
+    targets = gathered.targets.largest + gathered.targets.rest
+    losses = times_power(gathered.below, exponent) + targets * log
+    # (C6) the divisor n of the reduction
     divisor = _divisor(setting, losses)
-    # (C7) the reduction
-    loss, loss_exponent = losses, exponent
-    if setting.reduction != "none":
-        loss_exponent = np.min(exponent, initial=max(kept, 0))
-        near_one = times_power(divisor, -_exponent(divisor))
-        loss = _reduced(times_power(losses, loss_exponent - exponent), near_one, setting.empty_mean)
-        loss_exponent = loss_exponent + _exponent(divisor)
+    # (C7) L = Σ_i ℓ_i / n
+    loss, loss_exponent = _reduced(losses, exponent, divisor, setting)
+    total = 1.0 + times_power(gathered.mass.rest, -headroom(gathered.z_max))
     return CrossEntropyPass(setting, gathered, total, losses, exponent, loss, loss_exponent, divisor)
+
+
+def _log_of_total(gathered: Gathered, setting: Setting) -> tuple[Any, np.ndarray]:
+    """log(1 + r) times 2^exponent, and the exponent, each (M,).
+
+    It is 0 but where log(1 + r) is all that the loss will hold, and tiny: there its power of two stays out to the end.
+    """
+    rest, taken_out = gathered.mass.rest, headroom(gathered.z_max)
+    tiny = (nearest(rest) < 2.0 ** (taken_out - 120)) & (nearest(gathered.below) < 2.0**-60) & bool(taken_out)
+    log = np.where(tiny, times_power(rest, -setting.exponent), np.log1p(times_power(rest, -taken_out)))
+    return log, np.where(tiny, taken_out - setting.exponent, 0)
 
 
 def softmax(z: Any, at: CrossEntropyPass, block: slice) -> tuple[Any, Any]:
@@ -255,11 +258,11 @@ def cross_entropy_backward(
     z: Any, at: CrossEntropyPass, upstream: np.ndarray, block: slice, keep: int = 0
 ) -> Any:
     """∂/∂z of Σ_i upstream_i ℓ_i / divisor, (M, B), times 2^(keep + divisor_exponent). upstream: () or (M,)."""
-    p, others = (times_power(v, keep - at.headroom) for v in softmax(z, at, block))
-    a = at.setting.weighted(block, z)
-    # (C8) every sample's share of the gradient that arrives
+    # (C8) every sample's share v_i / n of the gradient that arrives
     arriving = like(np.broadcast_to(upstream, (len(z),)), z)
     share = _divide(arriving, at.divisor_below_one, at.setting.empty_mean)
+    p, others = (times_power(v, keep - at.headroom) for v in softmax(z, at, block))
+    a = at.setting.weighted(block, z)
     # (C9) p_j Σ_c a_c − a_j = p_j Σ_{c≠j} a_c − a_j Σ_{k≠j} p_k: for a label, p_j or −(1 − p_y)
     g = p * at.gathered.targets.without(a, block) - a * others
     return np.where(at.setting.targets.ignored[:, None], 0.0, share[:, None] * g)
@@ -288,13 +291,19 @@ def _divisor(setting: Setting, numbers: Any) -> Any:
     return divisor
 
 
-def _reduced(losses: Any, divisor: Any, empty_mean: str) -> Any:
+def _reduced(losses: Any, exponent: np.ndarray, divisor: Any, setting: Setting) -> tuple[Any, Any]:
+    """Σ_i ℓ_i / n times 2^exponent, and the exponent; or the losses as they are. losses, exponent: (M,)."""
+    if setting.reduction == "none":
+        return losses, exponent
+    common = np.min(exponent, initial=max(headroom(losses) - setting.exponent, 0))
+    losses = times_power(losses, common - exponent)
+    near_one = times_power(divisor, -_exponent(divisor))
     total = losses.sum()
-    if (
-        not np.isfinite(nearest(total)) and nearest(divisor) > 1
-    ):  # the sum may overflow where the mean does not
-        return (losses / divisor).sum()
-    return _divide(total, divisor, empty_mean)
+    if not np.isfinite(nearest(total)) and nearest(near_one) > 1:
+        loss = (losses / near_one).sum()  # the sum may overflow where the mean does not
+    else:
+        loss = _divide(total, near_one, setting.empty_mean)
+    return loss, common + _exponent(divisor)
 
 
 def _exponent(divisor: Any) -> int:

@@ -9,10 +9,13 @@ from refloss.precision.products import combine, inner
 
 def linear(x: Any, W: Any, b: Any = None) -> Any:
     """x: (N, D), W: (C, D), b: (C,) or None. Returns z (N, C); ±inf or NaN where it overflows."""
-    z = inner(x, W)
+    z = inner(x, W)  # (1) z_ij = W_j·x_i + b_j
     return z if b is None else z + b
 
 
 def linear_backward(g: Any, x: Any, W: Any) -> tuple[Any, Any, Any]:
     """Gradients of Σ_ij g_ij z_ij in x (N, D), W (C, D) and b (C,). g: (N, C)."""
-    return combine(g, W), combine(g.T, x), g.sum(axis=0)
+    grad_x = combine(g, W)  # (3) ∂L/∂x_i = Σ_j g_ij W_j
+    grad_W = combine(g.T, x)  # (4) ∂L/∂W_j = Σ_i g_ij x_i
+    grad_b = g.sum(axis=0)  # (5) ∂L/∂b_j = Σ_i g_ij
+    return grad_x, grad_W, grad_b

@@ -50,10 +50,9 @@ def arc_margin(at: Angle, m: float, easy_margin: bool, past_pi: str) -> Target:
         tail = Target(at.cos - m * sin_m, -at.sin, np.zeros_like(sin) - (sin_m + m * cos_m))
         # the side of the jump is that of θ as these numbers hold it
         short = functions_of(at.cos).pi - at.theta - m
-        target = _choose(short <= 0, tail, target, np.abs(nearest(short)) <= error_of(short))
+        target = _choose(short <= 0, tail, target, short)
     if easy_margin:
-        unsure = (np.abs(nearest(at.cos)) <= error_of(at.cos)) & (error_of(at.cos) > 0)
-        target = _choose(at.cos > 0, target, plain_cosine(at), unsure)
+        target = _choose(at.cos > 0, target, plain_cosine(at), at.cos)
     return target
 
 
@@ -89,5 +88,7 @@ def choose(where: Any, u: Any, v: Any, unsure: Any) -> Any:
     return widened(np.where(where, u, v), np.where(unsure, apart, 0.0))
 
 
-def _choose(where: Any, a: Target, b: Target, unsure: Any) -> Target:
+def _choose(where: Any, a: Target, b: Target, decider: Any) -> Target:
+    """a or b, by the sign of a number; its own error may leave that sign open."""
+    unsure = (np.abs(nearest(decider)) <= error_of(decider)) & (error_of(decider) > 0)
     return Target(*(choose(where, u, v, unsure) for u, v in zip(a, b, strict=True)))

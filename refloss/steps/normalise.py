@@ -29,12 +29,12 @@ def normalise(v: Any) -> tuple[Any, Any]:
 
 
 def normalise_backward(grad_unit: Any, norm: Any, unit: Any) -> Any:
-    """(N4) ∂L/∂v = (I − v̂ v̂ᵀ) ∂L/∂v̂ / ‖v‖: the full Jacobian.
+    """∂L/∂v of every row from ∂L/∂v̂. grad_unit, unit: (R, D); norm: (R,). Returns (R, D).
 
     For a gradient already tangent to the sphere this is the survey's dy/dx = 1/α with α = ‖x‖: the
     projection changes nothing and only the length 1/‖v‖ remains. A zero row passes nothing back.
-    grad_unit, unit: (R, D); norm: (R,). Returns (R, D).
     """
+    # (N4) ∂L/∂v = (I − v̂ v̂ᵀ) ∂L/∂v̂ / ‖v‖: the full Jacobian
     return over_norm(across(grad_unit, unit), norm)
 
 
