@@ -16,15 +16,19 @@ import types
 import numpy as np
 import pytest
 from helpers import bits
-from test_derivations import CODE_OF, DERIVATIONS, LOSS_PAGES, PREFIXES, expand, placed, sources
+from test_derivations import CODE_OF, DERIVATIONS, LOSS_PAGES, PAGES, PREFIXES, expand, placed, sources
 
 import refloss
 from refloss.losses import LOSSES
 
 LOSS_OF = {f"{name}.md": cls for name, cls in LOSSES.items()}
 PASSES = {"Forward": "forward_logits", "Backward": "backward_logits"}
-# what a loss's page also shows of the shared steps; no part of its passes
-SHARED = {"softmax.md": ("steps/linear.py",), "weighted_softmax.md": ("steps/cross_entropy.py",)}
+# what a page shows besides the code of its steps; on the page of a loss it is no part of the passes
+SHARED = {
+    "softmax.md": ("steps/linear.py",),
+    "weighted_softmax.md": ("steps/cross_entropy.py",),
+    "precision.md": ("precision/errorfree.py",),
+}
 _BLOCK = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 _RANGE = re.compile(r"\([A-Z]?\d+\)[–-]\([A-Z]?\d+\)")
 
@@ -108,15 +112,12 @@ def _parameters(function: types.FunctionType) -> str:
 # -- to the letter ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("page", [*CODE_OF, "second_derivatives.md", "precision.md"])
+@pytest.mark.parametrize("page", PAGES)
 def test_excerpts_stand_in_the_code(page):
-    """No excerpt that the code does not have, line by line."""
-    if page not in CODE_OF:
-        assert not excerpts(page_of(page)), "a page without code files shows examples only"
-        return
-    files = [*sources(page), *shared(page)]
+    """No excerpt that the code does not have, line by line; a page without code files shows examples only."""
+    files = [*(sources(page) if page in CODE_OF else ()), *shared(page)]
     found = excerpts(page_of(page))
-    assert found
+    assert bool(found) == bool(files)
     for excerpt in found:
         assert any(stands_in(excerpt, source) for source in files), excerpt
 
