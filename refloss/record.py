@@ -36,17 +36,21 @@ class _Stages:
     """Shared by both records: the stages that apply, and a repr that shows their shapes."""
 
     def stages(self) -> Mapping[str, Any]:
-        """The stages that apply, by name, in the project's order; their arrays are read-only."""
+        """The stages that apply.
+
+        Returns:
+            Mapping: name → read-only array, in the project's order.
+        """
         raise NotImplementedError
 
     @cached_property
     def error_bound(self) -> Mapping[str, np.ndarray]:
-        """Stage name → how far each of its entries may be from the truth at most: proven, shaped like the stage.
+        """Stage name → how far each of its entries may be from the truth at most, proven, in an array like the stage.
 
         Absolute. The truth is the formula in real numbers at the given inputs. Computed when first asked for, by
-        running the passes once more over numbers that carry a bound; see derivations/precision.md. inf where
-        nothing can be said: a divisor whose sign is lost. A decision inside a user's own ψ or D (`xp.where`) is taken
-        as it falls: next to a kink of theirs the bound is that of the side taken.
+        running the passes once more over numbers that carry a bound (derivations/precision.md). inf where nothing can
+        be said: a divisor whose sign is lost. A decision inside a user's own ψ or D (``xp.where``) is taken as it
+        falls: next to a kink of theirs the bound is that of the side taken.
         """
         from refloss.precision.bounded import Bounded
 
@@ -54,7 +58,7 @@ class _Stages:
 
     @cached_property
     def probable_error_bound(self) -> Mapping[str, np.ndarray]:
-        """The same with rounding errors that grow like √n in a sum of n terms: probable, not proven."""
+        """`error_bound` with rounding errors that grow like √n in a sum of n terms, probable and not proven."""
         from refloss.precision.bounded import ProbablyBounded
 
         return self._bounds(ProbablyBounded)
@@ -73,22 +77,23 @@ class _Stages:
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class Forward(_Stages):
-    """The record of a forward pass; a stage that the loss does not have is None.
+    """The record of a forward pass; a stage that the loss does not have is None, and every array is read-only.
 
-    x_norm         (N,)    ‖x_i‖
-    W_norm         (C,)    ‖W_j‖
-    cos_theta      (N, C)  cosine of the angle between x_i and W_j
-    theta          (N,)    the target's angle in radians; 0 on ignored rows
-    logits         (N, C)  what the softmax sees, margin and scale included
-    probabilities  (N, C)
-    losses         (N,)    per sample, after class weights; 0 on ignored rows
-    loss           ()      reduced; (N,) under reduction="none"
-    complement     (N,)    1 − p_y without cancellation; 0 on ignored rows, None for soft targets
-    ignored        (N,)    bool
-    cone           (N,)    bool: the target logit has no gradient here (x ∥ W_y); the backward takes
-                           the centre of the generalised gradient. None where a loss has no margin
+    Of `refloss.CrossEntropy`, whose logits may have any shape, N stands for the targets' shape.
 
-    Of `CrossEntropy`, whose logits may have any shape, N stands for the targets' shape.
+    Attributes:
+        x_norm (N,): ‖x_i‖.
+        W_norm (C,): ‖W_j‖.
+        cos_theta (N, C): cosine of the angle between x_i and W_j.
+        theta (N,): the target's angle in radians; 0 on ignored rows.
+        logits (N, C): what the softmax sees, margin and scale included.
+        probabilities (N, C): the softmax of the logits.
+        losses (N,): one a sample, after class weights; 0 on ignored rows.
+        loss (scalar): reduced; (N,) under reduction="none".
+        complement (N,): 1 − p_y without cancellation; 0 on ignored rows, None for soft targets.
+        ignored (N,): bool.
+        cone (N,): bool: the target logit has no gradient here (x ∥ W_y); the backward takes the centre of the
+            generalised gradient. None where a loss has no margin.
     """
 
     logits: np.ndarray
@@ -112,6 +117,12 @@ class Forward(_Stages):
             _freeze(getattr(self, name))
 
     def stages(self) -> Mapping[str, Any]:
+        """The stages that apply.
+
+        Returns:
+            Mapping: name → read-only array: x_norm, W_norm, cos_theta, theta, logits, probabilities, losses, loss,
+            in this order.
+        """
         return {name: getattr(self, name) for name in FORWARD_STAGES if getattr(self, name) is not None}
 
     def _bounds(self, bounded: Any) -> Mapping[str, np.ndarray]:
@@ -123,10 +134,18 @@ class Forward(_Stages):
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class Gradients(_Stages):
-    """The gradients of Σ upstream · loss; None where the loss has no such input.
+    """The gradients of Σ upstream · loss; None where the loss has no such input. Every array is read-only.
 
-    logits (N, C) · x (N, D) · W (C, D) · b (C,) · scale, margin, alpha (). As stages their names
-    are grad_logits, grad_x, …
+    As stages their names are grad_logits, grad_x and so on.
+
+    Attributes:
+        logits (N, C): in z; of `refloss.CrossEntropy` shaped like the logits.
+        x (N, D): in the features.
+        W (C, D): in the class weights.
+        b (C,): in the bias, where one was given.
+        scale (scalar): in s.
+        margin (scalar): in a margin that is a real number; an integer has no derivative.
+        alpha (scalar): in α.
     """
 
     logits: np.ndarray
@@ -146,7 +165,12 @@ class Gradients(_Stages):
             _freeze(value)
 
     def stages(self) -> Mapping[str, Any]:
-        """The stages that apply: grad_logits, grad_x, …, in the project's order."""
+        """The stages that apply.
+
+        Returns:
+            Mapping: name → read-only array: grad_logits, grad_x, grad_W, grad_b, grad_scale, grad_margin, grad_alpha,
+            in this order.
+        """
         fields = {name: getattr(self, name.removeprefix("grad_")) for name in BACKWARD_STAGES}
         return {name: value for name, value in fields.items() if value is not None}
 

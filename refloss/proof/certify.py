@@ -55,14 +55,20 @@ def extended_limits(stages: Iterable[str]) -> dict[str, Limit]:
 class StageError:
     """The proven worst error of one stage.
 
-    worst_u    upper bound, in u of the natural scale; inf where NaN or Inf came, or where 0 was due. What a jump
-               leaves undecided is not in it
-    worst_ulp  upper bound in ulp of the true value, over the entries that are known to 53 bits or more
-    index      of the worst entry, with what came (`got`) and the ball that holds the truth (`expected`)
-    limit      in `unit`: "u", "ulp", or "bound" (the record's own, absolute); None: none is owed
-    of_limit   largest error as a part of its limit
-    within     nothing is proven to be over the limit, NaN or Inf, and nothing is open that must not be
-    undecided  entries (rows of grad_x and grad_W) on which the truth is not one number, with the reason
+    Attributes:
+        stage (str): its name.
+        worst_u (float): upper bound, in u = 2^-53 of the natural scale; inf where NaN or Inf came, or where 0 was due.
+            What a jump leaves undecided is not in it.
+        worst_ulp (float): upper bound in ulp of the true value, over the entries that are known to 53 bits or more.
+        index (tuple): of the worst entry.
+        got (float): that entry, as it came.
+        expected (str): the ball that holds the truth.
+        limit (float): what is allowed, in `unit`; None: nothing is owed.
+        unit (str): "u", "ulp", or "bound" (the record's own, absolute).
+        of_limit (float): largest error as a part of its limit.
+        within (bool): nothing is proven to be over the limit, NaN or Inf, and nothing is open that must not be.
+        undecided (int): entries (rows of grad_x and grad_W) on which the truth is not one number.
+        reason (str): why they are undecided, or what is wrong.
     """
 
     stage: str
@@ -80,7 +86,11 @@ class StageError:
 
 
 class CertifyError(AssertionError):
-    """Raised by `certificate.raise_if_failed()`; `.certificate` is the certificate."""
+    """What `certificate.raise_if_failed()` raises; its message is the certificate.
+
+    Attributes:
+        certificate (Certificate): the certificate.
+    """
 
     def __init__(self, certificate: Certificate) -> None:
         super().__init__(str(certificate))
@@ -91,10 +101,11 @@ class CertifyError(AssertionError):
 class Certificate(Printed):
     """What was proven of one loss at one input. Its truth value is `passed`, its text a table.
 
-    made_by     repr of the loss
-    precision   its precision, which decides the limits
-    stages      name → StageError, in the project's order, `complement` after `loss`
-    bits        the precision that the balls needed
+    Attributes:
+        made_by (str): repr of the loss.
+        precision (str): the loss's precision, which decides the limits.
+        stages (Mapping): name → `StageError`, in the project's order, complement after loss.
+        bits (int): the precision that the balls needed.
     """
 
     made_by: str
@@ -104,19 +115,29 @@ class Certificate(Printed):
 
     @property
     def passed(self) -> bool:
+        """Whether every stage is within its limit."""
         return all(stage.within for stage in self.stages.values())
 
     @property
     def undecided(self) -> int:
+        """The number of entries, of all stages, on which the truth is not one number."""
         return sum(stage.undecided for stage in self.stages.values())
 
     def raise_if_failed(self) -> None:
-        """Raises CertifyError, an AssertionError whose message is this certificate, unless it passed."""
+        """For a test, raises unless the verdict is good.
+
+        Raises:
+            CertifyError: an AssertionError whose message is this certificate, unless it passed.
+        """
         if not self.passed:
             raise CertifyError(self)
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything, for JSON."""
+        """Everything, for JSON.
+
+        Returns:
+            dict: of plain values.
+        """
         return {
             "passed": self.passed,
             "undecided": self.undecided,
@@ -132,7 +153,11 @@ class Certificate(Printed):
         return f"<certificate of {self.made_by}: {self._verdict()}>"
 
     def print(self, console: Any) -> None:
-        """The table, the failures and the verdict, on a rich console."""
+        """Prints the table, the failures and the verdict.
+
+        Args:
+            console (rich.console.Console): where to.
+        """
         console.print(
             f"{self.made_by}, precision {self.precision!r}", markup=False, highlight=False, style="bold"
         )
@@ -185,24 +210,39 @@ def certify(
     loss: Any, x: Any, W: Any, labels: Any, b: Any = None, *, upstream: Any = 1.0,
     enclosures: Enclosures | None = None,
 ) -> Certificate:  # fmt: skip
-    """Proves how far every stage of `loss` is from the truth at these inputs.
+    """Proves how far every stage of a loss is from the truth at these inputs.
 
-    x (N, D), W (C, D), labels (N,) or soft (N, C), b (C,) or None, upstream () or (N,): as forward and backward take
-    them. enclosures: those of `enclose_decided` at the same inputs, if they are at hand.
+    The limits are the bounds that the records state (`error_bound`); with precision="extended" besides 4 ulp for losses
+    and loss and 8 u of its natural scale for every other stage, on rows with ``r + |b| ≤ 2^40`` (and, with a margin
+    of one's own, not within 2^-45 of π). Every entry is allowed one smallest subnormal.
 
-    The limits: the bounds that the records state (`error_bound`); with precision="extended" besides 4 ulp for losses
-    and loss and 8 u of its natural scale for every other stage, on rows with r + |b| ≤ 2^40 (and, with a margin of
-    one's own, not within 2^-45 of π). Every entry is allowed one smallest subnormal. At a cone (x ∥ W_y, ψ' ≠ 0) any
-    element of the generalised gradient is accepted, and the row is counted as undecided; nothing else may stay open
-    but a point of a jump.
+    Args:
+        loss (Loss): a loss of refloss on x and W.
+        x (N, D): features.
+        W (C, D): class weights.
+        labels (N,): classes, or soft targets (N, C).
+        b (C,): the bias, or None.
+        upstream (scalar or (N,)): the gradient arriving at the loss, as `refloss.Loss.backward` takes it.
+        enclosures (Enclosures): those of `enclose_decided` at the same inputs, if they are at hand.
 
-    Raises what the loss raises, and ImportError without python-flint (`pip install refloss[certify]`).
+    Returns:
+        Certificate: the worst error of each stage, in u = 2^-53 of its natural scale and in ulp.
 
-    >>> import refloss
-    >>> x, W = [[1.0, 2.0, 0.5], [0.3, -1.0, 2.0]], [[1.0, 0.0, 1.0], [0.0, 1.0, -1.0]]
-    >>> certificate = refloss.certify(refloss.ArcFace(scale=8), x, W, labels=[0, 1])
-    >>> certificate.passed, certificate.stages["grad_x"].worst_u < 8
-    (True, True)
+    Singular points:
+        At a cone (x ∥ W_y, ψ' ≠ 0) any element of the generalised gradient is accepted, and the row is counted as
+        undecided; nothing else may stay open but a point of a jump.
+
+    Raises:
+        TypeError: what is no such loss.
+        ValueError: what the loss raises for its inputs.
+        ImportError: without python-flint (``pip install refloss[certify]``).
+
+    Example:
+        >>> import refloss
+        >>> x, W = [[1.0, 2.0, 0.5], [0.3, -1.0, 2.0]], [[1.0, 0.0, 1.0], [0.0, 1.0, -1.0]]
+        >>> certificate = refloss.certify(refloss.ArcFace(scale=8), x, W, labels=[0, 1])
+        >>> certificate.passed, certificate.stages["grad_x"].worst_u < 8
+        (True, True)
     """
     if enclosures is None and not isinstance(loss, Loss):
         got = f"the class {loss.__name__}" if isinstance(loss, type) else repr(loss)

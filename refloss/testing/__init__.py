@@ -1,7 +1,9 @@
-"""The oracle kit: somebody's implementation against the truth, with a grade, the first wrong stage and the bug's name.
+"""The oracle kit: somebody's implementation against the truth, with a grade, the first wrong stage and the bug's name::
 
-report = refloss.testing.check(kernel, refloss.ArcFace(), dtype="float32", framework="torch")
-print(report)
+    report = refloss.testing.check(kernel, refloss.ArcFace(), dtype="float32", framework="torch")
+    print(report)
+
+What each part is worth: docs/oracle.md.
 """
 
 from refloss.testing.adapters import UnfitImplementation

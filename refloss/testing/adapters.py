@@ -34,7 +34,7 @@ UNWRITTEN = {"float64": 0x7FF8_0BAD_0BAD_0BAD, "float32": 0x7FC0_0BAD, "float16"
 
 
 class UnfitImplementation(ValueError):
-    """An implementation that cannot be called as `check` calls it, or a call that asks for what is not there."""
+    """An implementation that `check` cannot call, or a call that asks for what is not there; a ValueError."""
 
 
 @dataclass(frozen=True)

@@ -42,15 +42,18 @@ QUICK = {
 class Case:
     """One input for one loss, and why it is there. All arrays are read-only.
 
-    name       stable, lower_snake_case
-    reason     what it provokes, and why a kernel gets it wrong
-    flags      the field's terms for it
-    inputs     "x" (N, D), "W" (C, D) and "b" (C,) where the loss has a bias; or "logits". float64, exact in the dtype
-    labels     int64 (N,), or soft targets (N, C); of `CrossEntropy` the logits' shape without the class axis, or theirs
-    upstream   arrives at a reduced loss
-    upstreams  arrive at the losses of the samples, and have their shape
-    layout     "contiguous", "strided", "transposed", "read_only" or "upstream_strided"
-    quick      whether it belongs to cases="quick"
+    Attributes:
+        name (str): stable, lower_snake_case.
+        reason (str): what it provokes, and why a kernel gets it wrong.
+        flags (tuple of str): the field's terms for it.
+        inputs (Mapping): "x" (N, D), "W" (C, D), and "b" (C,) where the loss has a bias; or "logits". float64, exact in
+            the dtype.
+        labels (N,): int64, or soft targets (N, C); of `refloss.CrossEntropy` the logits' shape without the class axis,
+            or theirs.
+        upstream (scalar): arrives at a reduced loss.
+        upstreams (N,): arrive at the losses of the samples, and have their shape.
+        layout (str): "contiguous", "strided", "transposed", "read_only" or "upstream_strided".
+        quick (bool): whether it belongs to cases="quick".
     """
 
     name: str
@@ -65,9 +68,24 @@ class Case:
 
 
 def cases(loss: Any, dtype: str = "float32", seed: int = 0, soft_targets: bool = False) -> list[Case]:
-    """The cases of this loss object, in a fixed order; the same for the same arguments.
+    """The aimed cases of a loss object, in a fixed order; the same for the same arguments.
 
-    soft_targets: every case has soft targets (losses without a margin, no `ignore_index`).
+    Args:
+        loss (Loss or CrossEntropy): the object; its parameters decide which cases there are.
+        dtype (str): "float64", "float32", "float16" or "bfloat16": the inputs are exact in it.
+        seed (int): of the random parts.
+        soft_targets (bool): every case has soft targets (losses without a margin, no ignore_index).
+
+    Returns:
+        list of Case: all arrays in them read-only.
+
+    Raises:
+        ValueError: an unknown dtype, or soft targets for a loss that takes labels only.
+
+    Example:
+        >>> import refloss
+        >>> print(cases(refloss.ArcFace())[0].reason)
+        Gaussian inputs, every class present
     """
     if dtype not in DTYPES:
         raise ValueError(f"dtype must be one of {', '.join(map(repr, DTYPES))}, got {dtype!r}")

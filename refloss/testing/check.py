@@ -42,35 +42,42 @@ def check(
     seed: int = 0,
     soft_targets: bool = False,
 ) -> Report:
-    """Checks an implementation of `loss` on aimed cases; the report's truth value is the verdict.
+    """Checks an implementation of a loss on aimed cases; the report's truth value is the verdict.
 
-    implementation  f(x, W, labels), or f(logits, targets) for `refloss.CrossEntropy`, on arrays of the framework; gets
-                    b, upstream and out by keyword if its signature has that name (b and upstream also by **kwargs).
-                    Returns a loss, () or (N,), which torch and JAX then differentiate; or a mapping from stage names
-                    to arrays, any of them. out is a mapping of buffers, full of NaN, to be written instead
-    loss            the refloss object with the implementation's parameters
-    dtype           "float64", "float32", "float16", "bfloat16": of the inputs, which the reference sees rounded to it
-    framework       "numpy", "torch", "jax"; device: where its arrays live
-    cases           "all", "quick", names, or `Case` objects of your own
-    require         the worst grade that passes: "A" one unit in the last place · "B" a stable formula · "C" the
-                    textbook formula, both in `compute` · "D" the textbook formula in `dtype` throughout
-    compute         what A to C are computed in: float32 for 16 bits by default, else the dtype itself
-    slack           times what a formula may err by; 1 by default, and no other tolerance can be set
-    seed            of the cases' random parts
-    soft_targets    cases with soft targets (N, C) in place of labels
+    Args:
+        implementation: f(x, W, labels), or f(logits, targets) for `refloss.CrossEntropy`, on arrays of the framework;
+            gets b, upstream and out by keyword if its signature has that name (b and upstream also by ``**kwargs``).
+            Returns a loss, () or (N,), which torch and JAX then differentiate; or a mapping from stage names to
+            arrays, any of them. out is a mapping of buffers, full of NaN, to be written instead.
+        loss (Loss or CrossEntropy): the refloss object with the implementation's parameters.
+        dtype (str): "float64", "float32", "float16" or "bfloat16"; the reference sees the inputs rounded to it.
+        framework (str): "numpy", "torch" or "jax".
+        cases: "all", "quick", names, or `Case` objects of your own.
+        require (str): the worst grade that passes: "A", one unit in the last place; "B", a stable formula; "C", the
+            textbook formula, both in compute; "D", the textbook formula in dtype throughout.
+        compute (str): the dtype that A to C are computed in: float32 for 16 bits by default, else dtype itself.
+        device (str): where the framework's arrays live.
+        slack (float): times what a formula may err by; 1 by default, and no other tolerance can be set.
+        seed (int): of the cases' random parts.
+        soft_targets (bool): cases with soft targets (N, C) in place of labels.
 
-    Raises ValueError or TypeError, in one line, for a call that cannot be: an unknown dtype, grade, framework, case or
-    stage name, a framework that is not installed, an implementation that does not take these arguments. What the
-    implementation itself raises is a failure in the report.
+    Returns:
+        Report: verdict, grade, first divergent stage, suspects, reproducer.
 
-    >>> import refloss
-    >>> loss = refloss.ArcFace(scale=16)
-    >>> def kernel(x, W, labels, upstream=1.0):
-    ...     out = loss.forward(x, W, labels)
-    ...     grads = loss.backward(out, upstream)
-    ...     return {"loss": out.loss, "grad_x": grads.x, "grad_W": grads.W}
-    >>> check(kernel, loss, dtype="float64", cases="quick").grade
-    'A'
+    Raises:
+        ValueError, TypeError: in one line, for a call that cannot be: an unknown dtype, grade, framework, case or stage
+            name, a framework that is not installed, an implementation that does not take these arguments. What the
+            implementation itself raises is a failure in the report.
+
+    Example:
+        >>> import refloss
+        >>> loss = refloss.ArcFace(scale=16)
+        >>> def kernel(x, W, labels, upstream=1.0):
+        ...     out = loss.forward(x, W, labels)
+        ...     grads = loss.backward(out, upstream)
+        ...     return {"loss": out.loss, "grad_x": grads.x, "grad_W": grads.W}
+        >>> check(kernel, loss, dtype="float64", cases="quick").grade
+        'A'
     """
     return Checker(
         implementation, loss, dtype=dtype, framework=framework, cases=cases, require=require, compute=compute,
@@ -79,7 +86,23 @@ def check(
 
 
 def assert_matches(implementation: Any, loss: Any, **options: Any) -> None:
-    """For a test: `check` with the same arguments; unless it passes, raises MismatchError with the report in it."""
+    """`refloss.testing.check`, for a test.
+
+    Args:
+        implementation: as `refloss.testing.check` takes it.
+        loss (Loss or CrossEntropy): the refloss object with the implementation's parameters.
+        **options: of `refloss.testing.check`.
+
+    Raises:
+        MismatchError: an AssertionError with the report in it, unless the check passed.
+        ValueError, TypeError: as `refloss.testing.check`.
+
+    Example:
+        >>> import refloss
+        >>> def kernel(logits, targets):
+        ...     return {"loss": refloss.CrossEntropy().forward(logits, targets).loss}
+        >>> assert_matches(kernel, refloss.CrossEntropy(), dtype="float64", cases=["typical"])
+    """
     check(implementation, loss, **options).raise_if_failed()
 
 

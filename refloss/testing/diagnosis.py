@@ -25,9 +25,13 @@ ALIKE = 0.9  # and one by the size of the errors alone
 class Match:
     """A known bug that would give what came out.
 
-    match   1: it reproduces every wrong entry and no right one; the mean over cases and stages of
-            explained / (wrong ∪ predicted wrong)
-    factor  of its error, if it fits only times that
+    Attributes:
+        name (str): of the suspect.
+        explanation (str): what the code does wrong, and what to look for.
+        seen_in (str): where; or that no report is known.
+        match (float): 1: it reproduces every wrong entry and no right one; the mean over cases and stages of
+            explained / (wrong ∪ predicted wrong).
+        factor (float): of its error, if it fits only times that.
     """
 
     name: str

@@ -24,7 +24,11 @@ EXPLAINED = {
 
 
 class MismatchError(AssertionError):
-    """Raised by `assert_matches`; the message is the report, and `.report` is it."""
+    """What `refloss.testing.assert_matches` raises, an AssertionError; its message is the report.
+
+    Attributes:
+        report (Report): the report.
+    """
 
     def __init__(self, report: Report) -> None:
         super().__init__(f"\n{report}")
@@ -35,10 +39,20 @@ class MismatchError(AssertionError):
 class Failure:
     """One stage of one case that is wrong.
 
-    kind     "value"; or "nan", "inf", "shape", "dtype", "exception", "mutated", "unwritten", "nondeterministic",
-             "no_gradient", "wrong_type", "law"
-    index    of the worst entry; role, what that entry is (target, other class, ignored row …)
-    grade    what the stage got, F unless an envelope wider than the required one explains it
+    Attributes:
+        case (str): the case's name.
+        stage (str): the stage's name.
+        kind (str): "value"; or "nan", "inf", "shape", "dtype", "exception", "mutated", "unwritten",
+            "nondeterministic", "no_gradient", "wrong_type", "law".
+        message (str): in one line.
+        grade (str): what the stage got, "F" unless an envelope wider than the required one explains it.
+        index (tuple): of the worst entry.
+        got (float): that entry, as it came.
+        expected (float): what was due.
+        error (float): how far off, absolute.
+        tolerance (float): what is allowed, absolute.
+        role (str): what that entry is (target, other class, ignored row …).
+        ratio (float): error / tolerance.
     """
 
     case: str
@@ -60,7 +74,17 @@ class Failure:
 
 @dataclass
 class CaseResult:
-    """One case: the grade of every stage that came back."""
+    """One case: the grade of every stage that came back.
+
+    Attributes:
+        name (str): the case's name.
+        reason (str): what it provokes.
+        flags (tuple of str): the field's terms for it.
+        shape (str): of the input.
+        grades (dict): stage → "A" … "F".
+        ratios (dict): stage → worst error / what is allowed at the required grade.
+        failures (list of Failure): what is wrong.
+    """
 
     name: str
     reason: str
@@ -74,28 +98,37 @@ class CaseResult:
 
     @property
     def grade(self) -> str:
+        """The worst grade of its stages; "F" if something else than a value is wrong."""
         worst = max(self.grades.values(), default="A")
         return "F" if any(f.kind != "value" for f in self.failures) else worst
 
 
 @dataclass
 class Report(Printed):
-    """The verdict of `check`. Its truth value is the verdict, its text what to read.
+    """The verdict of `refloss.testing.check`. Its truth value is the verdict, its text what to read.
 
-    passed                  no failure, every gradient stage checked, at least one case ran
-    grade                   the worst over cases: "A" … "F", or "" if nothing could be graded
-    failures                every stage of every case that is wrong
-    first_divergent_stage   the earliest stage that is wrong somewhere, in the project's order; or None
-    coverage                flag, branch or regime → how many cases (of branches and regimes: rows) reached it
-    not_reached             branches and regimes that the loss has and no case reached
-    void                    (case, stage, wrong copy) that the tolerances would have let pass
-    not_checked             gradient stage → wrong copies that no case would have caught; such a run does not pass
-    suspects                known bugs that explain what came out, best first
-    laws                    law → (held, tried, first case that broke it)
-    advice                  what would fail at grade B where C can tell nothing
-    underflow               stage → how many entries lie below the normal numbers of the dtype
-    notes                   what was left out, and why
-    shrunk, reproducer      the smallest failing input found, and code to run it
+    Attributes:
+        loss (str): the reference.
+        implementation (str): what was checked.
+        dtype (str): of the inputs.
+        compute (str): what grades A to C are computed in.
+        framework (str): of the arrays.
+        require (str): the worst grade that passes.
+        results (list of CaseResult): one a case.
+        coverage (dict): flag, branch or regime → how many cases (of branches and regimes: rows) reached it.
+        not_reached (list of str): branches and regimes that the loss has and no case reached.
+        void (list of tuple): (case, stage, wrong copy) that the tolerances would have let pass.
+        not_checked (dict): gradient stage → wrong copies that no case would have caught; such a run does not pass.
+        oracle_faults (list of str): where the reference itself fell out of all envelopes.
+        suspects (list of Match): known bugs that explain what came out, best first.
+        laws (dict): law → (held, tried, first case that broke it).
+        advice (list of str): what would fail at grade B where C can tell nothing.
+        underflow (dict): stage → how many entries lie below the normal numbers of the dtype.
+        notes (list of str): what was left out, and why.
+        shrunk (str): the smallest failing input found, in words.
+        reproducer (str): code to run it.
+        derived (dict): stage → page and steps of the derivation.
+        chosen (str): "quick " where not all cases were asked for.
     """
 
     width = 112
@@ -126,20 +159,24 @@ class Report(Printed):
 
     @property
     def failures(self) -> list[Failure]:
+        """Every stage of every case that is wrong."""
         return [failure for result in self.results for failure in result.failures]
 
     @property
     def passed(self) -> bool:
+        """Whether there is no failure, every gradient stage was checked, and at least one case ran."""
         graded = any(result.grades for result in self.results)
         return graded and not self.failures and not self.not_checked and not self.oracle_faults
 
     @property
     def grade(self) -> str:
+        """The worst grade over cases, "A" … "F"; or "" if nothing could be graded."""
         ran = [result for result in self.results if result.grades or result.failures]
         return max((result.grade for result in ran), default="")
 
     @property
     def first_divergent_stage(self) -> str | None:
+        """The earliest stage that is wrong somewhere, in the project's order; or None."""
         wrong = {failure.stage for failure in self.failures}
         return next((stage for stage in STAGES if stage in wrong), None)
 
@@ -150,14 +187,22 @@ class Report(Printed):
         return [stage for stage in STAGES if stage in seen]
 
     def raise_if_failed(self) -> None:
-        """Raises MismatchError, an AssertionError whose message is this report, unless it passed."""
+        """For a test, raises unless the verdict is good.
+
+        Raises:
+            MismatchError: an AssertionError whose message is this report, unless it passed.
+        """
         if not self.passed:
             raise MismatchError(self)
 
     # -- for machines ------------------------------------------------------------------------------
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything, for JSON."""
+        """Everything, for JSON.
+
+        Returns:
+            dict: of plain values.
+        """
         computed = {
             "passed": self.passed,
             "grade": self.grade,
@@ -166,14 +211,28 @@ class Report(Printed):
         return computed | asdict(self)
 
     def to_json(self, path: str | None = None) -> str:
-        """The report as strict JSON; written to `path`, whole or not at all, if one is given."""
+        """The report as strict JSON.
+
+        Args:
+            path (str): a file to write it to as well, whole or not at all; or None.
+
+        Returns:
+            str: the JSON.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
         text = json.dumps(plain(self.to_dict()), indent=1, ensure_ascii=False, allow_nan=False)
         if path is not None:
             write_whole(path, text + "\n")
         return text
 
     def to_junit(self) -> str:
-        """JUnit XML: a test case a case, and one for what could not have been caught."""
+        """JUnit XML: a test case a case, and one for what could not have been caught.
+
+        Returns:
+            str: the XML.
+        """
         extra = [(f"{stage} checked", f"no case would have caught: {', '.join(mutants)}")
                  for stage, mutants in self.not_checked.items()]  # fmt: skip
         extra += [("the oracle", fault) for fault in self.oracle_faults]
@@ -201,7 +260,11 @@ class Report(Printed):
         return f"<refloss check: {verdict}, grade {self.grade or 'none'}>"
 
     def print(self, console: Any) -> None:
-        """The first screen, then the reproducer and the table of cases × stages, on a rich console."""
+        """Prints the first screen, then the reproducer and the table of cases × stages.
+
+        Args:
+            console (rich.console.Console): where to.
+        """
 
         def say(line: str = "", style: str | None = None) -> None:
             console.print(line, style=style, markup=False, highlight=False, soft_wrap=True)

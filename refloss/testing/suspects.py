@@ -34,12 +34,15 @@ SHARDS = (2, 4, 8)  # parts of the classes, one a device
 class Suspect:
     """One wrong implementation.
 
-    explanation     what the code does wrong, and what to look for
-    seen_in         owner/repo#number or owner/repo:path; or that no report is known
-    change          change(kernel), or change(kernel, variant) where there are variants
-    applies         whether the mistake can be made in this loss with its parameters
-    variants        what stands for the mistake's constant: an ε, a block's size, a dtype
-    only_precision  the formula is right, and is computed in fewer digits
+    Attributes:
+        name (str): as `report.suspects` and ``refloss suspects`` call it.
+        explanation (str): what the code does wrong, and what to look for.
+        seen_in (str): owner/repo#number or owner/repo:path; or that no report is known.
+        change (function): change(kernel), or change(kernel, variant) where there are variants.
+        applies (function): applies(loss), whether the mistake can be made in this loss with its parameters.
+        group (str): the kind of mistake, such as "margin" or "upstream".
+        only_precision (bool): the formula is right, and is computed in fewer digits.
+        variants (tuple): what stands for the mistake's constant: an ε, a block's size, a dtype.
     """
 
     name: str
@@ -56,7 +59,19 @@ SUSPECTS: dict[str, Suspect] = {}
 
 
 def suspects(loss: Any) -> list[Suspect]:
-    """Those that this loss, with its parameters, could be confused with."""
+    """The suspects that this loss, with its parameters, could be confused with.
+
+    Args:
+        loss (Loss or CrossEntropy): the object; none for a loss that is not one of refloss.
+
+    Returns:
+        list of Suspect: in the order of `SUSPECTS`.
+
+    Example:
+        >>> import refloss
+        >>> "margin_in_degrees" in [suspect.name for suspect in suspects(refloss.ArcFace())]
+        True
+    """
     if not isinstance(loss, CrossEntropy) and not formula_of(loss):
         return []
     return [suspect for suspect in SUSPECTS.values() if suspect.applies(loss)]

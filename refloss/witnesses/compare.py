@@ -38,7 +38,19 @@ BLIND = 1e-3  # of the natural scale: a witness less certain than this abstains
 
 @dataclass(frozen=True)
 class Failure:
-    """One row that is wrong: which, what came, what was due, and by how much."""
+    """One row that is wrong: which, what came, what was due, and by how much.
+
+    Attributes:
+        input (str): x, W, b, scale, margin or alpha.
+        row (int): of that input.
+        index (tuple): of the row's worst entry.
+        got (float): that entry, as it came.
+        expected (float): what the witness says.
+        error (float): of the row, relative to its natural scale.
+        tolerance (float): what was allowed, likewise.
+        witness (str): who says so; "shape" where the array did not fit.
+        reason (str): in words.
+    """
 
     input: str
     row: int
@@ -64,7 +76,13 @@ class Failure:
 
 @dataclass
 class Seen:
-    """How one witness saw one input."""
+    """How one witness saw one input.
+
+    Attributes:
+        decided (int): rows on which it could speak.
+        worst (float): largest error of a decided row, relative to its natural scale.
+        resolution (float): largest error that it would have let pass on a decided row, likewise.
+    """
 
     decided: int = 0
     worst: float = 0.0  # largest error of a decided row, relative to its natural scale
@@ -73,7 +91,18 @@ class Seen:
 
 @dataclass
 class InputResult:
-    """The verdict on the gradient in one input. rows = passed + failed + undecided."""
+    """The verdict on the gradient in one input. rows = passed + failed + undecided.
+
+    Attributes:
+        input (str): x, W, b, scale, margin or alpha.
+        rows (int): of its gradient; 1 for a scalar.
+        passed (int): rows that a witness confirmed.
+        failed (int): rows that a witness refuted.
+        undecided (int): rows on which every witness abstained.
+        exact_zero (int): passed because they had to be exactly 0, and were.
+        witnesses (dict): name → `Seen`.
+        failures (list of Failure): one a wrong row.
+    """
 
     input: str
     rows: int = 0

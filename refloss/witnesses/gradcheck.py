@@ -28,30 +28,40 @@ def gradcheck(
 ) -> Report:
     """Checks every gradient of a loss at these inputs; the report's truth value is the verdict.
 
-    loss       a loss of refloss; or any object with forward(x, W, labels[, b]) → a record with `.loss` and
-               backward(record, upstream) → gradients with `.x`, `.W` …; or a pair (f, gradient) of functions of
-               (x, W, labels). Your own loss is differentiated through a method
-               textbook(xp, x, W, labels, b) → (N,) losses if it has one, else by finite differences of its forward
-    x, W, labels, b   (N, D), (C, D), (N,) or soft (N, C), (C,) or None
-    witnesses  names out of "finite_difference", "autograd", "complex_step", all three by default, and "ball": proven
-               enclosures (needs python-flint, `pip install refloss[certify]`)
-    upstream   the gradient arriving at the loss: a scalar, or (N,) under reduction="none". By default not 1, and
-               of mixed signs where it may be a vector
-    strict     True: the report passes only if every row was decided
-
     A row's error is measured against its natural scale Σ_j G_j‖∇z_j‖, never absolutely. Each witness bounds its own
     error and abstains where that exceeds 1e-3 of the scale; rows on which all abstain are counted as undecided.
-    A loss of your own gets float64 copies, and `b` as a fourth argument only if you pass one. backward is called as
-    backward(record, upstream); `gradient` of a pair gets upstream=… if it has that parameter and returns
-    (grad_x, grad_W) or a mapping. Errors are then relative to each row's own gradient, and without `textbook` only
-    finite differences can speak, which do not see rows far smaller than the rest.
 
-    Raises ValueError for input that the loss refuses and for unknown witnesses, TypeError for what is no loss.
+    A loss of your own gets float64 copies, and b as a fourth argument only if you pass one. Its errors are relative to
+    each row's own gradient. It is differentiated through its method textbook(xp, x, W, labels, b) → (N,) losses if it
+    has one; else only finite differences of its forward can speak, which do not see rows far smaller than the rest.
 
-    >>> import refloss
-    >>> x, W = [[1.0, 2.0, 0.5], [0.3, -1.0, 2.0]], [[1.0, 0.0, 1.0], [0.0, 1.0, -1.0]]
-    >>> bool(refloss.gradcheck(refloss.ArcFace(scale=8), x, W, labels=[0, 1]))
-    True
+    Args:
+        loss: a loss of refloss; or any object with forward(x, W, labels[, b]) → a record with ``.loss`` and
+            backward(record, upstream) → gradients with ``.x``, ``.W`` …; or a pair (f, gradient) of functions of
+            (x, W, labels), of which gradient gets upstream=… if it has that parameter and returns (grad_x, grad_W) or
+            a mapping.
+        x (N, D): features.
+        W (C, D): class weights.
+        labels (N,): classes, or soft targets (N, C).
+        b (C,): the bias, or None.
+        witnesses (list of str): out of "finite_difference", "autograd", "complex_step", all three by default, and
+            "ball": proven enclosures (needs python-flint, ``pip install refloss[certify]``).
+        upstream (scalar or (N,)): the gradient arriving at the loss; (N,) under reduction="none". By default not 1,
+            and of mixed signs where it may be a vector.
+        strict (bool): True: the report passes only if every row was decided.
+
+    Returns:
+        Report: the verdict, row by row and witness by witness.
+
+    Raises:
+        ValueError: input that the loss refuses, an unknown witness, a loss that changes its input.
+        TypeError: what is no loss.
+
+    Example:
+        >>> import refloss
+        >>> x, W = [[1.0, 2.0, 0.5], [0.3, -1.0, 2.0]], [[1.0, 0.0, 1.0], [0.0, 1.0, -1.0]]
+        >>> bool(refloss.gradcheck(refloss.ArcFace(scale=8), x, W, labels=[0, 1]))
+        True
     """
     result = _check(loss, "your input", x, W, labels, b, witnesses, upstream)
     return Report([result], all_branches([loss]), strict)

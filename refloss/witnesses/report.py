@@ -15,7 +15,11 @@ LEGEND = (
 
 
 class GradcheckError(AssertionError):
-    """Raised by `report.raise_if_failed()`; `.report` is the report."""
+    """What `report.raise_if_failed()` raises; its message is the report.
+
+    Attributes:
+        report (Report): the report.
+    """
 
     def __init__(self, report: Report) -> None:
         super().__init__(str(report))
@@ -24,7 +28,16 @@ class GradcheckError(AssertionError):
 
 @dataclass
 class CaseResult:
-    """One loss on one case: a verdict for every input."""
+    """One loss on one case: a verdict for every input.
+
+    Attributes:
+        loss (str): the name that it is grouped under.
+        case (str): the case's name.
+        made_by (str): the loss's repr, parameters included.
+        inputs (list of InputResult): one for each of x, W, b, scale, margin, alpha that the loss has.
+        reached (dict): branch or regime → the number of rows in it.
+        note (str): what was set aside, and why.
+    """
 
     loss: str  # the name that it is grouped under
     case: str
@@ -35,17 +48,18 @@ class CaseResult:
 
     @property
     def failures(self) -> list[Failure]:
+        """All `Failure` objects of its inputs."""
         return [failure for result in self.inputs for failure in result.failures]
 
 
 @dataclass
 class Report(Printed):
-    """The verdict of gradcheck. Its truth value is the verdict, its text a table.
+    """The verdict of `refloss.gradcheck`. Its truth value is the verdict, its text a table.
 
-    passed      no row failed, and of every input at least one row was decided; if strict, every row
-    results     one `CaseResult` a loss and case, with an `InputResult` an input
-    failures    (case result, failure) pairs
-    undecided   rows on which every witness abstained: counted, never passed
+    Attributes:
+        results (list of CaseResult): one a loss and case, with an `InputResult` an input.
+        branches (dict): loss name → every branch that it has.
+        strict (bool): whether every row had to be decided.
     """
 
     results: list[CaseResult]
@@ -54,10 +68,12 @@ class Report(Printed):
 
     @property
     def failures(self) -> list[tuple[CaseResult, Failure]]:
+        """(case result, failure) pairs."""
         return [(result, failure) for result in self.results for failure in result.failures]
 
     @property
     def undecided(self) -> int:
+        """The number of rows on which every witness abstained, which are never counted as passed."""
         return sum(i.undecided for result in self.results for i in result.inputs)
 
     @property
@@ -72,17 +88,26 @@ class Report(Printed):
 
     @property
     def passed(self) -> bool:
+        """Whether no row failed, and of every input at least one row was decided; if strict, every row."""
         if self.strict and self.undecided:
             return False
         return bool(self.results) and not self.failures and not self.unseen
 
     def raise_if_failed(self) -> None:
-        """Raises GradcheckError, an AssertionError whose message is this report, unless it passed."""
+        """For a test, raises unless the verdict is good.
+
+        Raises:
+            GradcheckError: an AssertionError whose message is this report, unless it passed.
+        """
         if not self.passed:
             raise GradcheckError(self)
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything, for JSON."""
+        """Everything, for JSON.
+
+        Returns:
+            dict: of plain values.
+        """
         return {
             "passed": self.passed,
             "undecided": self.undecided,
@@ -96,7 +121,11 @@ class Report(Printed):
         return f"<gradcheck report: {self._verdict()}>"
 
     def print(self, console: Any) -> None:
-        """The tables, the failures and the verdict, on a rich console."""
+        """Prints the tables, the failures and the verdict.
+
+        Args:
+            console (rich.console.Console): where to.
+        """
         console.print(self.table())
         console.print(LEGEND, style="dim", highlight=False, markup=False)
         notes = [f"{result.loss}: {result.note}" for result in self.results if result.note][:1]
@@ -113,7 +142,11 @@ class Report(Printed):
         console.print(self._verdict(), highlight=False, markup=False)
 
     def table(self) -> Any:
-        """A rich table: one line a loss if there are several cases, else one line an input."""
+        """One line a loss if there are several cases, else one line an input.
+
+        Returns:
+            rich.table.Table: to be printed on a rich console.
+        """
         from rich.table import Table
         from rich.text import Text
 
