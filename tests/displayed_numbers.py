@@ -321,6 +321,7 @@ NUMBERS: dict[str, list[tuple[str, float]]] = {
         ("94 %", 100 * math.cos(math.radians(20))),
         ("11.5", psi_factor(20, 4)),
         ("3.6e-9", math.pi - 3.14159265),
+        ("1.8333", 5 / 6 * 2 + 1 / 6),
         *[
             (shown, math.cos(math.radians(degrees)))
             for degrees, shown in ((20, "0.9397"), (45, "0.7071"), (60, "0.5000"), (100, "−0.1736"))
