@@ -32,15 +32,15 @@ class Printed:
         return text.getvalue().rstrip()
 
 
-def write_whole(path: str | os.PathLike, text: str) -> None:
-    """The whole file or none of it. Raises OSError."""
+def write_whole(path: str | os.PathLike, content: str | bytes) -> None:
+    """The whole file or none of it; text as UTF-8. Raises OSError."""
     path = os.fspath(path)
     if os.path.isdir(path):
         raise IsADirectoryError(21, "is a folder")
     descriptor, temporary = tempfile.mkstemp(dir=os.path.dirname(os.path.abspath(path)), prefix=".refloss-")
     try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
         mask = os.umask(0)
         os.umask(mask)
         os.chmod(temporary, 0o666 & ~mask)  # as any new file, not private as a temporary one

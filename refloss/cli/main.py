@@ -1,4 +1,4 @@
-"""The command line: `refloss list`, `gradcheck`, `check`, `suspects`, `matrix`, `certify`.
+"""The command line: `refloss list`, `gradcheck`, `check`, `suspects`, `matrix`, `certify`, `figures`.
 
 Exit status: 0 all well · 1 something is wrong with what was checked · 2 the call was wrong · 3 the oracle's own
 self-check failed · 5 nothing ran.
@@ -16,7 +16,7 @@ import sys
 from collections.abc import Sequence
 
 import refloss
-from refloss.cli import certify, check, gradcheck, matrix
+from refloss.cli import certify, check, figures, gradcheck, matrix
 from refloss.cli.status import INTERRUPTED, OK, UNREAD, USAGE, CallError
 
 VERDICTS = ("gradcheck", "check", "certify", "matrix")  # a closed pipe must not make them look well
@@ -65,6 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     check.add_to(commands)
     matrix.add_to(commands)
     certify.add_to(commands)
+    figures.add_to(commands)
     return parser
 
 
