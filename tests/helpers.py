@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import importlib
 import os
+import shutil
 from types import ModuleType
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import pytest
@@ -23,9 +24,18 @@ def need(name: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        if os.environ.get("REFLOSS_REQUIRE_OPTIONAL") == "1":
-            pytest.fail(f"{name} is required by REFLOSS_REQUIRE_OPTIONAL=1, but: {error}")
-        pytest.skip(f"needs {name}", allow_module_level=True)
+        _lacking(name, str(error))
+
+
+def need_program(name: str) -> str:
+    """The path of a program; without it as `need`."""
+    return shutil.which(name) or _lacking(name, "there is no such program")
+
+
+def _lacking(name: str, reason: str) -> NoReturn:
+    if os.environ.get("REFLOSS_REQUIRE_OPTIONAL") == "1":
+        pytest.fail(f"{name} is required by REFLOSS_REQUIRE_OPTIONAL=1, but: {reason}")
+    pytest.skip(f"needs {name}", allow_module_level=True)
 
 
 # -- the losses, and an ordinary input for each ----------------------------------------------------

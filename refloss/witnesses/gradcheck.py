@@ -51,7 +51,7 @@ def gradcheck(
         strict (bool): True: the report passes only if every row was decided.
 
     Returns:
-        Report: the verdict, row by row and witness by witness.
+        refloss.witnesses.report.Report: the verdict, row by row and witness by witness.
 
     Raises:
         ValueError: input that the loss refuses, an unknown witness, a loss that changes its input.
