@@ -849,8 +849,9 @@ def one_class_opposite():
     for alpha, C in ((mp.mpf("1.3"), 4), (mp.mpf("5.1"), 40)):
         z = [alpha, -alpha] + [mp.zero] * (C - 2)
         p = mp.exp(z[0]) / sum(mp.exp(entry) for entry in z)
-        half_sum = sum(mp.polyroots([1 - p, -p * (C - 2), -p], maxsteps=200, extraprec=200)) / 2
-        found.append(plain_world({"alpha": alpha, "C": C, "p": p, "t": mp.exp(alpha), "q": half_sum}))
+        root = mp.exp(alpha)
+        other = -p / ((1 - p) * root)  # their product is −p / (1 − p)
+        found.append(plain_world({"alpha": alpha, "C": C, "p": p, "t": root, "q": (root + other) / 2}))
     return found
 
 

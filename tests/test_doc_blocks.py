@@ -163,7 +163,7 @@ def test_blocks_of(page, home):
     text = (ROOT / page).read_text(encoding="utf-8")
     names = {"__name__": "__main__"}
     for language, code, line in blocks(text):
-        if "import torch" in code:
+        if "torch" in code:
             need("torch")
         if "certify" in code:
             need("flint")

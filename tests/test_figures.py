@@ -382,8 +382,9 @@ def test_numbers_in_the_text():
         f"cut to {training.BITS} bits",
     ):
         assert said in " ".join(PAGE.split()), said
-    assert l_softmax_digits.annealing(4, 0, l_softmax_digits.STEPS) == 100
-    assert l_softmax_digits.annealing(4, l_softmax_digits.STEPS, l_softmax_digits.STEPS) < 0.001
+    schedule = training.annealing(l_softmax_digits.STEPS)
+    assert schedule(1) == 100
+    assert schedule(l_softmax_digits.STEPS) < 0.001
 
 
 @full

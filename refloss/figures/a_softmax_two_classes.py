@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from refloss.figures.style import CLASS_1, CLASS_2, NEITHER, TINT_1, TINT_2, letter, panels, regions
-from refloss.figures.training import LEAK, Network, Track, digits, gaps, train, untracked
+from refloss.figures.training import LEAK, Network, Track, annealing, digits, gaps, train, untracked
 from refloss.losses import ASoftmax, Softmax, WNormSoftmax
 
 CLASSES = (3, 8)
@@ -46,10 +46,10 @@ def learn(index: int, track: Track = untracked, steps: int = STEPS) -> Learned:
     if network.b is not None:
         network.b[:] = BIAS
 
+    schedule = annealing(steps)
+
     def loss_at(step: int) -> Any:
-        if index < 2:
-            return losses[index]
-        return ASoftmax(margin=4, annealing=100.0 * 10.0 ** (-step / (0.14 * steps)))
+        return losses[index] if index < 2 else ASoftmax(margin=4, annealing=schedule(step + 1))
 
     going = train(network, loss_at, training, steps=steps, rate=RATE, seed=SEED, decay=DECAY)
     for _ in track(going, steps, TITLES[index]):

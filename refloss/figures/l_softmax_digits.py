@@ -9,12 +9,21 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from refloss.figures.style import TEN, letter, panels
-from refloss.figures.training import Data, Network, Track, digits, gaps, train, untracked
+from refloss.figures.training import (
+    START,
+    Data,
+    Network,
+    Track,
+    annealing,
+    digits,
+    gaps,
+    train,
+    untracked,
+)
 from refloss.losses import LSoftmax
 
 MARGINS = (1, 2, 3, 4)
 SEED, STEPS, RATE, DECAY, NOISE = 1, 3000, 0.005, 0.03, 0.08
-START = 100.0  # λ
 
 
 class Learned(NamedTuple):
@@ -37,20 +46,16 @@ def learn(
     margin: int, track: Track = untracked, steps: int = STEPS, start: float = START
 ) -> tuple[Network, dict[str, Learned]]:
     """The network trained with this margin, λ from `start` on, and what it makes of "training" and "test" images."""
+    schedule = annealing(steps, start if margin > 1 else 0.0)
     training, test = digits()
     network = Network.random(10, bias=False, seed=SEED)
     going = train(
-        network, lambda step: LSoftmax(margin=margin, annealing=annealing(margin, step, steps, start)), training,
+        network, lambda step: LSoftmax(margin=margin, annealing=schedule(step + 1)), training,
         steps=steps, rate=RATE, seed=SEED, decay=DECAY, noise=NOISE,
     )  # fmt: skip
     for _ in track(going, steps, f"L-Softmax, m = {margin}"):
         pass
     return network, {"training": measure(network, training), "test": measure(network, test)}
-
-
-def annealing(margin: int, step: int, steps: int, start: float = START) -> float:
-    """λ falls from `start` by a factor 10 every 14 % of the steps; the softmax needs none."""
-    return 0.0 if margin == 1 else start * 10.0 ** (-step / (0.14 * steps))
 
 
 def measure(network: Network, data: Data) -> Learned:

@@ -14,10 +14,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from refloss.schedules import Geometric
+
 HIDDEN = 128
 LEAK = 0.25  # slope of a unit below 0: where the papers' PReLU starts
 BITS = 12
 BATCH = 128
+START = 100.0  # λ
 
 Track = Callable[[Iterable[Any], int, str], Iterable[Any]]
 
@@ -175,6 +178,11 @@ def train(
             spread = np.sqrt(square[name] / (1 - 0.99 ** (step + 1)))
             parameter -= now * (ahead / (spread + 1e-8) + decay * parameter)
         yield value
+
+
+def annealing(steps: int, start: float = START) -> Geometric:
+    """λ of the iterations 1, 2, …: from `start` on, a tenth after every 14 % of the steps."""
+    return Geometric(base=start, ratio=10 ** (-1 / (0.14 * steps)))
 
 
 def cut(grad: np.ndarray) -> np.ndarray:
