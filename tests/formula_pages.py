@@ -35,7 +35,8 @@ WORLDS: dict[str, Callable[[], list[World]]] = {
     "normalisation.md": lambda: [worlds.normalisation_world(seed) for seed in (1, 2)],
     "angle.md": lambda: [worlds.angle_world(seed) for seed in (1, 2)],
     "psi.md": lambda: [worlds.psi_world(seed, m) for seed, m in BRANCHES],
-    "margins.md": lambda: [
+    "margins.md": lambda: [worlds.polar_world(2, "both")],
+    "margin_softmax.md": lambda: [
         worlds.polar_world(seed, radius) for seed, radius in enumerate(("s", "x_norm", "both"))
     ],
     "bounds.md": lambda: [bounds_world(seed, C) for seed, C in ((1, 3), (2, 4))],
@@ -49,7 +50,7 @@ WORLDS: dict[str, Callable[[], list[World]]] = {
 
 # A ∋ B in the cells of a table, one row a world: the radial parts of (G10)
 TERMS_IN_TABLES = {
-    "margins.md": [
+    "margin_softmax.md": [
         [],
         [("x_i", r"\sum_j h_{ij} \hat x_i")],
         [
@@ -414,7 +415,7 @@ def tilted_plane():
     return [plain_world(letters, {"W_1": "d", "W_2": "d"})]
 
 
-@reads("margins.md", r"m_1 \theta + m_2")
+@reads("margin_softmax.md", r"m_1 \theta + m_2")
 def combined_margin():
     world = worlds.margin_world(1, "s", "none", 0)
     letters = {"m_1": mp.mpf("0.9"), "m_2": mp.mpf("0.4"), "m_3": mp.mpf("0.15")}
@@ -527,7 +528,7 @@ def cones(latex):
         assert cone == (bool(parallel or D == 1) and D >= 2 and abs(slope) > mp.mpf(10) ** -10)
 
 
-@claims("margins.md", r"\psi(\theta_y), \qquad \psi'(\theta_y)")
+@claims("margin_softmax.md", r"\psi(\theta_y), \qquad \psi'(\theta_y)")
 def users_functions(latex):
     """(G4): both functions are called with the target's angle, and what they give is the record's."""
     import refloss
@@ -626,7 +627,7 @@ def annealing():
     return [worlds.annealed_world(m, m) for m in (2, 3)]
 
 
-@reads("margins.md", r"\sum_{i,j} h_{ij}")
+@reads("margin_softmax.md", r"\sum_{i,j} h_{ij}")
 def scale_as_radius():
     return [worlds.polar_world(1, "s")]
 

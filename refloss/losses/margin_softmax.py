@@ -1,4 +1,4 @@
-"""A margin of your own: the family's polar form. Derivation: derivations/margins.md, steps (G1)–(G10)."""
+"""A margin of your own: the family's polar form. Derivation: derivations/margin_softmax.md, steps (G1)–(G10)."""
 
 from __future__ import annotations
 

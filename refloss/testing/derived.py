@@ -41,6 +41,5 @@ def derived_at(loss: Any, stage: str) -> str:
     """'arcface.md (5)': the page of derivations/ and the step that gives this stage; '' where none is its own."""
     own = {} if isinstance(loss, CrossEntropy) else STEPS.get(loss.name, {})
     if stage in own:
-        page = "margins.md" if loss.name == "margin_softmax" else f"{loss.name}.md"
-        return f"{page} {own[stage]}"
+        return f"{loss.name}.md {own[stage]}"
     return " ".join(_SHARED.get(stage, ()))
