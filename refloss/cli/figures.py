@@ -57,7 +57,8 @@ def run(options: argparse.Namespace) -> int:
         if (error.name or "").partition(".")[0] != "sklearn":
             raise
         raise CallError(
-            f'{name} is drawn from scikit-learn\'s digits: pip install "refloss[figures]", or name other figures'
+            f'{name} is drawn from scikit-learn\'s digits: pip install "refloss[figures]"; '
+            f"these need none: {' '.join(figures.COMPUTED)}"
         ) from error
     except OSError as error:
         raise CallError(f"--out {options.out}: {error.strerror}") from error
