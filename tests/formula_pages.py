@@ -147,6 +147,15 @@ def margin_psi(kind: str, m: Any) -> Callable[[Any], Any]:
     return lambda theta: world["psi_function"](world, theta)
 
 
+def zero_of(falling: Callable[[Any], Any], low: Any, high: Any) -> Any:
+    """Where a falling function is 0, by bisection to 2^-180 of the interval."""
+    assert falling(low) > 0 > falling(high)
+    for _ in range(180):
+        middle = (low + high) / 2
+        low, high = (middle, high) if falling(middle) > 0 else (low, middle)
+    return low
+
+
 def boundary(psi: Callable[[Any], Any], t: Any, low: Any, high: Any) -> Any:
     """Where ψ(θ_1) = cos θ_2 in the plane, between two positions with W_1 at 0 and W_2 at t."""
 
@@ -154,11 +163,7 @@ def boundary(psi: Callable[[Any], Any], t: Any, low: Any, high: Any) -> Any:
         first, second = in_plane(t, at)
         return psi(first) - mp.cos(second)
 
-    assert wins(low) > 0 > wins(high)
-    for _ in range(180):  # bisection, to 2^-180
-        middle = (low + high) / 2
-        low, high = (middle, high) if wins(middle) > 0 else (low, middle)
-    return low
+    return zero_of(wins, low, high)
 
 
 def keeps(psi: Callable[[Any], Any], t: Any, at: Any) -> bool:
@@ -405,13 +410,14 @@ def tilted_plane():
     alpha, b = mp.mpf("2.3"), (mp.mpf("0.2"), mp.mpf("0.9"))
     W = [np.array(row, dtype=object) for row in ([mp.one, mp.mpf("0.2")], [mp.mpf("-0.3"), mp.one])]
     normal = unit(W[0] - W[1])
-    low, high = -mp.pi / 2, mp.pi / 2
     across = np.array([-normal[1], normal[0]], dtype=object)
-    for _ in range(180):
-        middle = (low + high) / 2
-        x = alpha * (mp.sin(middle) * normal + mp.cos(middle) * across)
-        low, high = (middle, high) if sum((W[0] - W[1]) * x) + b[0] - b[1] < 0 else (low, middle)
-    letters = {"W_1": W[0], "W_2": W[1], "b_1": b[0], "b_2": b[1], "alpha": alpha, "varphi": low}
+
+    def behind(height: Any) -> Any:
+        x = alpha * (mp.sin(height) * normal + mp.cos(height) * across)
+        return b[1] - b[0] - sum((W[0] - W[1]) * x)
+
+    varphi = zero_of(behind, -mp.pi / 2, mp.pi / 2)
+    letters = {"W_1": W[0], "W_2": W[1], "b_1": b[0], "b_2": b[1], "alpha": alpha, "varphi": varphi}
     return [plain_world(letters, {"W_1": "d", "W_2": "d"})]
 
 
@@ -806,11 +812,7 @@ def scale_of_two_samples():
 
         return worlds.slope(losses, s)
 
-    low, high = mp.mpf("0.5"), mp.mpf(2)
-    for _ in range(180):
-        middle = (low + high) / 2
-        low, high = (middle, high) if slope(middle) < 0 else (low, middle)
-    return [plain_world({"s": low})]
+    return [plain_world({"s": zero_of(lambda s: -slope(s), mp.mpf("0.5"), mp.mpf(2))})]
 
 
 # -- bounds and schedules --------------------------------------------------------------------------
