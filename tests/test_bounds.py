@@ -12,9 +12,9 @@ import math
 import numpy as np
 import pytest
 from agreement import in_the_plane
+from pages.test_paper_numbers import assert_printed
 from scipy.optimize import brentq, minimize
 from scipy.special import logsumexp
-from test_paper_numbers import assert_printed
 
 import refloss
 from refloss import bounds

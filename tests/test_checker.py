@@ -6,7 +6,7 @@ import pytest
 from mutants import all_mutants, installed, losses_with
 
 import refloss
-from refloss.witnesses.cases import cases, default_loss
+from refloss.cases.gradcheck import cases, default_loss
 from refloss.witnesses.gradcheck import check_case
 
 MUTANTS = all_mutants()

@@ -11,8 +11,8 @@ import pytest
 from helpers import need
 
 import refloss
+from refloss.cases.grid import grid
 from refloss.cli.main import main
-from refloss.proof.grid import grid
 
 POINT = "arcface.angle_6e-33_target"
 
@@ -207,7 +207,7 @@ class Raises(refloss.AMSoftmax):
 
 
 def reported(cls, precision="extended"):
-    from refloss.proof.table import GridReport, run_point
+    from refloss.score.grid_table import GridReport, run_point
 
     point = next(p for p in grid(["am_softmax"]) if p.name == "am_softmax.angle_1e-15_other")
     return GridReport(run_point(replace(point, loss=cls()), (precision,)))
@@ -236,6 +236,6 @@ def test_an_exception_is_a_finding_not_the_end():
 
 def test_nothing_measured_is_no_success():
     """An empty report is false."""
-    from refloss.proof.table import GridReport
+    from refloss.score.grid_table import GridReport
 
     assert not GridReport([])

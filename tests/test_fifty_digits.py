@@ -11,7 +11,7 @@ from fifty_digits import value_and_gradients
 
 import refloss
 from refloss import validation as check
-from refloss.witnesses.cases import parabola, parabola_slope, place
+from refloss.cases.gradcheck import parabola, parabola_slope, place
 from refloss.witnesses.compare import WITNESSES, in_units_of_the_gradient
 from refloss.witnesses.problem import loss_problem, row_norm
 

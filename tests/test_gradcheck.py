@@ -10,7 +10,7 @@ import pytest
 
 import refloss
 from refloss import validation as check
-from refloss.witnesses.cases import all_cases, cases, place
+from refloss.cases.gradcheck import all_cases, cases, place
 from refloss.witnesses.compare import BLIND, WITNESSES, in_units_of_the_gradient
 from refloss.witnesses.gradcheck import check_case, gradcheck_cases
 from refloss.witnesses.problem import loss_problem, row_norm

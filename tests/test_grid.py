@@ -10,9 +10,9 @@ import pytest
 from helpers import BIAS, MARGIN, PSI, SOFT
 
 import refloss
-from refloss.proof import grid as adversarial
-from refloss.proof.grid import GROUPS, KINDS, LIMIT, grid, largest_logit, variants
-from refloss.proof.placing import PI, cos_sin, place
+from refloss.cases import grid as adversarial
+from refloss.cases.grid import GROUPS, KINDS, LIMIT, grid, largest_logit, variants
+from refloss.cases.placing import PI, cos_sin, place
 
 POINTS = {name: grid([name]) for name in GROUPS}
 ALL = [point for points in POINTS.values() for point in points]

@@ -8,8 +8,8 @@ from helpers import need
 
 import refloss
 from refloss import validation as check
+from refloss.cases.gradcheck import all_cases
 from refloss.textbook.namespaces import from_module
-from refloss.witnesses.cases import all_cases
 from refloss.witnesses.problem import loss_problem, row_norm
 
 NAMES = (

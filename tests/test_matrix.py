@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from helpers import need
 
-from refloss.testing import SUSPECTS, check, honest
-from refloss.testing.matrix import (
+from refloss.score import honest
+from refloss.score.matrix import (
     HonestReport,
     KillReport,
     honest_job,
@@ -19,6 +19,7 @@ from refloss.testing.matrix import (
     noticed_by,
     objects,
 )
+from refloss.testing import SUSPECTS, check
 
 # a margin of 0 and zero rows, which no loss of the matrices has
 NOT_ASKED = {"zero_margin_replaced", "zero_row_gives_nan"}

@@ -7,8 +7,8 @@ import pytest
 from agreement import worst_of_rows
 from helpers import NAMES, PSI, need
 
-from refloss.proof.grid import grid
-from refloss.proof.peers import PEERS, available, run_peer
+from refloss.cases.grid import grid
+from refloss.score.peers import PEERS, available, run_peer
 
 # each option of the cross-entropy, and ordinary angles in every variant
 CHOSEN = (

@@ -12,9 +12,9 @@ import pytest
 from helpers import need
 
 import refloss
-from refloss.testing.dtypes import DTYPES, rounded
-from refloss.testing.rivals import RIVALS, Run, available, control, eager, gaussian, reference
-from refloss.testing.suspects import SUSPECTS, wrong
+from refloss.precision.dtypes import DTYPES, rounded
+from refloss.score.rivals import RIVALS, Run, available, control, eager, gaussian, reference
+from refloss.testing.diagnosis.suspects import SUSPECTS, wrong
 
 WEIGHTS = tuple(np.linspace(0.5, 2.0, 7))
 LOSSES = {

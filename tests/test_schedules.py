@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from agreement import piecewise_psi
 from helpers import logits_pass
-from test_paper_numbers import assert_printed, degrees, target_logits
+from pages.test_paper_numbers import assert_printed, degrees, target_logits
 
 import refloss
 from refloss import schedules

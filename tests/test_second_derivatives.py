@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 from agreement import features_at, one_thread_of_torch
 from helpers import logits_pass
-from test_derivations import DERIVATIONS
+from pages.test_derivations import DERIVATIONS
 
 import refloss
 from refloss import validation as check

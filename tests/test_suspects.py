@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 import refloss
-from refloss.testing.kernel import Kernel
-from refloss.testing.suspects import GROUPS, SLIP, SUSPECTS, Suspect, suspects, wrong
-from refloss.witnesses.cases import all_cases, default_loss, parabola, parabola_slope, place
+from refloss.cases.gradcheck import all_cases, default_loss, parabola, parabola_slope, place
+from refloss.testing.diagnosis.suspects import GROUPS, SLIP, SUSPECTS, Suspect, suspects, wrong
+from refloss.testing.plain_loss import Kernel
 from refloss.witnesses.problem import default_upstream
 
 N, C, D = 11, 10, 9  # one more, or a few more, than a block of 8

@@ -370,7 +370,7 @@ def test_conversion_is_exact(framework, dtype):
     need(framework)
     if dtype == "bfloat16":
         need("ml_dtypes")
-    from refloss.testing.dtypes import DTYPES as KINDS
+    from refloss.precision.dtypes import DTYPES as KINDS
 
     kind = KINDS[dtype]
     values = [1 + 2 * kind.u, -kind.largest, kind.smallest_subnormal, 0.0, -0.0, np.inf, -np.inf, np.nan]

@@ -9,11 +9,11 @@ import pytest
 from helpers import NAMES
 
 import refloss
-from refloss.testing.cases import cases
-from refloss.testing.dtypes import DTYPES, rounded, ulp
-from refloss.testing.kernel import Kernel
-from refloss.testing.perturbed import Noise, gradients, namespace, variable
-from refloss.testing.tolerances import GRADES, ROWWISE, Draws, truth
+from refloss.cases.oracle import cases
+from refloss.precision.dtypes import DTYPES, rounded, ulp
+from refloss.testing.judging.perturbed import Noise, gradients, namespace, variable
+from refloss.testing.judging.tolerances import GRADES, ROWWISE, Draws, truth
+from refloss.testing.plain_loss import Kernel
 from refloss.textbook import formulas
 
 WEIGHTS = (0.5, 2.0, 1.0, 0.25, 3.0)

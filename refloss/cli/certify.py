@@ -81,7 +81,8 @@ def run(options: argparse.Namespace) -> int:
     if options.list_points:
         return _list(points)
     try:
-        from refloss.proof import peers, table
+        from refloss.score import grid_table as table
+        from refloss.score import peers
     except ImportError as error:
         if (error.name or "").partition(".")[0] != "flint":
             raise
@@ -107,7 +108,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _of_the_grid(options: argparse.Namespace) -> list[Any]:
-    from refloss.proof.grid import GROUPS, grid
+    from refloss.cases.grid import GROUPS, grid
 
     if options.set:
         raise CallError("--set needs --input: the points of the grid set their own parameters")
@@ -124,7 +125,7 @@ def _of_the_grid(options: argparse.Namespace) -> list[Any]:
 
 def _on_input(options: argparse.Namespace) -> list[Any]:
     """The user's arrays as a point of each loss that takes them."""
-    from refloss.proof.grid import own_point
+    from refloss.cases.grid import own_point
 
     for name in ("point", "quick", "list_points"):
         if getattr(options, name):
@@ -160,7 +161,7 @@ def _sharpness(options: argparse.Namespace) -> list[str]:
     """The page's section on the bounds, where the page is about all of refloss."""
     if options.losses or options.point or options.input or options.quick:
         return []
-    from refloss.proof import sharpness
+    from refloss.score import sharpness
 
     return [sharpness.page()]
 

@@ -73,9 +73,9 @@ def add_to(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """The command. Returns its exit status."""
+    from refloss.cases.gradcheck import WEIGHTS
     from refloss.testing.adapters import load
     from refloss.testing.check import Checker
-    from refloss.witnesses.cases import WEIGHTS
 
     if options.quick and options.case:
         raise CallError("--quick and --case exclude each other")
@@ -110,8 +110,8 @@ def run(options: argparse.Namespace) -> int:
 
 def run_suspects(options: argparse.Namespace) -> int:
     """Lists the suspects."""
-    from refloss.testing.suspects import SUSPECTS, suspects
-    from refloss.witnesses.cases import WEIGHTS
+    from refloss.cases.gradcheck import WEIGHTS
+    from refloss.testing.diagnosis.suspects import SUSPECTS, suspects
 
     known = (
         list(SUSPECTS.values())
@@ -139,7 +139,7 @@ class _Listing:
         self.chosen = chosen
 
     def to_dict(self) -> dict[str, Any]:
-        from refloss.witnesses.cases import default_loss
+        from refloss.cases.gradcheck import default_loss
 
         losses = [default_loss(name) for name in refloss.losses()]
         return {

@@ -47,8 +47,8 @@ def add_to(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """The command. Returns its exit status."""
-    from refloss.testing import matrix
-    from refloss.testing.dtypes import DTYPES
+    from refloss.precision.dtypes import DTYPES
+    from refloss.score import matrix
 
     if options.jobs < 1 or options.seeds < 1:
         raise CallError(f"-j and --seeds must be at least 1, got {options.jobs} and {options.seeds}")

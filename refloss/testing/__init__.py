@@ -6,11 +6,11 @@
 What each part is worth: docs/oracle.md.
 """
 
+from refloss.cases.oracle import Case, cases
 from refloss.testing.adapters import UnfitImplementation
-from refloss.testing.cases import Case, cases
 from refloss.testing.check import assert_matches, check
+from refloss.testing.diagnosis.suspects import SUSPECTS, Suspect, suspects
 from refloss.testing.report import MismatchError, Report
-from refloss.testing.suspects import SUSPECTS, Suspect, suspects
 
 __all__ = [
     "SUSPECTS",

@@ -24,8 +24,8 @@ from typing import Any
 
 import numpy as np
 
+from refloss.precision.dtypes import DTYPES, rounded
 from refloss.record import BACKWARD_STAGES, STAGES
-from refloss.testing.dtypes import DTYPES, rounded
 
 FROM_FILE = "refloss_checked_"  # before the name of a module that `load` made of a file
 BITS = {"float64": np.int64, "float32": np.int32, "float16": np.int16, "bfloat16": np.int16}

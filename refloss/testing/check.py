@@ -9,19 +9,19 @@ from typing import Any
 
 import numpy as np
 
+from refloss.cases.oracle import Case, regimes, wanted
+from refloss.cases.oracle import cases as all_cases
 from refloss.losses import CrossEntropy
 from refloss.losses.base import Loss
+from refloss.precision.dtypes import DTYPES, rounded, ulp
 from refloss.record import BACKWARD_STAGES
 from refloss.testing.adapters import Adapter, Outcome, Takes, UnfitImplementation
-from refloss.testing.cases import Case, regimes, wanted
-from refloss.testing.cases import cases as all_cases
-from refloss.testing.diagnosis import History, Observed, name_the_bug
-from refloss.testing.dtypes import DTYPES, rounded, ulp
+from refloss.testing.diagnosis.match import History, Observed, name_the_bug
+from refloss.testing.judging.selfcheck import LIVE, VOID, Vacuity, fates
+from refloss.testing.judging.tolerances import GRADES, ROWWISE, Truth, truth
 from refloss.testing.report import CaseResult, Failure, Report, derived_stages
 from refloss.testing.reproduce import described, reproducer
-from refloss.testing.selfcheck import LIVE, VOID, Vacuity, fates
 from refloss.testing.shrink import shrunk
-from refloss.testing.tolerances import GRADES, ROWWISE, Truth, truth
 from refloss.validation import one_of
 from refloss.witnesses.problem import formula_of
 

@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 
 from refloss.record import STAGES
 from refloss.testing.derived import derived_at
-from refloss.testing.diagnosis import Match
+from refloss.testing.diagnosis.match import Match
 from refloss.writing import Printed, plain, write_whole
 
 EXPLAINED = {

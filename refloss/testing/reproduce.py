@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from refloss.cases.oracle import Case
 from refloss.testing.adapters import FROM_FILE
-from refloss.testing.cases import Case
 from refloss.testing.report import Failure
 
 PRINTED = 400  # numbers; a larger input is named, not printed

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from refloss import validation as check
+from refloss.cases.coverage import branches, reached
 from refloss.losses.base import Loss
 from refloss.witnesses.compare import compare, usable
-from refloss.witnesses.coverage import branches, reached
 from refloss.witnesses.foreign import described, foreign_gradients, foreign_problem
 from refloss.witnesses.problem import default_upstream, formula_of, loss_problem
 from refloss.witnesses.report import CaseResult, Report
@@ -68,7 +68,7 @@ def gradcheck(
 
 
 def gradcheck_cases(cases: Sequence[Any], witnesses: Sequence[str] | None = None) -> Report:
-    """One report over many `Case`s (see `refloss.witnesses.cases`)."""
+    """One report over many `Case`s (see `refloss.cases.gradcheck`)."""
     return Report([check_case(case, witnesses) for case in cases], all_branches([c.loss for c in cases]))
 
 

@@ -1,0 +1,583 @@
+"""Evaluates trees of latex_maths.py, at many digits, in a world that knows the symbols.
+
+The world (formula_worlds.py) says what the symbols mean and how they depend on each other. Nothing here knows a
+derivative: ∂A/∂B is the central difference of A when B, and nothing before B, is moved.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import mpmath
+import numpy as np
+
+from pages.latex_maths import (
+    Call,
+    Choice,
+    Derivative,
+    Differential,
+    Equivalent,
+    Negative,
+    Node,
+    Number,
+    Over,
+    Plus,
+    Power,
+    Range,
+    Relation,
+    Statement,
+    Symbol,
+    Times,
+    Transposed,
+    Unreadable,
+    Vector,
+    text_of,
+)  # fmt: skip
+
+mp = mpmath.MPContext()
+mp.dps = 60
+# Central differences are off by about STEP² = 1e-36 and by 1e-60 / STEP = 1e-42 of rounding; the second derivative
+# by 1e-60 / STEP² = 1e-24. TOLERANCE, relative to 1 + the sizes, leaves room for factors in front of these.
+STEP = mp.mpf(10) ** -18
+TOLERANCE = mp.mpf(10) ** -20
+
+
+@dataclass(frozen=True, eq=False)
+class Row:
+    """A transposed vector."""
+
+    entries: np.ndarray
+
+
+IDENTITY = "the identity matrix, of any size"
+
+
+def is_vector(value: Any) -> bool:
+    return isinstance(value, np.ndarray) and value.ndim == 1
+
+
+def is_matrix(value: Any) -> bool:
+    return isinstance(value, np.ndarray) and value.ndim == 2
+
+
+def is_number(value: Any) -> bool:
+    return not isinstance(value, np.ndarray | Row | str)
+
+
+def multiply(left: Any, right: Any, dot: bool) -> Any:
+    if IDENTITY in (left, right) if isinstance(left, str) or isinstance(right, str) else False:
+        raise Unreadable("I stands alone, without a difference around it")
+    if dot and is_vector(left) and is_vector(right):
+        return left @ right
+    if is_number(left) or is_number(right):
+        if isinstance(left, Row):
+            return Row(left.entries * right)
+        if isinstance(right, Row):
+            return Row(left * right.entries)
+        return left * right
+    if dot:
+        raise Unreadable("\\cdot between things that have no inner product")
+    if isinstance(left, Row) and is_vector(right):
+        return left.entries @ right
+    if is_vector(left) and isinstance(right, Row):
+        return np.outer(left, right.entries)
+    if isinstance(left, Row) and is_matrix(right):
+        return Row(left.entries @ right)
+    if is_matrix(left) and (is_vector(right) or is_matrix(right)):
+        return left @ right
+    raise Unreadable("a product of two vectors needs \\cdot or ^\\top")
+
+
+def add(left: Any, right: Any) -> Any:
+    for one, other in ((left, right), (right, left)):
+        if isinstance(one, str) and is_matrix(other):
+            eye = np.array(
+                [[mp.mpf(i == j) for j in range(len(other))] for i in range(len(other))], dtype=object
+            )
+            return eye + other
+    if isinstance(left, Row) and isinstance(right, Row):
+        return Row(left.entries + right.entries)
+    if np.shape(left) != np.shape(right) or isinstance(left, str | Row) or isinstance(right, str | Row):
+        raise Unreadable("a sum of things of different shapes")
+    return left + right
+
+
+def largest(value: Any) -> Any:
+    return max((abs(entry) for entry in np.ravel(value)), default=mp.zero) if np.ndim(value) else abs(value)
+
+
+def is_zero(value: Any) -> bool:
+    return is_number(value) and value == 0
+
+
+def close(left: Any, right: Any, tolerance: Any = TOLERANCE) -> bool:
+    """Equal to TOLERANCE, relative to 1 + the sizes; numbers in the worlds have sizes around 1."""
+    if isinstance(left, Row) and (isinstance(right, Row) or is_zero(right)):
+        left, right = left.entries, right.entries if isinstance(right, Row) else right
+    if isinstance(left, Row | str) or isinstance(right, Row | str):
+        return False
+    if np.ndim(left) and is_zero(right):
+        right = 0 * left  # v = 0 for the zero vector
+    if np.shape(left) != np.shape(right):
+        return False
+    off, size = largest(left - right), 1 + largest(left) + largest(right)
+    return bool(mp.isfinite(off) and mp.isfinite(size) and off <= tolerance * size)
+
+
+def as_integer(value: Any) -> int:
+    nearest = int(mp.nint(value))
+    if abs(value - nearest) > TOLERANCE:
+        raise Unreadable("an index that is no integer")
+    return nearest
+
+
+def resolution(node: Node) -> Any:
+    """Half a unit in the last digit shown, entry by entry for a vector; None for what is no decimal number."""
+    if isinstance(node, Negative):
+        return resolution(node.of)
+    if isinstance(node, Number):
+        digits = len(node.text.split(".")[1]) if "." in node.text else 0
+        return mp.mpf(10) ** -digits / 2
+    if isinstance(node, Times) and isinstance(node.right, Power) and node.right.base == Number("10"):
+        power = node.right.exponent  # 1.23 \cdot 10^{-4}
+        sign, number = (-1, power.of) if isinstance(power, Negative) else (1, power)
+        of = resolution(node.left)
+        return None if of is None else of * mp.mpf(10) ** (sign * int(text_of(number)))
+    if isinstance(node, Vector):
+        entries = [resolution(entry) for entry in node.entries]
+        return None if None in entries else np.array(entries, dtype=object)
+    return None
+
+
+# -- the evaluator ---------------------------------------------------------------------------------
+
+
+class Evaluator:
+    """Values and verdicts in one world. `place` maps index letters to integers, from 0."""
+
+    def __init__(self, world: Any) -> None:
+        self.world = world
+
+    # indices
+
+    def index(self, node: Node, place: dict[str, int]) -> Any:
+        """A position: a letter that is bound, or a symbol like y that the world can place; None otherwise."""
+        if isinstance(node, Symbol):
+            if not node.subs and node.name in place:
+                return place[node.name]
+            if node.name in self.world.positions:
+                inner = dict(place)
+                for part in node.subs:  # y_i: the label of sample i
+                    inner["i"] = self.index(part, place)
+                if inner.get("i") not in self.world.ranges["i"]:
+                    raise Unreadable(f"{node.name} of no sample")
+                return self.world.positions[node.name](self.world, inner)
+        return None
+
+    def letters(self, node: Node) -> set[str]:
+        """The free index letters: those in subscripts that no sum binds."""
+        if isinstance(node, Range):
+            inside = self.letters(node.body)
+            for condition in node.conditions:
+                inside |= self.letters_in_condition(condition)
+            return inside - set(node.letters)
+        if isinstance(node, Symbol):
+            if self.world.knows(node.full_name):
+                return set()
+            found: set[str] = set()
+            for part in node.subs:
+                if isinstance(part, Symbol) and not part.subs and part.name in self.world.ranges:
+                    if part.name not in self.world.positions:
+                        found.add(part.name)
+                else:
+                    found |= self.letters(part) | self._bare_letters(part)
+            return found
+        found = set()
+        for child in node.children():
+            found |= self.letters(child)
+        return found
+
+    def _bare_letters(self, node: Node) -> set[str]:
+        """Letters inside an index like k − 1."""
+        if isinstance(node, Symbol):
+            bare = not node.subs and node.name in self.world.ranges and node.name not in self.world.positions
+            return {node.name} if bare else set()
+        return set().union(*(self._bare_letters(child) for child in node.children()))
+
+    def letters_in_condition(self, relation: Node) -> set[str]:
+        return self._bare_letters(relation) | self.letters(relation)
+
+    def places(self, statement: Statement) -> Iterator[dict[str, int]]:
+        free = self.letters(statement.relation)
+        for condition in statement.conditions:
+            free |= self.letters_in_condition(condition) & set(self.world.ranges)
+        free |= {"i"} & set(self.world.ranges)  # x alone means x_i
+        names = sorted(free)
+        for values in itertools.product(*(self.world.ranges[name] for name in names)):
+            place = dict(zip(names, values, strict=True))
+            if all(self.holds(condition, place) for condition in statement.conditions):
+                yield place
+
+    # values
+
+    def value(self, node: Node, place: dict[str, int]) -> Any:
+        match node:
+            case Number(text):
+                return mp.mpf(text)
+            case Symbol():
+                return self.symbol(node, place)
+            case Negative(of):
+                value = self.value(of, place)
+                if isinstance(value, str):
+                    raise Unreadable("−I")
+                return Row(-value.entries) if isinstance(value, Row) else -value
+            case Plus(left, right):
+                return add(self.value(left, place), self.value(right, place))
+            case Times(left, right, dot):
+                return multiply(self.value(left, place), self.value(right, place), dot)
+            case Over(left, right):
+                divisor = self.value(right, place)
+                if not is_number(divisor):
+                    raise Unreadable("divided by something that is no number")
+                return multiply(self.value(left, place), 1 / divisor, False)
+            case Power(base, exponent):
+                return self.power(self.value(base, place), self.value(exponent, place))
+            case Transposed(of):
+                value = self.value(of, place)
+                if not is_vector(value):
+                    raise Unreadable("\\top on something that is no vector")
+                return Row(value)
+            case Vector(entries):
+                return np.array([self.value(entry, place) for entry in entries], dtype=object)
+            case Call(name, arguments):
+                return self.call(name, [self.value(argument, place) for argument in arguments], place)
+            case Range():
+                return self.over_range(node, place)
+            case Derivative(of, by):
+                return self.derivative(of, by, place)
+            case Differential(of):
+                return self.differential(of, place)
+        raise Unreadable(f"no value: {type(node).__name__}")
+
+    def power(self, base: Any, exponent: Any) -> Any:
+        if is_vector(base) and exponent == 2:
+            raise Unreadable("the square of a vector")
+        if not is_number(base) or not is_number(exponent):
+            raise Unreadable("a power of or by something that is no number")
+        return base ** int(exponent) if exponent == int(exponent) else base**exponent
+
+    def symbol(self, node: Symbol, place: dict[str, int]) -> Any:
+        world = self.world
+        if node.name == "pi" and not node.subs:
+            return +mp.pi
+        if node.name == "I" and not node.subs:
+            return IDENTITY
+        if node.name == "delta" and len(node.subs) == 2 and not world.knows("delta"):
+            one, other = (self.index(part, place) for part in node.subs)
+            return mp.mpf(one == other)
+        name, subs = node.name, node.subs
+        for length in range(len(subs), 0, -1):  # t_x, \psi_c: the subscript belongs to the name
+            whole = Symbol(name, subs[:length]).full_name
+            plain = not any(isinstance(part, Symbol) and part.subs for part in subs[:length])
+            if plain and world.knows(whole):
+                name, subs = whole, subs[length:]
+                break
+        if not subs and name in place:  # a letter that is an index here, as k in 2 P u_{k-1}
+            return mp.mpf(place[name])
+        if not world.knows(name):
+            raise Unreadable(f"the world does not know {node.full_name}")
+        if name in world.sequences:
+            (part,) = subs
+            position = self.index(part, place)
+            return world.sequences[name](
+                world, as_integer(self.value(part, place)) if position is None else position, place
+            )
+        quantity, index = self.locate(name, subs, place)
+        array = world[quantity.key]
+        return array[index] if quantity.axes else array
+
+    def locate(self, name: str, subs: tuple[Node, ...], place: dict[str, int]) -> tuple[Any, tuple[Any, ...]]:
+        """The quantity and where in it: each subscript goes to its axis, an absent sample is the one in place."""
+        kinds = [self.kind(part) for part in subs]
+        for quantity in self.world.symbols[name]:
+            index = self.fit(quantity, subs, kinds, place)
+            if index is not None:
+                return quantity, index
+        raise Unreadable(f"indices of {name}: {', '.join(map(str, kinds)) or 'none'}")
+
+    def kind(self, part: Node) -> str:
+        if isinstance(part, Number):
+            return "number"
+        if isinstance(part, Symbol) and part.name in self.world.kinds:
+            return self.world.kinds[part.name]
+        raise Unreadable("an index that is no letter")
+
+    def fit(self, quantity: Any, subs: tuple[Node, ...], kinds: list[str], place: dict[str, int]) -> Any:
+        index: list[Any] = []
+        rest = list(zip(subs, kinds, strict=True))
+        for axis in quantity.axes:
+            part = None
+            if rest and rest[0][1] == axis:
+                part, _ = rest.pop(0)
+                index.append(self.index(part, place))
+            elif rest and rest[0][1] == "number" and (axis != "sample" or self.world.numbered_samples):
+                part, _ = rest.pop(0)
+                number = int(text_of(part)) - self.world.first_number
+                if number not in range(self.world.size_of(axis)):
+                    return None
+                index.append(number)
+            elif axis == "sample":
+                if "i" not in place:
+                    raise Unreadable("a sample is missing")
+                index.append(place["i"])
+            elif axis == "class" and quantity.default is not None:
+                index.append(self.index(Symbol(quantity.default), place))
+            else:
+                index.append(slice(None))
+        if rest or None in index:
+            return None
+        return tuple(index)
+
+    def call(self, name: str, values: list[Any], place: dict[str, int]) -> Any:
+        if name in {"psi", "psi'", "psi''"} and not is_number(values[0]):
+            # \psi' (a matrix) is a product
+            return multiply(self.symbol(Symbol(name), place), values[0], False)
+        if name in self.world.functions:
+            return self.world.functions[name](self.world, values, place)
+        if name == "norm" and is_vector(values[0]):
+            return mp.sqrt(values[0] @ values[0])
+        if name == "softmax" and is_vector(values[0]):
+            powers = np.array([mp.exp(entry) for entry in values[0]], dtype=object)
+            return powers / sum(powers)
+        if name == "diag" and is_vector(values[0]):
+            return np.diag(values[0])
+        if name in {"max", "min"}:
+            return {"max": max, "min": min}[name](values)
+        numbers = {
+            "sin": mp.sin, "cos": mp.cos, "tan": mp.tan, "cot": mp.cot, "log": mp.log, "exp": mp.exp, "sqrt": mp.sqrt,
+            "arccos": mp.acos, "arcsin": mp.asin, "arctan": mp.atan, "size": abs, "floor": mp.floor, "ceil": mp.ceil,
+            "log2": lambda v: mp.log(v) / mp.log(2), "atan2": mp.atan2,
+        }  # fmt: skip
+        if name not in numbers or not all(is_number(value) for value in values):
+            raise Unreadable(f"{name} of these arguments")
+        if (name in {"sqrt", "log"} and values[0] < 0) or (
+            name in {"arccos", "arcsin"} and abs(values[0]) > 1
+        ):
+            raise ArithmeticError(f"{name} outside its domain")
+        return numbers[name](*values)
+
+    def over_range(self, node: Range, place: dict[str, int]) -> Any:
+        terms = [self.value(node.body, inner) for inner in self.range_of(node, place)]
+        if node.name == "sum":
+            if not terms:
+                return mp.zero  # an empty sum; close() takes it for a zero vector, too
+            total = terms[0]
+            for term in terms[1:]:
+                total = add(total, term)
+            return total
+        return {"max": max, "min": min}[node.name](terms)
+
+    def range_of(self, node: Range, place: dict[str, int]) -> Iterator[dict[str, int]]:
+        if node.first is not None and node.letters[0] in self.world.kinds:
+            # c = 1 … C is all classes, and nothing else
+            (letter,) = node.letters
+            first, last = self.value(node.first, place), self.value(node.last, place)
+            if (first, last) != (1, len(self.world.ranges[letter])):
+                raise ArithmeticError("a sum that misses some of its range")
+            ranges = [self.world.ranges[letter]]
+        elif node.first is not None:
+            first, last = as_integer(self.value(node.first, place)), as_integer(self.value(node.last, place))
+            ranges = [range(first, last + 1)]
+        else:
+            try:
+                ranges = [self.world.ranges[letter] for letter in node.letters]
+            except KeyError as unknown:
+                raise Unreadable(f"the range of {unknown}") from None
+        for values in itertools.product(*ranges):
+            inner = {**place, **dict(zip(node.letters, values, strict=True))}
+            if all(self.holds(condition, inner) for condition in node.conditions):
+                yield inner
+
+    # derivatives
+
+    def derivative(self, of: Node, by: tuple[Node, ...], place: dict[str, int]) -> Any:
+        known = self.world.derivatives
+        # L depends on no index; anything else may depend on all of them
+        key = (of, by, tuple(sorted(place.items())))
+        if of == Symbol("L") and len(by) == 1:
+            mover = self.mover(by[0], place)
+            key = (of, mover.key, tuple(str(part) for part in mover.index), str(mover.size))
+        if key not in known:
+            known[key] = self.difference(of, by, place)
+        return known[key]
+
+    def difference(self, of: Node, by: tuple[Node, ...], place: dict[str, int]) -> Any:
+        first, rest = by[0], by[1:]
+
+        def along(move: Any) -> Any:
+            ends = []
+            for sign in (1, -1):
+                there = Evaluator(move(sign * STEP))
+                ends.append(there.difference(of, rest, place) if rest else there.value(of, place))
+            return (ends[0] - ends[1]) / (2 * STEP)
+
+        mover = self.mover(first, place)
+        columns = [along(move) for move in mover.moves(self.world)]
+        if mover.scalar:
+            return columns[0]
+        found = np.array(columns, dtype=object)
+        # the Jacobian of a vector has a row for each of its entries; ∇_x ∇_w f has the entries ∂²f / ∂x_a ∂w_b
+        return found.T if is_vector(columns[0]) and not isinstance(of, Derivative) else found
+
+    def mover(self, node: Node, place: dict[str, int]) -> Mover:
+        """What the ∂ below moves: a quantity with its indices, a number times one, a length, or a cosine."""
+        if isinstance(node, Times):
+            size = self.value(node.left, place)
+            if not is_number(size):
+                raise Unreadable("∂ by a product")
+            inner = self.mover(node.right, place)
+            return Mover(inner.key, inner.index, inner.scalar, size, inner.count)
+        if isinstance(node, Call) and node.name == "cos" and isinstance(node.arguments[0], Symbol):
+            angle = self.mover(node.arguments[0], place)
+            return Mover("cos", angle.index, True, mp.one, 1)
+        if isinstance(node, Call) and node.name == "norm" and isinstance(node.arguments[0], Symbol):
+            name = {"x": "x_norm", "W": "W_norm"}.get(node.arguments[0].name)
+            if name is None:
+                raise Unreadable("∂ by this length")
+            subs = node.arguments[0].subs or ((Symbol("y"),) if name == "W_norm" else ())
+            node = Symbol(name, subs)
+        if not isinstance(node, Symbol):
+            raise Unreadable("∂ by something that is no quantity")
+        name, subs = node.name, node.subs
+        if not self.world.knows(name):
+            raise Unreadable(f"the world does not know {name}")
+        quantity, index = self.locate(name, subs, place)
+        if quantity.key not in self.world.movable:
+            raise Unreadable(f"∂ by {name}: nothing depends on it in this world")
+        open_axes = [part for part in index if isinstance(part, slice)]
+        if len(open_axes) > 1:
+            raise Unreadable("∂ by a matrix")
+        count = len(self.world[quantity.key][index]) if open_axes else 1
+        return Mover(quantity.key, index, not open_axes, mp.one, count)
+
+    def differential(self, of: Node, place: dict[str, int]) -> Any:
+        """dA: what A does when the world's variable moves along its direction."""
+        key, direction = self.world.direction
+        ends = []
+        for sign in (1, -1):
+            there = self.world.replaced({key: self.world[key] + sign * STEP * direction})
+            ends.append(Evaluator(there).value(of, place))
+        return (ends[0] - ends[1]) / (2 * STEP)
+
+    # verdicts
+
+    def holds(self, relation: Node, place: dict[str, int]) -> bool:
+        if isinstance(relation, Equivalent):
+            return len({self.holds(one, place) for one in relation.relations}) == 1
+        return all(self.compare(left, name, right, place) for left, name, right in links(relation))
+
+    def compare(self, left: Node, name: str, right: Node, place: dict[str, int]) -> bool:
+        if name in {"=", "!=", "in"}:
+            positions = [self.index(side, place) for side in (left, right)]
+            if name == "in" and isinstance(right, Symbol) and right.full_name in self.world.sets:
+                return positions[0] in self.world.sets[right.full_name]
+            if None not in positions:
+                return (positions[0] == positions[1]) is (name == "=")
+        if name == "in":
+            return self.is_element(left, right, place)
+        if name == "gives":
+            return self.depends(left, right, place)
+        if name == "tends":
+            return bool(self.world.near) and all(
+                close(*(Evaluator(there).value(side, place) for side in (left, right)), self.world.nearness)
+                for there in self.world.near
+            )
+        here = self.value(left, place)
+        if name == "becomes":
+            # what it becomes is in the world after the step
+            here = Evaluator(self.world.after).value(left, place)
+        there = self.value(right, place)
+        if name in {"=", "becomes"}:
+            return close(here, there)
+        if name == "~":
+            step = resolution(right)
+            if step is None and self.world.near:
+                return self.alike(left, right, place)
+            if step is None:
+                raise Unreadable("\\approx something that is no decimal number, in a world without a limit")
+            return np.shape(here) == np.shape(there) and largest((here - there) / step) <= 1
+        if name == "perp":
+            return is_vector(here) and is_vector(there) and close(here @ there, mp.zero)
+        if not (is_number(here) and is_number(there)):
+            raise Unreadable(f"{name} between things that are no numbers")
+        if name == "!=":
+            return not close(here, there)
+        # an equality that is meant may miss by the rounding of 60 digits
+        slack = TOLERANCE**2 * (abs(here) + abs(there))
+        return {
+            "<=": here <= there + slack, ">=": here >= there - slack, "<": here < there, ">": here > there,
+        }[name]  # fmt: skip
+
+    def alike(self, left: Node, right: Node, place: dict[str, int]) -> bool:
+        """≈ where a limit is near: to `nearness` of themselves."""
+        for there in self.world.near:
+            here, other = (Evaluator(there).value(side, place) for side in (left, right))
+            if not abs(here - other) <= self.world.nearness * max(abs(here), abs(other)):
+                return False
+        return True
+
+    def is_element(self, left: Node, right: Node, place: dict[str, int]) -> bool:
+        here = self.value(left, place)
+        if isinstance(right, Call) and right.name == "range":
+            first, last = (as_integer(self.value(side, place)) for side in right.arguments)
+            return as_integer(here) in range(first, last + 1)
+        if isinstance(right, Choice):
+            return any(close(here, self.value(entry, place)) for entry in right.entries)
+        raise Unreadable("\\in this")
+
+    def depends(self, left: Node, right: Node, place: dict[str, int]) -> bool:
+        """A ↦ B: B moves with A; and with A fixed, nothing before A moves B."""
+        if not isinstance(left, Symbol):
+            raise Unreadable("\\mapsto from something that is no symbol")
+        quantity = self.world.symbols[left.name][0]
+        whole = self.world[quantity.key]
+        moved = self.world.replaced({quantity.key: whole + self.world.disturbance(np.shape(whole))})
+        before = self.value(right, place)
+        fixed = {quantity.key: whole}
+        for key in self.world.inputs:
+            if key != quantity.key:
+                fixed[key] = self.world[key] + self.world.disturbance(np.shape(self.world[key]))
+        after = Evaluator(self.world.replaced(fixed)).value(right, place)
+        return close(before, after) and not close(before, Evaluator(moved).value(right, place))
+
+
+def links(relation: Relation) -> Iterator[tuple[Node, str, Node]]:
+    """Side, relation, side; what follows a limit in a chain is claimed in the limit, too: A → B = C."""
+    names = list(relation.relations)
+    if "tends" in names:
+        start = names.index("tends")
+        names[start:] = ["tends"] * len(names[start:])
+    yield from zip(relation.sides, names, relation.sides[1:], strict=False)
+
+
+@dataclass(frozen=True)
+class Mover:
+    """Where a ∂ moves a quantity: `key` at `index`, by the step over `size`; `count` entries along an open axis."""
+
+    key: str
+    index: tuple[Any, ...]
+    scalar: bool
+    size: Any
+    count: int
+
+    def moves(self, world: Any) -> Iterator[Any]:
+        for entry in range(self.count):
+            where = tuple(entry if isinstance(part, slice) else part for part in self.index)
+
+            def move(step: Any, where: Any = where) -> Any:
+                return world.moved(self.key, where, step / self.size)
+
+            yield move
