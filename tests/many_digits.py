@@ -15,7 +15,7 @@ import numpy as np
 from fifty_digits import exact, namespace
 
 from refloss.textbook import formulas
-from refloss.witnesses.problem import differentiable, parameters
+from refloss.textbook.family import differentiable, parameters
 
 U = 2.0**-53
 SUBNORMAL = 5e-324
@@ -49,7 +49,7 @@ def truth(
         def logits(**moved: Any) -> np.ndarray:
             now = given | moved
             here = SimpleNamespace(**(vars(q) | {k: v for k, v in now.items() if k in vars(q)}))
-            return formulas.LOGITS[q.formula](namespace, here, now["x"], now["W"], now["b"], y)
+            return q.logits(namespace, here, now["x"], now["W"], now["b"], y)
 
         def slope(**moved: Any) -> np.ndarray:
             return _imag(logits(**moved)) / step

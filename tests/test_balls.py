@@ -14,7 +14,7 @@ from helpers import VARIANTS, example, make, need
 import refloss
 from refloss import validation as check
 from refloss.textbook import formulas
-from refloss.witnesses.problem import parameters
+from refloss.textbook.family import parameters
 
 need("flint")
 
@@ -50,7 +50,7 @@ def truth(loss, x, W, labels, b, upstream):
         q = parameters(loss, **now)
         if q.detach_margin:
             q.frozen = formulas.frozen_offset(namespace, parameters(loss), x[rows], W, y)
-        z = formulas.LOGITS[q.formula](namespace, q, given["x"][rows], given["W"], given.get("b"), exact(y))
+        z = q.logits(namespace, q, given["x"][rows], given["W"], given.get("b"), exact(y))
         return formulas.cross_entropy(namespace, z, t, w)
 
     return losses, (lambda given: np.sum(share * losses(given))), rows

@@ -22,8 +22,8 @@ from refloss import validation as check
 from refloss.cases.gradcheck import WEIGHTS, parabola, parabola_slope
 from refloss.cases.placing import PI, place
 from refloss.losses import MarginSoftmax, get, losses
-from refloss.textbook import formulas
-from refloss.witnesses.problem import UPSTREAM, formula_of, row_norm
+from refloss.textbook.family import FAMILY, POWERS, radius_of
+from refloss.witnesses.problem import UPSTREAM, row_norm
 
 # kind → what its points provoke
 KINDS = {
@@ -97,16 +97,7 @@ def own_point(loss: Any, name: str, x: Any, W: Any, labels: Any, b: Any = None) 
 
 def largest_logit(loss: Any, x: np.ndarray, W: np.ndarray) -> np.ndarray:
     """r(‖x_i‖, ‖W_j‖) (N, C): how large a logit can be, without bias and margin."""
-    x_norm, W_norm = row_norm(x)[:, None], row_norm(W)[None, :]
-    formula = formula_of(loss)
-    if formula == "w_norm_softmax":
-        return x_norm * np.ones_like(W_norm)
-    if formula == "l2_softmax":
-        return loss.alpha * W_norm * np.ones_like(x_norm)
-    radius = loss.radius if formula == "margin_softmax" else formulas.RADIUS.get(formula, "both_norms")
-    if radius == "scale":
-        return loss.scale * np.ones((len(x), len(W)))
-    return x_norm * W_norm if radius == "both_norms" else x_norm * np.ones_like(W_norm)
+    return radius_of(loss).of(row_norm(x), row_norm(W))
 
 
 def _points(name: str) -> Iterator[Point]:
@@ -157,7 +148,7 @@ def make(name: str, classes: int, **options: Any) -> Any:
 def variants(name: str) -> dict[str, dict[str, Any]]:
     """Variant → options: the loss as it is, and each option, or pair of options, that changes the target's logit."""
     plain: dict[str, dict[str, Any]] = {"plain": {}}
-    if name in formulas.PSI:
+    if FAMILY[name].multiplies_angle:
         return plain | {
             "m1": {"margin": 1},
             "m2": {"margin": 2},
@@ -201,9 +192,8 @@ def variants(name: str) -> dict[str, dict[str, Any]]:
 
 def _divides_by(name: str) -> tuple[bool, bool]:
     """Whether the logits see only the direction of x, and of W_j."""
-    return name in ("l2_softmax", "f_norm_sphereface", "am_softmax", "arcface", "margin_softmax"), name not in (
-        "softmax", "weighted_softmax", "l_softmax", "l2_softmax",
-    )  # fmt: skip
+    p, q = POWERS[FAMILY[name].radius or "scale"]
+    return not p, not q
 
 
 def _loud(loss: Any, x: np.ndarray, factor: float) -> tuple[Any, np.ndarray]:
@@ -373,7 +363,7 @@ def _variants(name: str) -> Iterator[Point]:
 
 def _knots(name: str) -> Iterator[Point]:
     """Both sides of every kπ/m: all of one m in a batch, and alone, where nothing else gives W_y a gradient."""
-    if name not in formulas.PSI:
+    if not FAMILY[name].multiplies_angle:
         return
     for m in (2, 3, 4, 6):
         knots = [PI * k / m for k in range(1, m)]

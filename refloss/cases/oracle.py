@@ -15,10 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from refloss.cases.coverage import CONFIDENT, WRONG, branches, reached
+from refloss.cases.coverage import CONFIDENT, WRONG, reached
 from refloss.cases.gradcheck import place
 from refloss.losses import CrossEntropy
 from refloss.precision.dtypes import DTYPES, DType, rounded, ulp
+from refloss.textbook.family import branches_of, radius_of
 
 UPSTREAM = -1.375  # not 1: a backward that ignores what arrives must fail
 UPSTREAMS = (0.75, -1.5, 2.25, 0.5, -0.125, 1.0)  # no 0: it would hide the row that a case is about
@@ -254,9 +255,7 @@ def _folded(R: int) -> tuple[int, int, int]:
 
 def factor_of(loss: Any) -> float:
     """s, or α, or 1: what multiplies every logit."""
-    if hasattr(loss, "alpha"):
-        return float(loss.alpha)
-    return float(getattr(loss, "scale", 1.0)) if not loss.feels_x_norm else 1.0
+    return radius_of(loss).factor
 
 
 def psi_of(loss: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -840,7 +839,7 @@ def wanted(loss: Any) -> list[str]:
         (AT_CONE, hasattr(loss, "past_pi") and loss.margin > 0 and not loss.detach_margin),
         (AT_EDGE, len(edges(loss)) > 0),
     ]
-    reachable = branches(loss)
+    reachable = list(branches_of(loss).names)
     if getattr(loss, "easy_margin", False) and loss.margin < np.pi / 2:
         reachable.remove("θ+m ≥ π")  # the plain cosine begins before
     return reachable + [name for name, due in names if due]

@@ -23,7 +23,7 @@ from refloss import validation as check
 from refloss.proof import balls
 from refloss.proof.balls import NOTHING, ONE, Angle, Arc, Balls, constant, each, exact, join, total, variable
 from refloss.textbook import formulas
-from refloss.witnesses.problem import differentiable, formula_of, parameters
+from refloss.textbook.family import FAMILY, differentiable, formula_of, member_of, parameters, radius_of
 
 _sqrt, _exp, absolute = each(arb.sqrt), each(arb.exp), each(abs)
 _reaches_one = balls.asks(lambda c: not (-1 < c < 1))
@@ -120,7 +120,7 @@ class _Point:
         self.pairs = (self.rows, targets.labels[self.rows]) if self.hard else targets.pairs
         # no margin at all: the target is one more plain class, W_y·x, smooth at zero rows too
         plain = formula_of(loss) == "l_softmax" and loss.margin == 1
-        self.formula = "softmax" if plain else formula_of(loss)
+        self.member = FAMILY["softmax"] if plain else member_of(loss)
         self.has_margin = loss.has_margin and not plain
         self.zero: dict[str, Any] = {"zero_x": ~x.any(axis=1), "zero_W": ~W.any(axis=1)}
         self.y = targets.target[self.rows]
@@ -221,7 +221,7 @@ class _Point:
         It is given θ to 106 bits, not π − θ: a slope that vanishes at π is right to 106 bits of π only.
         """
         near = np.zeros(self.N, dtype=bool)
-        if self.formula == "margin_softmax":
+        if self.member.target is formulas.own_margin:
             rows, y = self.targets.pairs
             near[rows] = balls.less(1 + cos[rows, y], exact(NEXT_TO_PI))
         return near
@@ -275,12 +275,12 @@ class _Point:
         q = self._parameters(leaves)
         if self.loss.detach_margin if self.has_margin else False:
             q.frozen = formulas.frozen_offset(xp, self._parameters({}), self.x[self.rows], self.W, self.y)
-        return formulas.LOGITS[self.formula](xp, q, leaves["x"], leaves["W"], leaves.get("b"), self.y)
+        return self.member.logits(xp, q, leaves["x"], leaves["W"], leaves.get("b"), self.y)
 
     def _parameters(self, leaves: dict[str, Balls]) -> Any:
         now: dict[str, Any] = {name: leaves[name] for name in differentiable(self.loss) if name in leaves}
         # a ball, so that 1 + λ is not rounded
-        if self.formula == "margin_softmax":  # ψ may be an angle itself
+        if self.member.target is formulas.own_margin:  # ψ may be an angle itself
             now["psi"] = lambda theta, xp: _number(self.loss.psi(theta, xp))
         now["annealing"] = constant(np.float64(getattr(self.loss, "annealing", 0.0)))
         return parameters(self.loss, zero_x=self.zero["zero_x"][self.rows], zero_W=self.zero["zero_W"], **now)
@@ -293,7 +293,7 @@ class _Point:
         y = np.zeros((len(rows), self.C))
         y[:, 0] = 1.0
         b = None if self.b is None else constant(self.b)
-        plain = formulas.LOGITS[self.formula](xp, q, constant(self.x[rows]), constant(self.W), b, y)
+        plain = self.member.logits(xp, q, constant(self.x[rows]), constant(self.W), b, y)
         for full, value in ((z, plain.value), (p, _exp(plain.value - xp.logsumexp(plain).value[:, None]))):
             full[rows] = value
             yield full
@@ -316,7 +316,7 @@ class _Point:
         turn = absolute(balls.gradients(psi, one, [theta])[0])
         if self.x.shape[1] == 1:  # nowhere to turn
             turn = exact(np.zeros(len(cos)))
-        if self.formula in formulas.PSI:
+        if self.member.multiplies_angle:
             at_knot = balls.asks(lambda v: v.contains(0) and (v == 0 or ctx.prec >= KNOT_BITS))(turn)
             turn = np.where(at_knot & (np.abs(np.nan_to_num(self.known)) != 1), KNOT, turn)
         in_margin = exact(np.zeros(len(cos)))
@@ -352,20 +352,12 @@ class _Radius:
     """r = a‖x‖^p‖w‖^q of a loss, p and q 0 or 1, and its Jacobians' lengths."""
 
     def __init__(self, loss: Any, x: np.ndarray, W: np.ndarray, zero: dict[str, Any]) -> None:
-        xp, formula = balls.namespace(), formula_of(loss)
+        xp = balls.namespace()
         self.zero_x, self.zero_W = zero["zero_x"], zero["zero_W"]
         self.x_norm = formulas.norm(xp, constant(x)).value
         self.W_norm = formulas.norm(xp, constant(W)).value
-        kind = formulas.RADIUS.get(formula, getattr(loss, "radius", formula))
-        a, self.p, self.q = {
-            "softmax": (1.0, 1, 1),
-            "both_norms": (1.0, 1, 1),
-            "w_norm_softmax": (1.0, 1, 0),
-            "x_norm": (1.0, 1, 0),
-            "l2_softmax": (getattr(loss, "alpha", 1.0), 0, 1),
-            "scale": (getattr(loss, "scale", 1.0), 0, 0),
-        }[kind]
-        self.a = arb(float(a))
+        a, self.p, self.q = radius_of(loss)
+        self.a = arb(a)
         self.over_x = self.a * (_inverse(self.x_norm, self.zero_x) if self.p == 0 else exact(np.ones(len(x))))
         self.over_W = self.a * (_inverse(self.W_norm, self.zero_W) if self.q == 0 else exact(np.ones(len(W))))
         self.one_x, self.one_W = (np.where(zero, NOTHING, ONE) for zero in (self.zero_x, self.zero_W))

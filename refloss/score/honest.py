@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from refloss.losses import CrossEntropy
+from refloss.textbook.family import factor_name, formula_of, member_of, radius_of
 
 Stages = dict[str, Any]
 
@@ -44,19 +45,9 @@ def available() -> list[str]:
     return [name for name, honest in HONEST.items() if find_spec(honest.framework) is not None]
 
 
-# whether the logits are proportional to ‖x‖, and to ‖W_j‖; of `MarginSoftmax` by radius
-FEELS = {
-    **dict.fromkeys(("softmax", "weighted_softmax", "l_softmax", "both_norms"), (True, True)),
-    **dict.fromkeys(("w_norm_softmax", "a_softmax", "x_norm"), (True, False)),
-    **dict.fromkeys(("f_norm_sphereface", "am_softmax", "arcface", "scale"), (False, False)),
-    "l2_softmax": (False, True),
-}
-MULTIPLIED = ("l_softmax", "a_softmax", "f_norm_sphereface")  # the angle, by m
-
-
 def _known(loss: Any) -> bool:
-    named = isinstance(loss, CrossEntropy) or loss.name in (*FEELS, "margin_softmax")
-    return named and getattr(loss, "continuation", None) is None
+    named = isinstance(loss, CrossEntropy) or formula_of(loss)
+    return bool(named) and getattr(loss, "continuation", None) is None
 
 
 # -- frameworks ------------------------------------------------------------------------------------
@@ -233,7 +224,7 @@ def psi_by_arccos(ops: Any, loss: Any, c: Any) -> Any:
         if loss.past_pi == "linear":
             value = xp.where(theta + loss.margin < math.pi, value, c - loss.margin * math.sin(loss.margin))
         value = xp.where(c > 0, value, c) if loss.easy_margin else value
-    elif loss.name in MULTIPLIED:
+    elif member_of(loss).multiplies_angle:
         k, sign = _branch(xp, theta, loss.margin)
         value = sign * xp.cos(loss.margin * theta) - 2 * k
     else:
@@ -278,9 +269,9 @@ class _Polar:
 
     def __init__(self, ops: Any, loss: Any, x: Any, W: Any) -> None:
         self.ops, self.loss, self.x_hat, self.W_hat, self.margin = ops, loss, x, W, loss.has_margin
-        self.feels_x, self.feels_W = FEELS[loss.name if loss.name in FEELS else loss.radius]
-        self.name = "alpha" if loss.name == "l2_softmax" else "" if self.feels_x else "scale"
-        self.factor = getattr(loss, self.name) if self.name else 1.0
+        self.factor, p, q = radius_of(loss)
+        self.feels_x, self.feels_W = bool(p), bool(q)
+        self.name = factor_name(loss)
         self.stages: Stages = {}
         if self.margin or not self.feels_x:
             self.stages["x_norm"], self.x_hat = ops.length(x), ops.unit(x)
@@ -488,7 +479,7 @@ class _Logits(_Polar):
         if loss.name == "am_softmax":
             return one, -one
         turn = 1 / xp.sin(theta)  # −dθ/dcos θ; of the θ that was used, so that a pole has one too
-        if loss.name in MULTIPLIED:
+        if member_of(loss).multiplies_angle:
             slope = _branch(xp, theta, m)[1] * m * xp.sin(m * theta) * turn
             return (loss.annealing + slope) / (1 + loss.annealing), zero
         if loss.name != "arcface":

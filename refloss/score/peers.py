@@ -23,7 +23,8 @@ import numpy as np
 from refloss import validation as check
 from refloss.cases.grid import Point
 from refloss.textbook import formulas
-from refloss.witnesses.problem import formula_of, row_norm
+from refloss.textbook.family import formula_of, member_of, radius_kind
+from refloss.witnesses.problem import row_norm
 
 Stages = Mapping[str, np.ndarray]
 
@@ -82,7 +83,9 @@ def _problem(point: Point) -> SimpleNamespace | None:
 def _torch(point: Point, how: str = "arccos") -> Stages | None:
     """torch in eager mode: F.normalize, F.linear, F.cross_entropy."""
     problem = _problem(point)
-    if problem is None or (how != "arccos" and formula_of(point.loss) not in (*formulas.PSI, "arcface")):
+    if problem is None or (
+        how != "arccos" and member_of(point.loss).target not in (formulas.annealed_psi, formulas.arc_margin)
+    ):
         return None
     import torch
     from torch.nn import functional as F
@@ -150,7 +153,7 @@ def _logits(lib: Any, loss: Any, x: Any, W: Any, b: Any, hot: Any, how: str) -> 
         "scale": lambda: loss.scale,
         "x_norm": lambda: lib.length(x)[:, None],
         "both_norms": lambda: lib.length(x)[:, None] * lib.length(W),
-    }[formulas.RADIUS[formula]]()
+    }[radius_kind(loss)]()
     return radius * lib.xp.where(hot, _psi(lib, loss, formula, cos, how), cos)
 
 

@@ -22,8 +22,8 @@ from refloss.testing.judging.tolerances import GRADES, ROWWISE, Truth, truth
 from refloss.testing.report import CaseResult, Failure, Report, derived_stages
 from refloss.testing.reproduce import described, reproducer
 from refloss.testing.shrink import shrunk
+from refloss.textbook.family import formula_of
 from refloss.validation import one_of
-from refloss.witnesses.problem import formula_of
 
 SUM, ACROSS_X, ACROSS_W, LINEAR = "Σ_j ∂z_j = 0", "∂x ⟂ x", "∂W ⟂ W", "linear in upstream"
 

@@ -10,8 +10,8 @@ from typing import Any
 from xml.etree import ElementTree
 
 from refloss.record import STAGES
-from refloss.testing.derived import derived_at
 from refloss.testing.diagnosis.match import Match
+from refloss.textbook.family import derived_at
 from refloss.writing import Printed, plain, write_whole
 
 EXPLAINED = {

@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 
 from refloss import validation as check
-from refloss.cases.coverage import branches, reached
+from refloss.cases.coverage import reached
 from refloss.losses.base import Loss
+from refloss.textbook.family import branches_of, formula_of
 from refloss.witnesses.compare import compare, usable
 from refloss.witnesses.foreign import described, foreign_gradients, foreign_problem
-from refloss.witnesses.problem import default_upstream, formula_of, loss_problem
+from refloss.witnesses.problem import default_upstream, loss_problem
 from refloss.witnesses.report import CaseResult, Report
 
 
@@ -132,5 +133,5 @@ def all_branches(losses: Sequence[Any]) -> dict[str, list[str]]:
     for loss in losses:
         if isinstance(loss, Loss) and formula_of(loss):
             names = wanted.setdefault(loss.name, [])
-            names += [name for name in branches(loss) if name not in names]
+            names += [name for name in branches_of(loss).names if name not in names]
     return wanted

@@ -16,9 +16,10 @@ from refloss.steps.margin import arc_margin, cosine_margin
 from refloss.steps.normalise import normalise, normalise_backward
 from refloss.steps.psi import multiplied_angle
 from refloss.textbook import formulas
+from refloss.textbook.family import parameters
 from refloss.textbook.namespaces import numpy_namespace
 from refloss.witnesses.compare import compare, usable
-from refloss.witnesses.problem import Problem, as_rows, or_one, parameters, rounding_of, row_norm
+from refloss.witnesses.problem import Problem, as_rows, or_one, rounding_of, row_norm
 from refloss.witnesses.report import CaseResult
 
 N, C, D = 5, 4, 6
