@@ -74,27 +74,24 @@ def test_zero_row_is_refused_by_default(name, argument, rng, precision):
         make(name, precision=precision).forward(**inputs)
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name not in SINGULAR_X])
-def test_zero_row_of_x_is_ordinary(name, rng, precision):
-    """Softmax, weighted and W-Norm softmax are smooth at x = 0: ∂L/∂x_i = Σ_j g_ij ∂z_ij/∂x_i."""
+@pytest.mark.parametrize(
+    ("name", "argument"),
+    [(name, "x") for name in NAMES if name not in SINGULAR_X]
+    + [(name, "W") for name in NAMES if name not in SINGULAR_W],
+)
+def test_zero_row_is_ordinary(name, argument, rng, precision):
+    """Smooth there: ∂L/∂x_i = Σ_j g_ij ∂z_ij/∂x_i, and ∂L/∂W_j = Σ_i g_ij ∂z_ij/∂W_j."""
     loss, inputs = make(name, precision=precision), example(name, rng)
-    inputs["x"][1] = 0
+    inputs[argument][1] = 0
     out, grads = passes(loss, **inputs)
     W = unit(inputs["W"]) if name == "w_norm_softmax" else inputs["W"]
-    scale = np.abs(grads.logits[1]) @ np.linalg.norm(W, axis=1)
-    assert_same(grads.x[1], grads.logits[1] @ W, scale, out, "grad_x against Σ|g|‖W‖")
-    assert grads.x[1].any()
-
-
-@pytest.mark.parametrize("name", [name for name in NAMES if name not in SINGULAR_W])
-def test_zero_row_of_W_is_ordinary(name, rng, precision):
-    """Softmax, weighted and L2 softmax are smooth at W_j = 0."""
-    loss, inputs = make(name, precision=precision), example(name, rng)
-    inputs["W"][1] = 0
-    out, grads = passes(loss, **inputs)
     x = loss.alpha * unit(inputs["x"]) if name == "l2_softmax" else inputs["x"]
-    scale = np.abs(grads.logits[:, 1]) @ np.linalg.norm(x, axis=1)
-    assert_same(grads.W[1], grads.logits[:, 1] @ x, scale, out, "grad_W against Σ|g|‖x‖")
+    g, other = (grads.logits[1], W) if argument == "x" else (grads.logits[:, 1], x)
+    scale = np.abs(g) @ np.linalg.norm(other, axis=1)
+    assert_same(
+        getattr(grads, argument)[1], g @ other, scale, out, "gradient against Σ|g| times the other norm"
+    )
+    assert (g @ other).any()
 
 
 def test_l_softmax_allows_zero_rows_that_are_no_target(rng, precision):
@@ -391,16 +388,24 @@ def test_gradient_at_a_cone_is_in_the_generalised_gradient(pole, rng, precision)
     x_norm = np.linalg.norm(inputs["x"][0])
     # cos(m + δ) beside θ = 0 and −cos(m − δ) beside π both fall with δ, by sin m
     bend = -grads.logits[0, 0] * 4 * np.sin(0.5) / x_norm
-    h, scale = 1e-6 * x_norm, natural_scales(loss, inputs["x"], inputs["W"], np.abs(grads.logits))["x"][0]
+    assert_bend(loss, inputs, "x", out, grads, bend, rng)
+
+
+def assert_bend(loss, inputs, argument, out, grads, bend, rng):
+    """One-sided slopes of the loss in row 0 of x or W: their mean is the gradient, half their distance is `bend`."""
+    h = 1e-6 * np.linalg.norm(inputs[argument][0])
+    scale = natural_scales(loss, inputs["x"], inputs["W"], np.abs(grads.logits))[argument][0, 0]
     for v in rng.normal(size=(5, 3)):
-        v -= (v @ ROW) / (ROW @ ROW) * ROW  # ⟂ x
-        v /= np.linalg.norm(v)
+        v -= (v @ ROW) / (ROW @ ROW) * ROW  # ⟂ x and W_y
+        step = np.zeros_like(inputs[argument])
+        step[0] = h * v / np.linalg.norm(v)
         ahead, back = (
-            loss.forward(**(inputs | {"x": inputs["x"] + [h * k * v, 0 * v]})).loss for k in (1, -1)
+            loss.forward(**(inputs | {argument: inputs[argument] + k * step})).loss for k in (1, -1)
         )
-        # rounding of the loss over h is 1e-10 of the scale, the next term of Taylor h/‖x‖ = 1e-6
-        assert_close((ahead - back) / (2 * h), grads.x[0] @ v, scale[0], 1e-5, "mean slope")
-        assert_close((ahead + back - 2 * out.loss) / (2 * h), bend, scale[0], 1e-5, "bend")
+        along = getattr(grads, argument)[0] @ step[0] / h
+        # rounding of the loss over h is 1e-10 of the scale, the next term of Taylor h over the length, 1e-6
+        assert_close((ahead - back) / (2 * h), along, scale, 1e-5, "mean slope")
+        assert_close((ahead + back - 2 * out.loss) / (2 * h), bend, scale, 1e-5, "bend")
 
 
 @pytest.mark.parametrize("pole", POLES)
@@ -412,18 +417,8 @@ def test_balls_of_samples_at_one_cone_add_up(pole, rng, precision):
     inputs["labels"] = np.array([0, 1, 0])
     out, grads = passes(loss, **inputs)
     np.testing.assert_array_equal(out.cone, [True, False, True])
-    W_norm = np.linalg.norm(ROW)
-    bend = -(grads.logits[0, 0] + grads.logits[2, 0]) * 4 * np.sin(0.5) / W_norm
-    scale = natural_scales(loss, inputs["x"], inputs["W"], np.abs(grads.logits))["W"][0]
-    h = 1e-6 * W_norm
-    for v in rng.normal(size=(3, 3)):
-        v -= (v @ ROW) / (ROW @ ROW) * ROW
-        v /= np.linalg.norm(v)
-        ahead, back = (
-            loss.forward(**(inputs | {"W": inputs["W"] + [h * k * v, 0 * v, 0 * v]})).loss for k in (1, -1)
-        )
-        assert_close((ahead - back) / (2 * h), grads.W[0] @ v, scale[0], 1e-5, "mean slope")
-        assert_close((ahead + back - 2 * out.loss) / (2 * h), bend, scale[0], 1e-5, "bend")
+    bend = -(grads.logits[0, 0] + grads.logits[2, 0]) * 4 * np.sin(0.5) / np.linalg.norm(ROW)
+    assert_bend(loss, inputs, "W", out, grads, bend, rng)
 
 
 @pytest.mark.parametrize("pole", POLES)
@@ -852,31 +847,22 @@ def test_one_class_has_no_loss(variant, smoothing, rng, precision):
 
 
 @pytest.mark.parametrize("exponent", [-960, -300, 300, 960])
-@pytest.mark.parametrize("name", NORMALISES_X)
-def test_length_of_x_does_not_matter(name, exponent, rng, precision):
-    """x̂ has no length: 2^k x gives the bits of x, and 2^−k of its gradient, as far as float64 goes."""
+@pytest.mark.parametrize(
+    ("name", "argument"), [(name, "x") for name in NORMALISES_X] + [(name, "W") for name in NORMALISES_W]
+)
+def test_length_does_not_matter(name, argument, exponent, rng, precision):
+    """x̂ and ŵ have no length: 2^k times every row of x, or 2^±k times some rows of W, gives the same bits, and 2^∓k of
+    the gradient, as far as float64 goes."""
     loss, inputs = make(name, precision=precision), example(name, rng)
+    powers = exponent if argument == "x" else np.array([[0], [exponent], [0], [-exponent]])
     out, grads = passes(loss, **inputs)
-    scaled = inputs | {"x": np.ldexp(inputs["x"], exponent)}
-    other = loss.forward(**scaled)
+    other, scaled = passes(loss, **(inputs | {argument: np.ldexp(inputs[argument], powers)}))
     np.testing.assert_array_equal(other.losses, out.losses)
-    np.testing.assert_array_equal(other.x_norm, np.ldexp(out.x_norm, exponent))
-    np.testing.assert_array_equal(loss.backward(other).x, np.ldexp(grads.x, -exponent))
-    np.testing.assert_array_equal(loss.backward(other).W, grads.W)
-
-
-@pytest.mark.parametrize("exponent", [-960, -300, 300, 960])
-@pytest.mark.parametrize("name", NORMALISES_W)
-def test_length_of_W_does_not_matter(name, exponent, rng, precision):
-    """The same of a row of W."""
-    loss, inputs = make(name, precision=precision), example(name, rng)
-    out, grads = passes(loss, **inputs)
-    scaled = inputs | {"W": np.ldexp(inputs["W"], np.array([[0], [exponent], [0], [-exponent]]))}
-    other = loss.forward(**scaled)
-    np.testing.assert_array_equal(other.losses, out.losses)
-    due = np.ldexp(grads.W, np.array([[0], [-exponent], [0], [exponent]]))
-    np.testing.assert_array_equal(loss.backward(other).W, due)
-    np.testing.assert_array_equal(loss.backward(other).x, grads.x)
+    if argument == "x":
+        np.testing.assert_array_equal(other.x_norm, np.ldexp(out.x_norm, exponent))
+    for field in "xW":
+        due = np.ldexp(getattr(grads, field), -powers if field == argument else 0)
+        np.testing.assert_array_equal(getattr(scaled, field), due)
 
 
 @pytest.mark.parametrize("exponent", [-700, -300, 300, 700])
