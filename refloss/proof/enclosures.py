@@ -20,6 +20,7 @@ import numpy as np
 from flint import arb, ctx
 
 from refloss import validation as check
+from refloss.losses.base import Loss
 from refloss.proof.angle import Angle, Arc, angle_of, sine_of
 from refloss.proof.balls import namespace
 from refloss.proof.tape import (
@@ -103,8 +104,9 @@ def enclose(
     Raises ValueError or TypeError as the loss does. A zero row that the loss would refuse is read as
     zero_norm="zero" reads it.
     """
-    if not formula_of(loss):
+    if not isinstance(loss, Loss):
         raise TypeError(f"loss must be one of refloss with a textbook formula, got {type(loss).__name__}")
+    member_of(loss)  # says what is missing
     x, W = check.features_and_weights(x, W)
     b = check.bias(b, len(W), loss)
     targets = check.targets(labels, len(x), len(W), loss)
