@@ -168,7 +168,7 @@ def radius(loss: Any, x: np.ndarray, W: np.ndarray) -> np.ndarray:
 
 
 def natural_scales(loss: Any, x: np.ndarray, W: np.ndarray, G: np.ndarray) -> dict[str, np.ndarray]:
-    """Σ G ‖∇z‖ of DESIGN section 4 by gradient, with a bound for ‖∇z‖: (r/‖x‖) (|ψ| + |ψ'|).
+    """The natural scale Σ G ‖∇z‖ by gradient, with a bound for ‖∇z‖: (r/‖x‖) (|ψ| + |ψ'|).
 
     G (N, C): the terms of ∂L/∂z before they cancel; |∂L/∂z| for labels without smoothing.
     """

@@ -193,7 +193,7 @@ def multiplier(loss):
 
 
 def where_table_1_holds(loss, x, W):
-    """(N,) bool: the table's formula is the loss's own there (DESIGN, section 3)."""
+    """(N,) bool: the table's formula is the loss's own there."""
     theta1 = angles_to(W[0], x)
     if getattr(loss, "annealing", 0):
         return np.zeros(len(x), dtype=bool)

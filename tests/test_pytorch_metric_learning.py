@@ -353,7 +353,7 @@ def test_difference_arcface_falls_back_beyond_pi_minus_m():
 
 def test_difference_arcface_at_exactly_pi_minus_m():
     """Difference: at θ = π − m itself PML still takes cos(θ + m) = −1; we take the fall-back there, as
-    DESIGN decides (and the original code: `cos > cos(π − m)` for the formula). m = 90°, θ = 90°: −1 and
+    derivations/margins.md decides (and the original code: `cos > cos(π − m)` for the formula). m = 90°, θ = 90°: −1 and
     −π/2. The value jumps there, so no derivative is at stake."""
     x, W, labels = in_the_plane(0.0), np.array([[0.0, 1.0], [0.0, -1.0]]), np.array([0])
     theirs = pml("ArcFaceLoss", x, W, labels, margin=90.0, scale=1)[0][0]

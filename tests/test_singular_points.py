@@ -1,4 +1,4 @@
-"""Every singular point of DESIGN section 2, decided there once, tested here by name."""
+"""Every singular point, decided once in derivations/singular_points.md, tested here by name."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ from refloss.precision.pair import Pair
 from refloss.steps.angle import angle
 from refloss.steps.margin import arc_margin
 from refloss.steps.psi import multiplied_angle
-from refloss.testing.derived import STEPS
+from refloss.textbook.family import FAMILY
 
 ROOT = Path(__file__).resolve().parents[2]
 DERIVATIONS = ROOT / "derivations"
@@ -166,7 +166,7 @@ def test_docstring_promises_the_steps_of_its_page(page):
 @pytest.mark.parametrize("page", [*LOSS_PAGES, "margin_softmax.md"])
 def test_reports_cite_every_step_of_a_loss(page):
     """A report names the steps of a stage; together they are the page's, but for that of the cross-entropy."""
-    own_steps = STEPS[page.removesuffix(".md")].values()
+    own_steps = FAMILY[page.removesuffix(".md")].steps.values()
     cited = {step for steps in own_steps for step in expand(steps.replace(" to ", "–"))}
     text = (DERIVATIONS / page).read_text(encoding="utf-8")
     (cross_entropy,) = re.findall(r"\*\*\((G?\d+)\)\*\* Cross-entropy of", text)
