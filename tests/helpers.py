@@ -204,6 +204,12 @@ def bits(*records: Any) -> dict[str, tuple]:
     }
 
 
+def passes(loss: Any, *args: Any, **inputs: Any) -> tuple[Any, Any]:
+    """The records of a forward and its backward."""
+    out = loss.forward(*args, **inputs)
+    return out, loss.backward(out)
+
+
 def logits_pass(loss, x, W, labels):
     """A loss's logits with what its backward consumes, all classes at once."""
     x, W = np.asarray(x, dtype=float), np.asarray(W, dtype=float)
