@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import refloss
-from refloss.losses.base import Pairs
+from refloss.steps.cross_entropy import Pairs
 
 
 def need(name: str) -> ModuleType:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from refloss.losses.base import LogitsPass, Pairs, PsiMarginLoss, add_at_pairs, target_stages
+from refloss.losses.margins import PsiMarginLoss, target_stages
+from refloss.losses.passes import LogitsPass, add_at_pairs
 from refloss.precision.products import combine
 from refloss.steps.angle import angle, angle_backward, cosines, cosines_backward
+from refloss.steps.cross_entropy import Pairs
 from refloss.steps.normalise import normalise, normalise_backward
 from refloss.steps.psi import multiplied_angle
 

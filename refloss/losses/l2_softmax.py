@@ -7,9 +7,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from refloss.losses.base import LogitsPass, NormalisingLoss, Pairs
+from refloss.losses.loss import NormalisingLoss
+from refloss.losses.passes import LogitsPass
 from refloss.precision.products import combine
 from refloss.steps.angle import cosines_backward
+from refloss.steps.cross_entropy import Pairs
 from refloss.steps.linear import linear
 from refloss.steps.normalise import normalise, normalise_backward
 from refloss.validation import positive

@@ -8,9 +8,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from refloss.losses.base import LogitsPass, MarginLoss, Pairs, add_at_pairs, target_stages
+from refloss.losses.margins import MarginLoss, target_stages
+from refloss.losses.passes import LogitsPass, add_at_pairs
 from refloss.precision.numbers import functions_of, like
 from refloss.steps.angle import angle, cosines, cosines_backward
+from refloss.steps.cross_entropy import Pairs
 from refloss.steps.margin import Target, own_slope
 from refloss.steps.normalise import across, normalise, over_norm
 from refloss.validation import function, one_of, per_angle, positive

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from refloss.losses.base import LogitsPass, Loss, Pairs
+from refloss.losses.loss import Loss
+from refloss.losses.passes import LogitsPass
+from refloss.steps.cross_entropy import Pairs
 from refloss.steps.linear import linear, linear_backward
 
 

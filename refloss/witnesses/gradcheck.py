@@ -9,7 +9,7 @@ import numpy as np
 
 from refloss import validation as check
 from refloss.cases.coverage import branches, reached
-from refloss.losses.base import Loss
+from refloss.losses.loss import Loss
 from refloss.witnesses.compare import compare, usable
 from refloss.witnesses.foreign import described, foreign_gradients, foreign_problem
 from refloss.witnesses.problem import default_upstream, formula_of, loss_problem

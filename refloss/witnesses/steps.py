@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from refloss.losses import get
-from refloss.losses.blocks import BareLogits
+from refloss.losses.bare import BareLogits
 from refloss.steps.angle import angle, angle_backward, cosines_backward
 from refloss.steps.cross_entropy import Setting, Targets
 from refloss.steps.linear import linear_backward

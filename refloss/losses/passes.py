@@ -10,17 +10,20 @@ The passes themselves, in the losses' files and in `steps`, do not know which it
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from refloss import validation as check
 from refloss.precision.numbers import error_of, is_extended, nearest
 from refloss.precision.pair import Pair
+from refloss.precision.products import add_at
 from refloss.precision.scaled import exponent_of, times_power
 from refloss.steps.cross_entropy import (
     CrossEntropyPass,
     Gathered,
+    Pairs,
     Setting,
     cross_entropy_backward,
     finish,
@@ -30,9 +33,7 @@ from refloss.steps.cross_entropy import (
 )
 from refloss.steps.normalise import spare_exponent
 
-if TYPE_CHECKING:
-    from refloss.losses.base import LogitsPass, Loss
-
+PRECISIONS = ("double", "extended")
 ENTRIES = 1 << 20  # of the largest array of a block of pairs: 8 MiB a double
 
 
@@ -55,7 +56,38 @@ class Arithmetic(NamedTuple):
         return np.asarray(error_of(v) + rounding)
 
 
-PRECISIONS = ("double", "extended")
+@dataclass(eq=False, kw_only=True)
+class LogitsPass:
+    """What `forward_logits` computed and `backward_logits` consumes, of a block of classes."""
+
+    x: Any
+    W: Any
+    logits: Any
+    has_b: bool = False
+    # None in losses that have no such thing
+    x_norm: Any = None
+    W_norm: Any = None
+    x_hat: Any = None
+    W_hat: Any = None
+    cos_theta: Any = None
+    along: Any = None  # W_j·x̂_i
+    pairs: Any = None  # Pairs whose target logit carries a margin
+    angle: Any = None  # the Angle of those pairs
+    psi: Any = None  # their Target
+    cone: Any = None  # (R,)
+
+
+class LogitsOfLoss(Protocol):
+    """What the passes ask of a loss: whether lengths matter to it, and the part that is its own (see `Loss`)."""
+
+    @property
+    def precision(self) -> str: ...
+    @property
+    def feels_x_norm(self) -> bool: ...
+    @property
+    def feels_W_norm(self) -> bool: ...
+    def forward_logits(self, x: Any, W: Any, b: Any, pairs: Pairs) -> LogitsPass: ...
+    def backward_logits(self, at: LogitsPass, g: Any) -> dict[str, Any]: ...
 
 
 class Passes:
@@ -63,7 +95,7 @@ class Passes:
 
     def __init__(
         self,
-        loss: Loss,
+        loss: LogitsOfLoss,
         x: np.ndarray,
         W: np.ndarray,
         b: np.ndarray | None,
@@ -159,44 +191,6 @@ class Passes:
         return kept(self.end, upstream, *factors)
 
 
-class BareLogits:
-    """The same of logits that are given, of any shape, classes on `axis`: one row a prediction, one block."""
-
-    def __init__(
-        self, logits: np.ndarray, axis: int, setting: Setting, precision: str, bounded: type | None = None
-    ):
-        self.inputs = (logits, axis, setting, precision)
-        self.arithmetic = Arithmetic(precision, bounded)
-        z = np.moveaxis(logits, axis, -1)
-        self.axis, self.shape = axis, z.shape[:-1]
-        self.block = slice(0, z.shape[-1])
-        self.z, self.setting = self.arithmetic.of(z.reshape(-1, z.shape[-1])), setting
-        self.end: CrossEntropyPass
-
-    def forward(self) -> dict[str, Any]:
-        """Every stage as doubles, laid out like the logits and the targets."""
-        gathered = gather(self.z, self.setting.weighted(self.block, self.z), self.block)
-        self.end = finish(gathered, self.setting)
-        stages = end_stages(lambda block: self.z, [self.block], self.end, self.block.stop, self.arithmetic)
-        for name in ("losses", "complement") + (("loss",) if self.setting.reduction == "none" else ()):
-            stages[name] = None if stages[name] is None else stages[name].reshape(self.shape)
-        logits = self.inputs[0] if self.arithmetic.bounded is None else np.zeros(self.inputs[0].shape)
-        return stages | {"logits": logits, "probabilities": self._laid_out(stages["probabilities"])}
-
-    def backward(self, upstream: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        """∂/∂z, laid out like the logits; there are no other gradients. upstream: () or like the targets."""
-        keep, shift, upstream = kept(self.end, upstream.ravel() if upstream.ndim else upstream)
-        g = cross_entropy_backward(self.z, self.end, upstream, self.block, keep)
-        return self._laid_out(self.arithmetic.read(times_power(g, shift))), {}
-
-    def bounds(self, bounded: type) -> BareLogits:
-        """The same, read for the error bounds of `bounded` numbers instead of the values."""
-        return BareLogits(*self.inputs, bounded)
-
-    def _laid_out(self, rows: np.ndarray) -> np.ndarray:
-        return np.ascontiguousarray(np.moveaxis(rows.reshape(*self.shape, rows.shape[1]), -1, self.axis))
-
-
 def kept(end: CrossEntropyPass, upstream: np.ndarray, *factors: Any) -> tuple[int, int, np.ndarray]:
     """The power of two that gradients keep on their way, the one that takes it off, and upstream below 1.
 
@@ -232,3 +226,9 @@ def end_stages(
     losses = read(times_power(end.losses, -end.exponent))
     loss = read(times_power(end.loss, -end.loss_exponent))
     return {"probabilities": p, "complement": complement, "losses": losses, "loss": loss}
+
+
+def add_at_pairs(grad_x: Any, grad_W: Any, pairs: Pairs, at_x: Any, at_W: Any) -> None:
+    """Adds the target pairs' gradients (R, D) to their rows of x, and of W where classes repeat."""
+    grad_x[pairs.rows] += at_x
+    add_at(grad_W, pairs.y, at_W)
