@@ -81,14 +81,14 @@ BY_HAND = [
     (margin, "cosine_margin", "np.full_like(at.cos, -1.0)", "np.full_like(at.cos, 1.0)", "sign of ∂/∂m"),
     (margin, "anneal", "like(annealing, at.cos) + 1.0", "like(annealing, at.cos) + 2.0", "λ off by one"),
     (margin, "detach", "Target(target.value, -at.sin,", "Target(target.value, target.slope,", "not detached"),
-    (cross_entropy, "cross_entropy_backward", "_divide(arriving, at.divisor_below_one, at.setting.empty_mean)", "arriving", "1/N forgotten"),
-    (cross_entropy, "cross_entropy_backward", "_divide(arriving, at.divisor_below_one, at.setting.empty_mean)", "_divide(arriving, at.divisor_below_one**2, at.setting.empty_mean)", "1/N twice"),
-    (cross_entropy, "cross_entropy_backward", "_divide(arriving, at.divisor_below_one, at.setting.empty_mean)", "_divide(np.ones(len(z)), at.divisor_below_one, at.setting.empty_mean)", "upstream ignored"),
-    (cross_entropy, "cross_entropy_backward", "_divide(arriving, at.divisor_below_one, at.setting.empty_mean)", "_divide(arriving, len(z), at.setting.empty_mean)", "N counts ignored rows"),
-    (cross_entropy, "cross_entropy_backward", "np.where(at.setting.targets.ignored[:, None], 0.0, share[:, None] * g)", "share[:, None] * (g + at.setting.targets.ignored[:, None] * p)", "ignored rows with gradient"),
+    (cross_entropy, "cross_entropy_backward", "_divide(arriving, end.divisor_below_one, end.setting.empty_mean)", "arriving", "1/N forgotten"),
+    (cross_entropy, "cross_entropy_backward", "_divide(arriving, end.divisor_below_one, end.setting.empty_mean)", "_divide(arriving, end.divisor_below_one**2, end.setting.empty_mean)", "1/N twice"),
+    (cross_entropy, "cross_entropy_backward", "_divide(arriving, end.divisor_below_one, end.setting.empty_mean)", "_divide(np.ones(len(z)), end.divisor_below_one, end.setting.empty_mean)", "upstream ignored"),
+    (cross_entropy, "cross_entropy_backward", "_divide(arriving, end.divisor_below_one, end.setting.empty_mean)", "_divide(arriving, len(z), end.setting.empty_mean)", "N counts ignored rows"),
+    (cross_entropy, "cross_entropy_backward", "np.where(end.setting.targets.ignored[:, None], 0.0, share[:, None] * g)", "share[:, None] * (g + end.setting.targets.ignored[:, None] * p)", "ignored rows with gradient"),
     (cross_entropy, "cross_entropy_backward", "- a * others", "", "target's −1 lost"),
-    (cross_entropy, "cross_entropy_backward", "p * at.gathered.targets.without(a, block) - a * others", "-a * others", "off-target terms lost"),
-    (cross_entropy, "cross_entropy_backward", "at.gathered.targets.without(a, block)", "1.0", "weights and soft sums forgotten"),
+    (cross_entropy, "cross_entropy_backward", "p * end.gathered.weight.without(a, block) - a * others", "-a * others", "off-target terms lost"),
+    (cross_entropy, "cross_entropy_backward", "end.gathered.weight.without(a, block)", "1.0", "weights and soft sums forgotten"),
 ]  # fmt: skip
 
 

@@ -9,9 +9,9 @@ from refloss.losses.margins import PsiMarginLoss, target_stages
 from refloss.losses.passes import LogitsPass, add_at_pairs
 from refloss.precision.products import combine
 from refloss.steps.angle import angle, angle_backward, cosines, cosines_backward
-from refloss.steps.cross_entropy import Pairs
 from refloss.steps.normalise import normalise, normalise_backward
 from refloss.steps.psi import multiplied_angle
+from refloss.steps.targets import Pairs
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)

@@ -10,9 +10,9 @@ import numpy as np
 from refloss.losses.margins import MarginLoss, target_stages
 from refloss.losses.passes import LogitsPass, add_at_pairs
 from refloss.steps.angle import angle, angle_backward, cosines, cosines_backward
-from refloss.steps.cross_entropy import Pairs
 from refloss.steps.margin import cosine_margin
 from refloss.steps.normalise import normalise, normalise_backward
+from refloss.steps.targets import Pairs
 from refloss.validation import cosine_offset, positive
 
 

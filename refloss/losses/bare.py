@@ -6,9 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from refloss.losses.passes import Arithmetic, end_stages, kept
+from refloss.losses.passes import Arithmetic, end_stages, gradient_powers
 from refloss.precision.scaled import times_power
-from refloss.steps.cross_entropy import CrossEntropyPass, Setting, cross_entropy_backward, finish, gather
+from refloss.steps.cross_entropy import CrossEntropyPass, cross_entropy_backward, finish
+from refloss.steps.logsumexp import gather
+from refloss.steps.targets import Setting
 
 
 class BareLogits:
@@ -37,9 +39,11 @@ class BareLogits:
 
     def backward(self, upstream: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """∂/∂z, laid out like the logits; there are no other gradients. upstream: () or like the targets."""
-        keep, shift, upstream = kept(self.end, upstream.ravel() if upstream.ndim else upstream)
-        g = cross_entropy_backward(self.z, self.end, upstream, self.block, keep)
-        return self._laid_out(self.arithmetic.read(times_power(g, shift))), {}
+        headroom, exponent, upstream = gradient_powers(
+            self.end, upstream.ravel() if upstream.ndim else upstream
+        )
+        g = cross_entropy_backward(self.z, self.end, upstream, self.block, headroom)
+        return self._laid_out(self.arithmetic.read(times_power(g, exponent))), {}
 
     def bounds(self, bounded: type) -> BareLogits:
         """The same, read for the error bounds of `bounded` numbers instead of the values."""

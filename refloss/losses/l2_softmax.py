@@ -11,9 +11,9 @@ from refloss.losses.loss import NormalisingLoss
 from refloss.losses.passes import LogitsPass
 from refloss.precision.products import combine
 from refloss.steps.angle import cosines_backward
-from refloss.steps.cross_entropy import Pairs
 from refloss.steps.linear import linear
 from refloss.steps.normalise import normalise, normalise_backward
+from refloss.steps.targets import Pairs
 from refloss.validation import positive
 
 

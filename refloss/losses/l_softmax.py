@@ -10,10 +10,10 @@ import numpy as np
 from refloss.losses.margins import PsiMarginLoss, target_stages
 from refloss.losses.passes import LogitsPass, add_at_pairs
 from refloss.steps.angle import angle, cosines
-from refloss.steps.cross_entropy import Pairs
 from refloss.steps.linear import linear_backward
 from refloss.steps.normalise import normalise
 from refloss.steps.psi import multiplied_angle
+from refloss.steps.targets import Pairs
 from refloss.validation import no_zero_rows
 
 

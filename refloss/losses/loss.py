@@ -17,7 +17,7 @@ from refloss import validation as check
 from refloss.losses.options import SHARED, CrossEntropyOptions, silent
 from refloss.losses.passes import Arithmetic, LogitsPass, Passes
 from refloss.record import Forward, Gradients
-from refloss.steps.cross_entropy import Pairs
+from refloss.steps.targets import Pairs
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)

@@ -12,9 +12,9 @@ from refloss.losses.margins import MarginLoss, target_stages
 from refloss.losses.passes import LogitsPass, add_at_pairs
 from refloss.precision.numbers import functions_of, like
 from refloss.steps.angle import angle, cosines, cosines_backward
-from refloss.steps.cross_entropy import Pairs
 from refloss.steps.margin import Target, own_slope
 from refloss.steps.normalise import across, normalise, over_norm
+from refloss.steps.targets import Pairs
 from refloss.validation import function, one_of, per_angle, positive
 
 

@@ -9,9 +9,9 @@ from refloss import validation as check
 from refloss.losses.loss import NormalisingLoss
 from refloss.losses.options import SHARED
 from refloss.steps.angle import Angle
-from refloss.steps.cross_entropy import Pairs
 from refloss.steps.margin import Target, anneal, cone, detach
 from refloss.steps.psi import Continuation
+from refloss.steps.targets import Pairs
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)

@@ -11,7 +11,7 @@ from refloss import validation as check
 from refloss.losses.bare import BareLogits
 from refloss.losses.passes import PRECISIONS, Passes
 from refloss.record import Forward, Gradients
-from refloss.steps.cross_entropy import Setting, Targets
+from refloss.steps.targets import Setting, Targets
 
 SHARED = {"shared": True}  # metadata of the options that losses share: a repr shows one only where it was set
 

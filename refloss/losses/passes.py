@@ -20,18 +20,10 @@ from refloss.precision.numbers import error_of, is_extended, nearest
 from refloss.precision.pair import Pair
 from refloss.precision.products import add_at
 from refloss.precision.scaled import exponent_of, times_power
-from refloss.steps.cross_entropy import (
-    CrossEntropyPass,
-    Gathered,
-    Pairs,
-    Setting,
-    cross_entropy_backward,
-    finish,
-    gather,
-    join,
-    softmax,
-)
+from refloss.steps.cross_entropy import CrossEntropyPass, cross_entropy_backward, finish
+from refloss.steps.logsumexp import Gathered, gather, join, softmax
 from refloss.steps.normalise import spare_exponent
+from refloss.steps.targets import Pairs, Setting
 
 PRECISIONS = ("double", "extended")
 ENTRIES = 1 << 20  # of the largest array of a block of pairs: 8 MiB a double
@@ -160,47 +152,50 @@ class Passes:
     def backward(self, upstream: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """∂/∂z (N, C) and the gradients by name, as doubles. upstream: () or (N,)."""
         N, C = len(self.x), len(self.W)
-        keep, shift, upstream = self._kept(upstream)
+        headroom, exponent, upstream = self._powers(upstream)
         g = np.empty((N, C))
         totals: dict[str, Any] = {}
         for block in self.blocks:
             at = self.logits(block)
-            g_block = cross_entropy_backward(at.logits, self.end, upstream, block, keep)
-            g[:, block] = self.arithmetic.read(times_power(g_block, shift))
-            exponents = {"W": shift - self.W_exponent[block][:, None], "b": shift}
+            g_block = cross_entropy_backward(at.logits, self.end, upstream, block, headroom)
+            g[:, block] = self.arithmetic.read(times_power(g_block, exponent))
+            of_rows = {"W": exponent - self.W_exponent[block][:, None], "b": exponent}
             for name, part in self.loss.backward_logits(at, g_block).items():
-                if name in exponents:  # the block's own rows
-                    rows = self.arithmetic.read(times_power(part, exponents[name]))
+                if name in of_rows:  # the block's own rows
+                    rows = self.arithmetic.read(times_power(part, of_rows[name]))
                     totals.setdefault(name, np.empty((C, *rows.shape[1:])))[block] = rows
                 else:
                     totals[name] = part if name not in totals else totals[name] + part
         for name in totals.keys() - {"W", "b"}:
-            exponent = shift - self.x_exponent[:, None] if name == "x" else shift
-            totals[name] = self.arithmetic.read(times_power(totals[name], exponent))
+            of_name = exponent - self.x_exponent[:, None] if name == "x" else exponent
+            totals[name] = self.arithmetic.read(times_power(totals[name], of_name))
         return g, totals
 
     def bounds(self, bounded: type) -> Passes:
         """The same passes, read for the error bounds of `bounded` numbers instead of the values."""
         return Passes(self.loss, *self.inputs, self.setting, bounded)
 
-    def _kept(self, upstream: np.ndarray) -> tuple[int, int, np.ndarray]:
+    def _powers(self, upstream: np.ndarray) -> tuple[int, int, np.ndarray]:
         loss = self.loss
         factors = [getattr(loss, "scale", 1.0), getattr(loss, "alpha", 1.0)]
         factors += [nearest(self.x)] if loss.feels_x_norm else []
         factors += [self.W] if loss.feels_W_norm else []
-        return kept(self.end, upstream, *factors)
+        return gradient_powers(self.end, upstream, *factors)
 
 
-def kept(end: CrossEntropyPass, upstream: np.ndarray, *factors: Any) -> tuple[int, int, np.ndarray]:
-    """The power of two that gradients keep on their way, the one that takes it off, and upstream below 1.
+def gradient_powers(
+    end: CrossEntropyPass, upstream: np.ndarray, *factors: Any
+) -> tuple[int, int, np.ndarray]:
+    """(headroom, exponent, upstream below 1) of a backward pass; in doubles (0, 0, upstream).
 
-    So high that a subnormal probability keeps its digits, so low that no factor on the way overflows.
+    Gradients are computed times 2^headroom, so that tiny ones stay normal numbers, and so that no product with one of
+    the factors overflows. Multiplying by 2^exponent undoes it, and puts back what came out of upstream and the divisor.
     """
-    if not end.headroom:
+    if not end.gathered.headroom:
         return 0, 0, upstream
-    keep = end.headroom - end.setting.exponent - sum(max(0, exponent_of(v)) for v in factors)
-    taken = exponent_of(upstream)
-    return keep, taken - keep - end.divisor_exponent, np.ldexp(upstream, -taken)
+    headroom = end.gathered.headroom - end.setting.exponent - sum(max(0, exponent_of(v)) for v in factors)
+    exponent = exponent_of(upstream)
+    return headroom, exponent - headroom - end.divisor_exponent, np.ldexp(upstream, -exponent)
 
 
 def blocks(classes: int, rows: int, precision: str) -> list[slice]:
@@ -218,13 +213,13 @@ def end_stages(
     complement = None if targets.labels is None else np.zeros(len(p))
     for block in of:
         z = logits(block)
-        p_block, others = softmax(z, end, block)
-        p[:, block] = read(times_power(p_block, -end.headroom))
+        p_block, others = softmax(z, end.gathered, block)
+        p[:, block] = read(times_power(p_block, -end.gathered.headroom))
         if complement is not None:
             pairs = targets.pairs.within(block)
-            complement[pairs.rows] = read(times_power(others[pairs], -end.headroom))
-    losses = read(times_power(end.losses, -end.exponent))
-    loss = read(times_power(end.loss, -end.loss_exponent))
+            complement[pairs.rows] = read(times_power(others[pairs], -end.gathered.headroom))
+    losses = read(times_power(end.losses, -end.losses_headroom))
+    loss = read(times_power(end.loss, -end.loss_headroom))
     return {"probabilities": p, "complement": complement, "losses": losses, "loss": loss}
 
 

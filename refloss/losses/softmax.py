@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 
 from refloss.losses.loss import Loss
 from refloss.losses.passes import LogitsPass
-from refloss.steps.cross_entropy import Pairs
 from refloss.steps.linear import linear, linear_backward
+from refloss.steps.targets import Pairs
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from refloss.steps.cross_entropy import Targets
+from refloss.steps.targets import Targets
 from refloss.validation.arrays import as_array, first, indexed, integers, itself, real_array
 from refloss.validation.parameters import integer
 

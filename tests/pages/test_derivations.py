@@ -49,7 +49,12 @@ CODE_OF = {
     "l2_softmax.md": ("losses/l2_softmax.py",),
     "am_softmax.md": ("losses/am_softmax.py",),
     "arcface.md": ("losses/arcface.py",),
-    "cross_entropy.md": ("steps/cross_entropy.py", "losses/cross_entropy.py"),
+    "cross_entropy.md": (
+        "steps/targets.py",
+        "steps/logsumexp.py",
+        "steps/cross_entropy.py",
+        "losses/cross_entropy.py",
+    ),
     "normalisation.md": ("steps/normalise.py",),
     "angle.md": ("steps/angle.py",),
     "psi.md": ("steps/psi.py",),
