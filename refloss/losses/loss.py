@@ -83,11 +83,11 @@ class Loss(CrossEntropyOptions):
         """
         raise NotImplementedError
 
-    def backward_logits(self, at: LogitsPass, g: Any) -> dict[str, Any]:
+    def backward_logits(self, kept: LogitsPass, g: Any) -> dict[str, Any]:
         """The backward of `forward_logits`, right under it in the file of each loss.
 
         Args:
-            at (LogitsPass): what `forward_logits` returned.
+            kept (LogitsPass): what `forward_logits` returned.
             g (N, B): the gradient arriving at its logits.
 
         Returns:
@@ -209,8 +209,8 @@ class Loss(CrossEntropyOptions):
         arithmetic = Arithmetic(self.precision)
         bias = None if b is None else arithmetic.of(b)
         with silent():
-            at = self.forward_logits(arithmetic.of(x), arithmetic.of(W), bias, pairs)
-        return check.finite_logits(arithmetic.read(at.logits))
+            kept = self.forward_logits(arithmetic.of(x), arithmetic.of(W), bias, pairs)
+        return check.finite_logits(arithmetic.read(kept.logits))
 
     def _refuse_zero_rows(self, x: np.ndarray, W: np.ndarray, pairs: Pairs, valid: np.ndarray) -> None:
         """Losses with singular zero rows name them here."""

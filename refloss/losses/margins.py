@@ -9,7 +9,7 @@ from refloss import validation as check
 from refloss.losses.loss import NormalisingLoss
 from refloss.losses.options import SHARED
 from refloss.steps.angle import Angle
-from refloss.steps.margin import Target, anneal, cone, detach
+from refloss.steps.margin import Psi, anneal, cone, detach
 from refloss.steps.psi import Continuation
 from refloss.steps.targets import Pairs
 
@@ -26,9 +26,9 @@ class MarginLoss(NormalisingLoss):
         super().__post_init__()
         self._set(detach_margin=check.boolean(self.detach_margin, "detach_margin"))
 
-    def _with_options(self, psi: Target, at: Angle) -> Target:
+    def _with_options(self, psi: Psi, angles: Angle) -> Psi:
         """ψ after the options that are no part of the loss's own formula."""
-        return detach(psi, at) if self.detach_margin else psi
+        return detach(psi, angles) if self.detach_margin else psi
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -55,12 +55,12 @@ class PsiMarginLoss(MarginLoss):
             continuation=check.continuation(self.continuation, m),
         )
 
-    def _with_options(self, psi: Target, at: Angle) -> Target:
+    def _with_options(self, psi: Psi, angles: Angle) -> Psi:
         if self.annealing:
-            psi = anneal(psi, at, self.annealing)
-        return super()._with_options(psi, at)
+            psi = anneal(psi, angles, self.annealing)
+        return super()._with_options(psi, angles)
 
 
-def target_stages(psi: Target, at: Angle, pairs: Pairs) -> dict[str, Any]:
+def target_stages(psi: Psi, angles: Angle, pairs: Pairs) -> dict[str, Any]:
     """What a margin loss records of its target pairs."""
-    return {"pairs": pairs, "angle": at, "psi": psi, "cone": cone(psi, at)}
+    return {"pairs": pairs, "angles": angles, "psi": psi, "cone": cone(psi, angles)}

@@ -64,8 +64,8 @@ class LogitsPass:
     cos_theta: Any = None
     along: Any = None  # W_j·x̂_i
     pairs: Any = None  # Pairs whose target logit carries a margin
-    angle: Any = None  # the Angle of those pairs
-    psi: Any = None  # their Target
+    angles: Any = None  # the Angle of those pairs
+    psi: Any = None  # their Psi
     cone: Any = None  # (R,)
 
 
@@ -79,7 +79,7 @@ class LogitsOfLoss(Protocol):
     @property
     def feels_W_norm(self) -> bool: ...
     def forward_logits(self, x: Any, W: Any, b: Any, pairs: Pairs) -> LogitsPass: ...
-    def backward_logits(self, at: LogitsPass, g: Any) -> dict[str, Any]: ...
+    def backward_logits(self, kept: LogitsPass, g: Any) -> dict[str, Any]: ...
 
 
 class Passes:
@@ -101,7 +101,7 @@ class Passes:
         self.W_exponent = np.zeros(len(W), dtype=int) if loss.feels_W_norm else spare_exponent(W)
         self.x = self.arithmetic.of(np.ldexp(x, -self.x_exponent[:, None]))
         self.W = np.ldexp(W, -self.W_exponent[:, None])
-        self.blocks = blocks(len(W), max(x.shape), loss.precision)
+        self.blocks = blocks_of(len(W), max(x.shape), loss.precision)
         self._only: LogitsPass | None = None
         self.end: CrossEntropyPass
 
@@ -111,10 +111,10 @@ class Passes:
             return self._only
         pairs = self.setting.targets.pairs.within(block)
         b = None if self.inputs[2] is None else self.arithmetic.of(self.inputs[2][block])
-        at = self.loss.forward_logits(self.x, self.arithmetic.of(self.W[block]), b, pairs)
+        kept = self.loss.forward_logits(self.x, self.arithmetic.of(self.W[block]), b, pairs)
         if len(self.blocks) == 1:
-            self._only = at
-        return at
+            self._only = kept
+        return kept
 
     def forward(self) -> dict[str, Any]:
         """Every stage as doubles."""
@@ -122,9 +122,9 @@ class Passes:
         seen: Gathered | None = None
         stages: dict[str, Any] = {"logits": np.empty((N, C))}
         for block in self.blocks:
-            at = self.logits(block)
-            self._note(stages, at, block)
-            part = gather(at.logits, self.setting.weighted(block, at.logits), block)
+            kept = self.logits(block)
+            self._note(stages, kept, block)
+            part = gather(kept.logits, self.setting.weighted(block, kept.logits), block)
             seen = part if seen is None else join(seen, part)
         if self.arithmetic.bounded is None:
             check.finite_logits(stages["logits"])
@@ -134,20 +134,20 @@ class Passes:
             lambda block: self.logits(block).logits, self.blocks, self.end, C, self.arithmetic
         )
 
-    def _note(self, stages: dict[str, Any], at: LogitsPass, block: slice) -> None:
+    def _note(self, stages: dict[str, Any], kept: LogitsPass, block: slice) -> None:
         """Puts what a block has computed of the stages in its place."""
         N, C, read = len(self.x), len(self.W), self.arithmetic.read
-        stages["logits"][:, block] = read(at.logits)
-        if at.cos_theta is not None:
-            stages.setdefault("cos_theta", np.empty((N, C)))[:, block] = read(at.cos_theta)
-        if at.x_norm is not None:
-            stages["x_norm"] = read(np.ldexp(at.x_norm, self.x_exponent))
-        if at.W_norm is not None:
-            norms = read(np.ldexp(at.W_norm, self.W_exponent[block]))
+        stages["logits"][:, block] = read(kept.logits)
+        if kept.cos_theta is not None:
+            stages.setdefault("cos_theta", np.empty((N, C)))[:, block] = read(kept.cos_theta)
+        if kept.x_norm is not None:
+            stages["x_norm"] = read(np.ldexp(kept.x_norm, self.x_exponent))
+        if kept.W_norm is not None:
+            norms = read(np.ldexp(kept.W_norm, self.W_exponent[block]))
             stages.setdefault("W_norm", np.empty(C))[block] = norms
-        if at.pairs is not None:
-            stages.setdefault("theta", np.zeros(N))[at.pairs.rows] = read(at.angle.theta)
-            stages.setdefault("cone", np.zeros(N, dtype=bool))[at.pairs.rows] = at.cone
+        if kept.pairs is not None:
+            stages.setdefault("theta", np.zeros(N))[kept.pairs.rows] = read(kept.angles.theta)
+            stages.setdefault("cone", np.zeros(N, dtype=bool))[kept.pairs.rows] = kept.cone
 
     def backward(self, upstream: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """∂/∂z (N, C) and the gradients by name, as doubles. upstream: () or (N,)."""
@@ -156,11 +156,11 @@ class Passes:
         g = np.empty((N, C))
         totals: dict[str, Any] = {}
         for block in self.blocks:
-            at = self.logits(block)
-            g_block = cross_entropy_backward(at.logits, self.end, upstream, block, headroom)
+            kept = self.logits(block)
+            g_block = cross_entropy_backward(kept.logits, self.end, upstream, block, headroom)
             g[:, block] = self.arithmetic.read(times_power(g_block, exponent))
             of_rows = {"W": exponent - self.W_exponent[block][:, None], "b": exponent}
-            for name, part in self.loss.backward_logits(at, g_block).items():
+            for name, part in self.loss.backward_logits(kept, g_block).items():
                 if name in of_rows:  # the block's own rows
                     rows = self.arithmetic.read(times_power(part, of_rows[name]))
                     totals.setdefault(name, np.empty((C, *rows.shape[1:])))[block] = rows
@@ -198,20 +198,20 @@ def gradient_powers(
     return headroom, exponent - headroom - end.divisor_exponent, np.ldexp(upstream, -exponent)
 
 
-def blocks(classes: int, rows: int, precision: str) -> list[slice]:
+def blocks_of(classes: int, rows: int, precision: str) -> list[slice]:
     """All classes at once in doubles; of pairs as many as keep a block's arrays in bounds."""
     size = classes if precision == "double" else max(1, min(classes, ENTRIES // max(rows, 1)))
     return [slice(start, min(start + size, classes)) for start in range(0, classes, size)]
 
 
 def end_stages(
-    logits: Callable, of: list[slice], end: CrossEntropyPass, classes: int, arithmetic: Arithmetic
+    logits: Callable, blocks: list[slice], end: CrossEntropyPass, classes: int, arithmetic: Arithmetic
 ) -> dict[str, Any]:
     """probabilities (M, C), complement, losses (M,) and loss; logits(block) gives the logits of a block."""
     targets, read = end.setting.targets, arithmetic.read
     p = np.empty((len(targets.ignored), classes))
     complement = None if targets.labels is None else np.zeros(len(p))
-    for block in of:
+    for block in blocks:
         z = logits(block)
         p_block, others = softmax(z, end.gathered, block)
         p[:, block] = read(times_power(p_block, -end.gathered.headroom))
@@ -223,7 +223,7 @@ def end_stages(
     return {"probabilities": p, "complement": complement, "losses": losses, "loss": loss}
 
 
-def add_at_pairs(grad_x: Any, grad_W: Any, pairs: Pairs, at_x: Any, at_W: Any) -> None:
+def add_at_pairs(grad_x: Any, grad_W: Any, pairs: Pairs, pair_x: Any, pair_W: Any) -> None:
     """Adds the target pairs' gradients (R, D) to their rows of x, and of W where classes repeat."""
-    grad_x[pairs.rows] += at_x
-    add_at(grad_W, pairs.y, at_W)
+    grad_x[pairs.rows] += pair_x
+    add_at(grad_W, pairs.y, pair_W)

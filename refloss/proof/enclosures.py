@@ -123,7 +123,7 @@ class _Point:
         self.formula = "softmax" if plain else formula_of(loss)
         self.has_margin = loss.has_margin and not plain
         self.zero: dict[str, Any] = {"zero_x": ~x.any(axis=1), "zero_W": ~W.any(axis=1)}
-        self.y = targets.target[self.rows]
+        self.y = targets.matrix[self.rows]
         epsilon = arb(float(loss.label_smoothing))
         self.t = (1 - epsilon) * exact(self.y) + epsilon / self.C  # (R, C)
         self.w = exact(np.ones(self.C) if loss.class_weights is None else np.array(loss.class_weights))

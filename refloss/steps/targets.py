@@ -56,7 +56,7 @@ class Targets:
         return Pairs(rows, self.labels[rows])
 
     @property
-    def target(self) -> np.ndarray:
+    def matrix(self) -> np.ndarray:
         """(M, C) y_c: one-hot for labels, zero on ignored rows."""
         return self.of(slice(0, self.classes))
 
