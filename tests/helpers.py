@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import refloss
-from refloss.losses.base import Pairs
+from refloss.steps.targets import Pairs
 
 
 def need(name: str) -> ModuleType:

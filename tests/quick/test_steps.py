@@ -18,7 +18,7 @@ import refloss
 import refloss.steps
 from quick.traced import SEEN, check, numbered_lines
 from refloss import validation
-from refloss.losses.base import Pairs
+from refloss.steps.targets import Pairs
 
 rng = np.random.default_rng(20)
 N, C, D = 4, 5, 3
