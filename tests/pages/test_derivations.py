@@ -17,16 +17,10 @@ import pytest
 from helpers import logits_pass
 
 import refloss
-from pages.displayed_numbers import (
-    AT_KNOT,
-    BESIDE_KNOT,
-    ELSEWHERE,
-    GIVEN,
-    NUMBERS,
-    agrees,
-    polynomials,
-    squared_slope,
-)
+from pages import checks  # noqa: F401 (every page enters CHECKS)
+from pages.checks.psi import AT_KNOT, BESIDE_KNOT, polynomials, squared_slope
+from pages.page import PAGES as CHECKS
+from pages.tables import agrees
 from refloss.precision.numbers import is_extended
 from refloss.precision.pair import Pair
 from refloss.steps.angle import angle
@@ -296,7 +290,7 @@ def test_maths_survives_a_code_forge(page):
 # -- displayed numbers -----------------------------------------------------------------------------
 
 
-CASES = [(page, shown, value) for page, numbers in NUMBERS.items() for shown, value in numbers]
+CASES = [(page, shown, value) for page, checked in CHECKS.items() for shown, value in checked.shown]
 
 
 @pytest.mark.parametrize(("page", "shown", "value"), CASES)
@@ -315,6 +309,8 @@ def test_agreement_is_to_the_last_digit_shown():
         assert not agrees(shown, other)
 
 
+# defaults and constants of papers and released code
+GIVEN_EVERYWHERE = {"0.35", "0.40", "1.35", "28.6"}
 _NUMBER = r"[−-]?\d+(?:\.\d+)?(?:e[−-]?\d+)?"
 _COMPUTED = re.compile(  # a share, two decimals or more, a power of ten, degrees with a decimal
     r"(?<![\w.])([−-]?\d+(?:\.\d+)? %|[−-]?\d+\.(?:\d{2,}(?:e[−-]?\d+)?|\d+e[−-]?\d+|\d+(?=°)))(?!\w)"
@@ -327,10 +323,8 @@ def unproven(page: str, text: str) -> list[str]:
     printed = [e.want for e in doctest.DocTestParser().get_examples(examples)]
     formulas = re.findall(r"^\$\$\n(.*?)^\$\$$", text, re.DOTALL | re.MULTILINE)
     proven = [float(v.replace("−", "-")) for part in printed + formulas for v in re.findall(_NUMBER, part)]
-    known = {shown for shown, _ in NUMBERS.get(page, [])} | {
-        shown.rstrip("°") for shown, _ in NUMBERS.get(page, [])
-    }
-    known |= GIVEN[""] | GIVEN.get(page, set()) | ELSEWHERE.get(page, set())
+    of_page = [shown for shown, _ in CHECKS[page].shown]
+    known = {*of_page, *(shown.rstrip("°") for shown in of_page)} | CHECKS[page].given | GIVEN_EVERYWHERE
     prose = re.sub(r"^```.*?^```$|^\$\$\n.*?^\$\$$", "", text, flags=re.DOTALL | re.MULTILINE)
     prose = re.sub(r"`[^`\n]*`|\]\([^)]*\)|arXiv \d+\.\d+(v\d)?", "", prose)
     return [
@@ -342,7 +336,7 @@ def unproven(page: str, text: str) -> list[str]:
 
 @pytest.mark.parametrize("page", PAGES)
 def test_every_number_is_computed_again(page):
-    """A number that looks computed stands in displayed_numbers.py, in an example's output, or in a checked formula."""
+    """A number that looks computed is in the page's file of checks, in an example's output, or in a checked formula."""
     assert not unproven(page, (DERIVATIONS / page).read_text(encoding="utf-8"))
 
 

@@ -1,41 +1,33 @@
-"""Evaluates trees of latex_maths.py, at many digits, in a world that knows the symbols.
+"""Evaluates trees of latex.py, at many digits, in a world that knows the symbols.
 
-The world (formula_worlds.py) says what the symbols mean and how they depend on each other. Nothing here knows a
-derivative: ∂A/∂B is the central difference of A when B, and nothing before B, is moved.
+The world (worlds.py) says what the symbols mean and how they depend on each other. Nothing here knows a derivative:
+∂A/∂B is the central difference of A when B, and nothing before B, is moved.
 """
 
 from __future__ import annotations
 
+import functools
 import itertools
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 import mpmath
 import numpy as np
 
-from pages.latex_maths import (
+from pages.latex import (
     Call,
-    Choice,
     Derivative,
-    Differential,
     Equivalent,
-    Negative,
     Node,
     Number,
-    Over,
-    Plus,
-    Power,
     Range,
     Relation,
     Statement,
     Symbol,
-    Times,
-    Transposed,
     Unreadable,
-    Vector,
     text_of,
-)  # fmt: skip
+)
 
 mp = mpmath.MPContext()
 mp.dps = 60
@@ -55,6 +47,11 @@ class Row:
 IDENTITY = "the identity matrix, of any size"
 
 
+def array(values: Iterable[Any]) -> np.ndarray:
+    """Of numbers with 60 digits; of rows, a matrix."""
+    return np.array(list(values), dtype=object)
+
+
 def is_vector(value: Any) -> bool:
     return isinstance(value, np.ndarray) and value.ndim == 1
 
@@ -67,19 +64,15 @@ def is_number(value: Any) -> bool:
     return not isinstance(value, np.ndarray | Row | str)
 
 
-def multiply(left: Any, right: Any, dot: bool) -> Any:
-    if IDENTITY in (left, right) if isinstance(left, str) or isinstance(right, str) else False:
+def multiply(left: Any, right: Any) -> Any:
+    if isinstance(left, str) or isinstance(right, str):
         raise Unreadable("I stands alone, without a difference around it")
-    if dot and is_vector(left) and is_vector(right):
-        return left @ right
     if is_number(left) or is_number(right):
         if isinstance(left, Row):
             return Row(left.entries * right)
         if isinstance(right, Row):
             return Row(left * right.entries)
         return left * right
-    if dot:
-        raise Unreadable("\\cdot between things that have no inner product")
     if isinstance(left, Row) and is_vector(right):
         return left.entries @ right
     if is_vector(left) and isinstance(right, Row):
@@ -91,18 +84,66 @@ def multiply(left: Any, right: Any, dot: bool) -> Any:
     raise Unreadable("a product of two vectors needs \\cdot or ^\\top")
 
 
+def dot(left: Any, right: Any) -> Any:
+    if is_vector(left) and is_vector(right):
+        return left @ right
+    if is_number(left) or is_number(right):
+        return multiply(left, right)
+    raise Unreadable("\\cdot between things that have no inner product")
+
+
+def divide(left: Any, right: Any) -> Any:
+    if not is_number(right):
+        raise Unreadable("divided by something that is no number")
+    return multiply(left, 1 / right)
+
+
 def add(left: Any, right: Any) -> Any:
     for one, other in ((left, right), (right, left)):
         if isinstance(one, str) and is_matrix(other):
-            eye = np.array(
-                [[mp.mpf(i == j) for j in range(len(other))] for i in range(len(other))], dtype=object
-            )
-            return eye + other
+            return other + np.diag([mp.one] * len(other))
     if isinstance(left, Row) and isinstance(right, Row):
         return Row(left.entries + right.entries)
     if np.shape(left) != np.shape(right) or isinstance(left, str | Row) or isinstance(right, str | Row):
         raise Unreadable("a sum of things of different shapes")
     return left + right
+
+
+def power(base: Any, exponent: Any) -> Any:
+    if is_vector(base) and exponent == 2:
+        raise Unreadable("the square of a vector")
+    if not is_number(base) or not is_number(exponent):
+        raise Unreadable("a power of or by something that is no number")
+    return base ** int(exponent) if exponent == int(exponent) else base**exponent
+
+
+def transposed(value: Any) -> Row:
+    if not is_vector(value):
+        raise Unreadable("\\top on something that is no vector")
+    return Row(value)
+
+
+OPERATORS: dict[str, Callable[..., Any]] = {
+    "plus": add, "times": multiply, "dot": dot, "over": divide, "power": power, "transposed": transposed,
+    "negative": lambda value: multiply(-1, value), "vector": lambda *entries: array(entries),
+    "max": lambda *values: max(values), "min": lambda *values: min(values),
+}  # fmt: skip
+OF_VECTORS: dict[str, Callable[[np.ndarray], Any]] = {
+    "norm": lambda row: mp.sqrt(row @ row),
+    "softmax": lambda row: array(map(mp.exp, row)) / sum(map(mp.exp, row)),
+    "diag": np.diag,
+}
+OF_NUMBERS: dict[str, Callable[..., Any]] = {
+    **{
+        name: getattr(mp, name)
+        for name in ("sin", "cos", "tan", "cot", "log", "exp", "sqrt", "floor", "ceil", "atan2")
+    },
+    "arccos": mp.acos,
+    "arcsin": mp.asin,
+    "arctan": mp.atan,
+    "log2": lambda value: mp.log(value) / mp.log(2),
+    "size": abs,
+}
 
 
 def largest(value: Any) -> Any:
@@ -136,19 +177,18 @@ def as_integer(value: Any) -> int:
 
 def resolution(node: Node) -> Any:
     """Half a unit in the last digit shown, entry by entry for a vector; None for what is no decimal number."""
-    if isinstance(node, Negative):
-        return resolution(node.of)
-    if isinstance(node, Number):
-        digits = len(node.text.split(".")[1]) if "." in node.text else 0
-        return mp.mpf(10) ** -digits / 2
-    if isinstance(node, Times) and isinstance(node.right, Power) and node.right.base == Number("10"):
-        power = node.right.exponent  # 1.23 \cdot 10^{-4}
-        sign, number = (-1, power.of) if isinstance(power, Negative) else (1, power)
-        of = resolution(node.left)
-        return None if of is None else of * mp.mpf(10) ** (sign * int(text_of(number)))
-    if isinstance(node, Vector):
-        entries = [resolution(entry) for entry in node.entries]
-        return None if None in entries else np.array(entries, dtype=object)
+    match node:
+        case Number(text):
+            return mp.mpf(10) ** -len(text.partition(".")[2]) / 2
+        case Call("negative", (of,)):
+            return resolution(of)
+        case Call("times" | "dot", (left, Call("power", (Number("10"), exponent)))):  # 1.23 \\cdot 10^{-4}
+            step = resolution(left)
+            sign, digits = (-1, exponent.arguments[0]) if isinstance(exponent, Call) else (1, exponent)
+            return None if step is None else step * mp.mpf(10) ** (sign * int(text_of(digits)))
+        case Call("vector", entries):
+            steps = [resolution(entry) for entry in entries]
+            return None if None in steps else array(steps)
     return None
 
 
@@ -229,45 +269,15 @@ class Evaluator:
                 return mp.mpf(text)
             case Symbol():
                 return self.symbol(node, place)
-            case Negative(of):
-                value = self.value(of, place)
-                if isinstance(value, str):
-                    raise Unreadable("−I")
-                return Row(-value.entries) if isinstance(value, Row) else -value
-            case Plus(left, right):
-                return add(self.value(left, place), self.value(right, place))
-            case Times(left, right, dot):
-                return multiply(self.value(left, place), self.value(right, place), dot)
-            case Over(left, right):
-                divisor = self.value(right, place)
-                if not is_number(divisor):
-                    raise Unreadable("divided by something that is no number")
-                return multiply(self.value(left, place), 1 / divisor, False)
-            case Power(base, exponent):
-                return self.power(self.value(base, place), self.value(exponent, place))
-            case Transposed(of):
-                value = self.value(of, place)
-                if not is_vector(value):
-                    raise Unreadable("\\top on something that is no vector")
-                return Row(value)
-            case Vector(entries):
-                return np.array([self.value(entry, place) for entry in entries], dtype=object)
+            case Call("d", (of,)):
+                return self.differential(of, place)
             case Call(name, arguments):
                 return self.call(name, [self.value(argument, place) for argument in arguments], place)
             case Range():
                 return self.over_range(node, place)
             case Derivative(of, by):
                 return self.derivative(of, by, place)
-            case Differential(of):
-                return self.differential(of, place)
         raise Unreadable(f"no value: {type(node).__name__}")
-
-    def power(self, base: Any, exponent: Any) -> Any:
-        if is_vector(base) and exponent == 2:
-            raise Unreadable("the square of a vector")
-        if not is_number(base) or not is_number(exponent):
-            raise Unreadable("a power of or by something that is no number")
-        return base ** int(exponent) if exponent == int(exponent) else base**exponent
 
     def symbol(self, node: Symbol, place: dict[str, int]) -> Any:
         world = self.world
@@ -302,7 +312,7 @@ class Evaluator:
     def locate(self, name: str, subs: tuple[Node, ...], place: dict[str, int]) -> tuple[Any, tuple[Any, ...]]:
         """The quantity and where in it: each subscript goes to its axis, an absent sample is the one in place."""
         kinds = [self.kind(part) for part in subs]
-        for quantity in self.world.symbols[name]:
+        for quantity in self.world.quantities(name):
             index = self.fit(quantity, subs, kinds, place)
             if index is not None:
                 return quantity, index
@@ -323,17 +333,17 @@ class Evaluator:
             if rest and rest[0][1] == axis:
                 part, _ = rest.pop(0)
                 index.append(self.index(part, place))
-            elif rest and rest[0][1] == "number" and (axis != "sample" or self.world.numbered_samples):
+            elif rest and rest[0][1] == "number" and (axis != "i" or self.world.numbered_samples):
                 part, _ = rest.pop(0)
                 number = int(text_of(part)) - self.world.first_number
-                if number not in range(self.world.size_of(axis)):
+                if number not in range(self.world.sizes[axis]):
                     return None
                 index.append(number)
-            elif axis == "sample":
+            elif axis == "i":
                 if "i" not in place:
                     raise Unreadable("a sample is missing")
                 index.append(place["i"])
-            elif axis == "class" and quantity.default is not None:
+            elif axis == "j" and quantity.default is not None:
                 index.append(self.index(Symbol(quantity.default), place))
             else:
                 index.append(slice(None))
@@ -344,40 +354,27 @@ class Evaluator:
     def call(self, name: str, values: list[Any], place: dict[str, int]) -> Any:
         if name in {"psi", "psi'", "psi''"} and not is_number(values[0]):
             # \psi' (a matrix) is a product
-            return multiply(self.symbol(Symbol(name), place), values[0], False)
+            return multiply(self.symbol(Symbol(name), place), values[0])
         if name in self.world.functions:
             return self.world.functions[name](self.world, values, place)
-        if name == "norm" and is_vector(values[0]):
-            return mp.sqrt(values[0] @ values[0])
-        if name == "softmax" and is_vector(values[0]):
-            powers = np.array([mp.exp(entry) for entry in values[0]], dtype=object)
-            return powers / sum(powers)
-        if name == "diag" and is_vector(values[0]):
-            return np.diag(values[0])
-        if name in {"max", "min"}:
-            return {"max": max, "min": min}[name](values)
-        numbers = {
-            "sin": mp.sin, "cos": mp.cos, "tan": mp.tan, "cot": mp.cot, "log": mp.log, "exp": mp.exp, "sqrt": mp.sqrt,
-            "arccos": mp.acos, "arcsin": mp.asin, "arctan": mp.atan, "size": abs, "floor": mp.floor, "ceil": mp.ceil,
-            "log2": lambda v: mp.log(v) / mp.log(2), "atan2": mp.atan2,
-        }  # fmt: skip
-        if name not in numbers or not all(is_number(value) for value in values):
+        if name in OPERATORS:
+            return OPERATORS[name](*values)
+        if name in OF_VECTORS and is_vector(values[0]):
+            return OF_VECTORS[name](values[0])
+        if name not in OF_NUMBERS or not all(is_number(value) for value in values):
             raise Unreadable(f"{name} of these arguments")
         if (name in {"sqrt", "log"} and values[0] < 0) or (
             name in {"arccos", "arcsin"} and abs(values[0]) > 1
         ):
             raise ArithmeticError(f"{name} outside its domain")
-        return numbers[name](*values)
+        return OF_NUMBERS[name](*values)
 
     def over_range(self, node: Range, place: dict[str, int]) -> Any:
         terms = [self.value(node.body, inner) for inner in self.range_of(node, place)]
         if node.name == "sum":
             if not terms:
                 return mp.zero  # an empty sum; close() takes it for a zero vector, too
-            total = terms[0]
-            for term in terms[1:]:
-                total = add(total, term)
-            return total
+            return functools.reduce(add, terms)
         return {"max": max, "min": min}[node.name](terms)
 
     def range_of(self, node: Range, place: dict[str, int]) -> Iterator[dict[str, int]]:
@@ -434,34 +431,31 @@ class Evaluator:
 
     def mover(self, node: Node, place: dict[str, int]) -> Mover:
         """What the ∂ below moves: a quantity with its indices, a number times one, a length, or a cosine."""
-        if isinstance(node, Times):
-            size = self.value(node.left, place)
-            if not is_number(size):
-                raise Unreadable("∂ by a product")
-            inner = self.mover(node.right, place)
-            return Mover(inner.key, inner.index, inner.scalar, size, inner.count)
-        if isinstance(node, Call) and node.name == "cos" and isinstance(node.arguments[0], Symbol):
-            angle = self.mover(node.arguments[0], place)
-            return Mover("cos", angle.index, True, mp.one, 1)
-        if isinstance(node, Call) and node.name == "norm" and isinstance(node.arguments[0], Symbol):
-            name = {"x": "x_norm", "W": "W_norm"}.get(node.arguments[0].name)
-            if name is None:
-                raise Unreadable("∂ by this length")
-            subs = node.arguments[0].subs or ((Symbol("y"),) if name == "W_norm" else ())
-            node = Symbol(name, subs)
+        match node:
+            case Call("times" | "dot", (left, right)):
+                size = self.value(left, place)
+                if not is_number(size):
+                    raise Unreadable("∂ by a product")
+                return replace(self.mover(right, place), size=size)
+            case Call("cos", (Symbol() as angle,)):
+                return Mover("cos", self.mover(angle, place).index, True)
+            case Call("norm", (Symbol(letter, subs),)):
+                if letter not in {"x", "W"}:
+                    raise Unreadable("∂ by this length")
+                node = Symbol(f"{letter}_norm", subs or ((Symbol("y"),) if letter == "W" else ()))
         if not isinstance(node, Symbol):
             raise Unreadable("∂ by something that is no quantity")
         name, subs = node.name, node.subs
         if not self.world.knows(name):
             raise Unreadable(f"the world does not know {name}")
         quantity, index = self.locate(name, subs, place)
-        if quantity.key not in self.world.movable:
+        if quantity.key not in self.world.given and quantity.key not in self.world.graph:
             raise Unreadable(f"∂ by {name}: nothing depends on it in this world")
         open_axes = [part for part in index if isinstance(part, slice)]
         if len(open_axes) > 1:
             raise Unreadable("∂ by a matrix")
         count = len(self.world[quantity.key][index]) if open_axes else 1
-        return Mover(quantity.key, index, not open_axes, mp.one, count)
+        return Mover(quantity.key, index, not open_axes, count=count)
 
     def differential(self, of: Node, place: dict[str, int]) -> Any:
         """dA: what A does when the world's variable moves along its direction."""
@@ -498,7 +492,7 @@ class Evaluator:
         here = self.value(left, place)
         if name == "becomes":
             # what it becomes is in the world after the step
-            here = Evaluator(self.world.after).value(left, place)
+            here = Evaluator(self.world.after or self.world).value(left, place)
         there = self.value(right, place)
         if name in {"=", "becomes"}:
             return close(here, there)
@@ -534,22 +528,19 @@ class Evaluator:
         if isinstance(right, Call) and right.name == "range":
             first, last = (as_integer(self.value(side, place)) for side in right.arguments)
             return as_integer(here) in range(first, last + 1)
-        if isinstance(right, Choice):
-            return any(close(here, self.value(entry, place)) for entry in right.entries)
+        if isinstance(right, Call) and right.name == "set":
+            return any(close(here, self.value(entry, place)) for entry in right.arguments)
         raise Unreadable("\\in this")
 
     def depends(self, left: Node, right: Node, place: dict[str, int]) -> bool:
         """A ↦ B: B moves with A; and with A fixed, nothing before A moves B."""
         if not isinstance(left, Symbol):
             raise Unreadable("\\mapsto from something that is no symbol")
-        quantity = self.world.symbols[left.name][0]
-        whole = self.world[quantity.key]
-        moved = self.world.replaced({quantity.key: whole + self.world.disturbance(np.shape(whole))})
+        key = self.world.quantities(left.name)[0].key
+        moved = self.world.replaced({key: self.world.disturbed(key)})
+        inputs = self.world.inputs - {key}
+        fixed = {key: self.world[key]} | {name: self.world.disturbed(name) for name in inputs}
         before = self.value(right, place)
-        fixed = {quantity.key: whole}
-        for key in self.world.inputs:
-            if key != quantity.key:
-                fixed[key] = self.world[key] + self.world.disturbance(np.shape(self.world[key]))
         after = Evaluator(self.world.replaced(fixed)).value(right, place)
         return close(before, after) and not close(before, Evaluator(moved).value(right, place))
 
@@ -570,8 +561,8 @@ class Mover:
     key: str
     index: tuple[Any, ...]
     scalar: bool
-    size: Any
-    count: int
+    size: Any = mp.one
+    count: int = 1
 
     def moves(self, world: Any) -> Iterator[Any]:
         for entry in range(self.count):

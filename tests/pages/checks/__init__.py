@@ -1,0 +1,7 @@
+"""The checks of each page of derivations/, in a file named like the page."""
+
+import importlib
+import pkgutil
+
+for module in pkgutil.iter_modules(__path__):
+    importlib.import_module(f"{__name__}.{module.name}")

@@ -1,0 +1,189 @@
+"""Checks of second_derivatives.md."""
+
+import itertools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from pages.evaluator import close, mp
+from pages.page import Page
+from pages.tables import Claim, formula, rows_of_table
+from pages.worlds import (
+    FEATURES,
+    KINDS,
+    PSI,
+    RADIUS,
+    SYMBOLS,
+    Array,
+    Rule,
+    World,
+    across,
+    angle_of,
+    annealed_world,
+    band,
+    cross_entropy_world,
+    each,
+    gradient,
+    indexed,
+    length,
+    margin_world,
+    pairs,
+    reals,
+    slope,
+    unit,
+)
+
+
+def pairs_world(seed: int, radius: str, psi: str, m: Any) -> World:
+    """Single pairs x, w, each with an angle, a radius r(ρ, ω) and a logit z = r ψ(θ), and a direction v."""
+    N, D = 2, 3
+    r = RADIUS[radius]
+
+    def plane(x: Array, w: Array) -> Array:
+        """The projection on what is orthogonal to x and w: from a third vector, made orthogonal to both."""
+        third = unit(np.cross(x, across(x, w)))
+        return np.outer(third, third)
+
+    def along(name: str, of: str) -> Rule:
+        return each(lambda w, i: sum(w[name][i] * w[of][i]))
+
+    def of_radius(function: Callable[[Any, Any, Any], Any]) -> Rule:
+        return each(lambda w, i: function(length(w["x"][i]), length(w["w"][i]), w["s"]))
+
+    scalars: dict[str, Rule] = {
+        "rho": pairs(lambda x, w: length(x)),
+        "omega": pairs(lambda x, w: length(w)),
+        "theta": pairs(angle_of),
+        "c": each(lambda w, i: mp.cos(w["theta"][i])),
+        "r": of_radius(r),
+        "r_rho": of_radius(lambda rho, omega, s: slope(lambda t: r(t, omega, s), rho)),
+        "r_omega": of_radius(lambda rho, omega, s: slope(lambda t: r(rho, t, s), omega)),
+        "r_rhoomega": of_radius(
+            lambda rho, omega, s: slope(lambda t: slope(lambda u: r(u, t, s), rho), omega)
+        ),
+        **{
+            "psi" + "'" * n: each(lambda w, i, n=n: slope(lambda t: PSI[psi](w, t), w["theta"][i], n))
+            for n in range(3)
+        },
+        "z": each(lambda w, i: w["r"][i] * w["psi"][i]),
+        "k": each(lambda w, i: band(w, w["theta"][i])),
+        "a": along("hat x", "v_x"),
+        "b": along("t_x", "v_x"),
+        "a'": along("hat w", "v_w"),
+        "b'": along("t_w", "v_w"),
+    }
+    vectors: dict[str, Rule] = {
+        "hat x": pairs(lambda x, w: unit(x)),
+        "hat w": pairs(lambda x, w: unit(w)),
+        "t_x": FEATURES["t_x"],
+        "t_w": FEATURES["t_w"],
+    }
+    others: dict[str, Rule] = {
+        "P": pairs(plane),
+        "rate": lambda w: slope(
+            lambda t: w.replaced({"x": w["x"] + t * w["v_x"], "w": w["w"] + t * w["v_w"]})["z"], mp.zero
+        ),
+    }
+    rng = np.random.default_rng(seed)
+    given = {name: reals(rng, N, D) for name in ("x", "w", "v_x", "v_w")}
+    given |= {"s": mp.mpf("1.7"), "m": mp.mpf(m)}
+    symbols = indexed("id", "x", "w", *vectors) | indexed("i", *scalars)
+    symbols |= {"P": "P:idd", "dot z": "rate:i", "s": "s", "alpha": "s", "m": "m"}
+    world = World(given, scalars | vectors | others, symbols, [0] * N, {"i": N, "j": 1, "d": D})
+    world.kinds = {**KINDS, "c": "d"}
+    world.ranges = {"i": range(N), **dict.fromkeys("abcd", range(D))}
+    return world
+
+
+page = Page(
+    "second_derivatives.md",
+    lambda: [
+        pairs_world(1, "both", "papers", 2),
+        pairs_world(2, "x_norm", "own", "0.4"),
+        pairs_world(3, "s", "angle", "0.5"),
+    ],
+)
+
+page.reads(r"\psi'' = -m^2")(lambda: [pairs_world(m, "s", "papers", m) for m in (2, 3, 4)])
+page.reads(r"\frac{\partial^2 z}{\partial s \partial m}", r"\nabla_x z = -s \psi'")(
+    lambda: [pairs_world(3, "s", "angle", "0.5"), pairs_world(4, "s", "tail", "0.5")]
+)
+
+
+def curvature_world(seed: int) -> World:
+    """Cross-entropy with weights and smoothing, and a direction ż of the logits."""
+    world = cross_entropy_world(seed)
+    direction = reals(seed, *world["z"].shape)
+    world = world.extended(graph={"A": lambda w: w["a"].sum(axis=1)}, given={"direction": direction})
+    world.symbols = {name: SYMBOLS[name] for name in ("z", "p", "a", "ell", "L")}
+    world.symbols |= {"A": "A:i", "dot z": "direction:ij"}
+    return world
+
+
+page.reads(
+    r"\partial z_j \partial z_k", r"\partial \ell / \partial z_j", r"A = \sum_c", r"p_j / \partial z_k"
+)(lambda: [curvature_world(seed) for seed in (1, 2)])
+
+
+@page.claims(
+    r"\nabla^2 L v = \sum_{ij} \dot g_{ij} \nabla z_{ij}"
+    r" + \sum_{ij} g_{ij} \nabla^2 z_{ij} v, \qquad \dot z_{ij} = \nabla z_{ij} \cdot v"
+)
+def product_rule_of_a_loss(latex):
+    """Each rate along v is a difference of the thing itself at both ends of a step along v; ∇ is in x here."""
+    world = margin_world(2, "s", "angle", "0.5")
+    v = reals(5, *world["x"].shape)
+
+    def rate(of: Callable[[World], Any]) -> Any:
+        return slope(lambda t: of(world.replaced({"x": world["x"] + t * v})), mp.zero)
+
+    def jacobian(w: World) -> Any:
+        """∂z_ij / ∂x_kd."""
+        columns = np.empty((3, 3, 3, 3), dtype=object)
+        for k, d in itertools.product(range(3), range(3)):
+            columns[:, :, k, d] = slope(lambda t, at=(k, d): w.moved("x", at, t)["z"], mp.zero)
+        return columns
+
+    left = rate(lambda w: gradient(w, "L", "x"))
+    J, g = jacobian(world), world["g"]
+    right = np.tensordot(rate(lambda w: w["g"]), J, 2) + np.tensordot(g, rate(jacobian), 2)
+    assert close(np.ravel(left), np.ravel(right))
+    assert close(np.ravel(rate(lambda w: w["z"])), np.ravel(np.tensordot(J, v, 2)))
+
+
+@page.table
+def second_slopes(text):
+    kinds = {
+        "(M1)": ("none", "0"), "(M2)": ("cosine", "0.35"), "(M3)": ("angle", "0.5"),
+        "(M3), linear tail": ("tail", "0.5"), "(P4)": ("papers", "3"),
+    }  # fmt: skip
+    left = (r"\psi", r"\psi''", r"\frac{\partial \psi'}{\partial m}", r"\frac{\partial^2 \psi}{\partial m^2}")
+    for psi, step, *cells in rows_of_table(text, r"| $\psi$ | step | $\psi''$"):
+        if step == "(M4)":
+            here = [annealed_world(3, 3)]
+            yield Claim(step, rf"\psi \leftarrow {formula(psi)}", here)
+            yield Claim(step, rf"\psi'' \leftarrow {formula(cells[0])}", here)
+            continue
+        here = [margin_world(3, "s", *kinds[step])]
+        for name, cell in zip(left, (psi, *cells), strict=True):
+            if formula(cell):
+                yield Claim(step, f"{name} = {formula(cell)}", here)
+
+
+@page.table
+def radii_and_their_slopes(text):
+    kinds = {
+        "both lengths": "both",
+        "length of $x$": "x_norm",
+        "scale": "s",
+        r"$\alpha$ times the length of $w$": "w_norm",
+    }
+    for radius, _, *cells in rows_of_table(text, "| radius | loss |"):
+        here = [pairs_world(1, kinds[radius], "own", "0.4")]
+        for name, cell in zip(("r", r"r_\rho", r"r_\omega", r"r_{\rho\omega}"), cells, strict=True):
+            yield Claim(radius, f"{name} = {formula(cell)}", here)
+
+
+page.numbers({"−30739": -64 * math.sin(0.501) / math.tan(1e-3)})
