@@ -502,6 +502,9 @@ class Evaluator:
                 return self.alike(left, right, place)
             if step is None:
                 raise Unreadable("\\approx something that is no decimal number, in a world without a limit")
+            step = np.where(
+                np.equal(step, 0.5), TOLERANCE, step
+            )  # a whole number, or 0 in a vector, is exact
             return np.shape(here) == np.shape(there) and largest((here - there) / step) <= 1
         if name == "perp":
             return is_vector(here) and is_vector(there) and close(here @ there, mp.zero)

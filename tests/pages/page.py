@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from pages.evaluator import Evaluator, mp
 from pages.latex import statements
-from pages.tables import Claim, Example, linear_example, margin_example
+from pages.tables import Claim, Example, linear_example, margin_example, worked_example
 from pages.worlds import World, linear_world, margin_world
 
 PAGES: dict[str, Page] = {}
@@ -38,6 +38,8 @@ class Page:
     def __post_init__(self) -> None:
         PAGES[self.name] = self
         self.worlds = functools.cache(self.worlds)
+        if self.example is not None:
+            self.tables.append(worked_example(self.example))
         self.other_worlds: dict[str, Callable[[], list[World]]] = {}
         self.checks: dict[str, Callable[[str], None]] = {}
         self.claimless: dict[str, str] = {}
@@ -72,12 +74,11 @@ class Page:
         """Numbers as the page shows them, each with what it must be, in the unit that it stands in."""
         self.shown += values.items()
 
-    def numbers_of(self, function: Callable[..., Any], shown: dict[Any, Any]) -> None:
-        """A function's values by its argument or arguments; several values of one may be shown."""
-        for argument, texts in shown.items():
-            values = function(*argument) if isinstance(argument, tuple) else function(argument)
-            several = isinstance(texts, tuple)
-            self.shown += zip(texts, values, strict=True) if several else [(texts, values)]
+    def numbers_of(self, function: Callable[..., Any], arguments: Iterable[Any], *rows: str) -> None:
+        """A function's values as the page shows them, one after the other; of several values, one row of each."""
+        values = [function(*one) if isinstance(one, tuple) else function(one) for one in arguments]
+        for row, column in zip(rows, [values] if len(rows) == 1 else zip(*values, strict=True), strict=True):
+            self.shown += zip(row.split(), column, strict=True)
 
     def check_of(self, latex: str) -> Callable[[str], None] | None:
         latex = squeezed(latex)

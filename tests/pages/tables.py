@@ -11,9 +11,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-import numpy as np
-
-from pages.evaluator import TOLERANCE, Evaluator, array, close, largest, resolution
+from pages.evaluator import Evaluator, array
 from pages.latex import Unreadable, statements
 from pages.worlds import World, linear_world, margin_world, plain_world
 
@@ -40,11 +38,12 @@ def cells_of(line: str) -> list[str]:
 
 
 class Claim(NamedTuple):
-    """An equation that a row of a table stands for, and where it holds."""
+    """An equation that a row of a table stands for, and where it holds; of some indices if they are given."""
 
     row: str
     latex: str
     worlds: list[World]
+    place: tuple[tuple[str, int], ...] = ()
 
 
 def rows_of_table(text: str, header: str) -> list[list[str]]:
@@ -71,17 +70,16 @@ def formula(cell: str) -> str | None:
 
 
 class Cell(NamedTuple):
-    """The formulas of a cell; those among them that have the values that the last cell of the row shows; the sample."""
+    """Its text, what the last cell of the row shows for the formulas in it, and the sample that it is about."""
 
     line: int
-    formulas: list[str]
-    valued: list[str]
-    values: list[str]
+    text: str
+    shown: list[str]
     sample: int
 
 
 class Example(NamedTuple):
-    """Inputs by symbol, in the order given, labels from 0, and the cells of the tables with their sample and line."""
+    """Inputs by symbol, in the order given, labels from 0, and the cells of the tables."""
 
     inputs: dict[str, Any]
     labels: list[int]
@@ -145,13 +143,8 @@ def example_of(text: str) -> Example:
             samples = [int(column[-1]) - 1 if column.startswith("sample") else 0 for column in columns]
             continue
         for column, sample in zip(columns, samples, strict=True):
-            formulas = inline(column)
-            if formulas:
-                # "$g_1 x$ for $W_1$" and "$W_1$: $g_1 x$" have one formula; other words change what is meant
-                sides = re.sub(r"for \$[^$]+\$|\$[^$]+\$:", "", column)
-                plain = not re.sub(r"\$[^$]+\$", "", sides).strip(" ,;")
-                shown = items(columns[-1]) if with_values and plain and column is columns[-2] else []
-                cells.append(Cell(start + n, formulas, inline(sides), shown, sample))
+            shown = items(columns[-1]) if with_values and column is columns[-2] else []
+            cells.append(Cell(start + n, column, shown, sample))
     return Example(inputs, labels, cells)
 
 
@@ -167,32 +160,41 @@ def linear_example(features: str, weights: str) -> Callable[[Example], World]:
     ).extended(numbered_samples=len(example.labels) > 1)
 
 
-def said_of(world: World, cell: Cell) -> Iterator[tuple[str, bool]]:
-    """Each equation of the cell with its truth, then each value that is shown for a formula of it."""
-    evaluator, place = Evaluator(world), {"i": cell.sample}
-    for latex in cell.formulas:
+def equals(value: str) -> str:
+    """= a fraction or a whole number, or ≈ a decimal number."""
+    number = re.sub(r"^\$|\$$|.*= |:.*", "", value.replace("−", "-").replace("log", r"\log"))
+    return rf"\approx {number}" if "." in number and "/" not in number else f"= {number}"
+
+
+def claims_of_cell(world: World, cell: Cell) -> Iterator[Claim]:
+    """Each equation of the cell, then each value that is shown for a formula of it."""
+    row, place = f"line {cell.line}", (("i", cell.sample),)
+    for latex in inline(cell.text):
         if re.search(r"=|\\[lg][te]\b|\\approx", latex):
-            for statement in statements(latex):
-                places = [at for at in evaluator.places(statement) if at["i"] == cell.sample]
-                yield latex, all(evaluator.holds(statement.relation, at) for at in places)
-    if len(cell.values) == len(cell.valued):
-        for latex, shown in zip(cell.valued, cell.values, strict=True):
-            yield f"{latex} is {shown}", is_shown(evaluator, latex, shown, place)
+            yield Claim(row, latex, [world], place)
+    # "$g_1 x$ for $W_1$" and "$W_1$: $g_1 x$" have one formula; other words change what is meant
+    sides = re.sub(r"for \$[^$]+\$|\$[^$]+\$:", "", cell.text)
+    if len(inline(sides)) != len(cell.shown) or re.sub(r"\$[^$]+\$", "", sides).strip(" ,;"):
+        return
+    for latex, shown in zip(inline(sides), cell.shown, strict=True):
+        latex = latex.rpartition("=")[2]
+        free = Evaluator(world).letters(statements(latex)[0].relation) - {"i"}
+        if free:  # a_c shown as a vector
+            (letter,) = free
+            entries, _, divisor = shown[1:].partition(")")  # (2, 3, 6)/11
+            for n, entry in enumerate(items(entries)):
+                yield Claim(row, f"{latex} {equals(entry + divisor)}", [world], (*place, (letter, n)))
+        else:
+            yield Claim(row, f"{latex} {equals(shown)}", [world], place)
 
 
-def is_shown(evaluator: Evaluator, latex: str, shown: str, place: dict[str, int]) -> bool:
-    """To the digits shown, if these are decimals; fractions and whole numbers are exact."""
-    side = statements(latex)[-1].relation.sides[-1]
-    (there,) = statements(re.sub(r"^\$|\$$|.*= ", "", shown.replace("−", "-").replace("log", r"\log")))
-    due = evaluator.value(there.relation.sides[-1], place)
-    free = evaluator.letters(side) - set(place)
-    if free:  # a_c shown as a vector
-        (letter,) = free
-        value = array(evaluator.value(side, {**place, letter: n}) for n in evaluator.world.ranges[letter])
-    else:
-        value = evaluator.value(side, place)
-    step = resolution(there.relation.sides[-1])
-    if step is None:
-        return close(value, due)
-    step = np.where(np.equal(step, 0.5), TOLERANCE, step)
-    return np.shape(value) == np.shape(due) and bool(largest((value - due) / step) <= 1)
+def worked_example(world_of: Callable[[Example], World]) -> Callable[[str], Iterator[Claim]]:
+    """The tables of a page's worked example, in the world of its inputs."""
+
+    def worked_example(text: str) -> Iterator[Claim]:
+        example = example_of(text)
+        world = world_of(example)
+        for cell in example.cells:
+            yield from claims_of_cell(world, cell)
+
+    return worked_example

@@ -70,18 +70,13 @@ def powers_of_two_keep_the_angle(latex):
 
 page.numbers_of(
     lambda epsilon: math.degrees(math.acos(1 - epsilon)),
-    {
-        1e-3: "2.5626°",
-        1e-4: "0.8103°",
-        1e-5: "0.2562°",
-        1e-7: "0.0256°",
-        2**-23: "0.0280°",
-        2**-24: "0.0198°",
-    },
+    (1e-3, 1e-4, 1e-5, 1e-7, 2**-23, 2**-24),
+    "2.5626° 0.8103° 0.2562° 0.0256° 0.0280° 0.0198°",
 )
 page.numbers_of(
     lambda epsilon: 64 * (math.cos(0.5) - math.cos(0.5 + math.acos(1 - epsilon))),
-    {1e-3: "1.4280", 1e-4: "0.4395"},
+    (1e-3, 1e-4),
+    "1.4280 0.4395",
 )
 page.numbers(
     {

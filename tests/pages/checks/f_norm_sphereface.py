@@ -26,11 +26,12 @@ def real_factor(degrees: float, m: float = 1.7) -> float:
     return m * abs(math.sin(m * theta)) / math.sin(theta)
 
 
-page.numbers_of(nine_times, {64: ("17.58°", "18.41°", "0.83°"), 30: ("17.11°", "18.88°", "1.77°")})
-page.numbers_of(real_factor, {20: "2.7795", 60: "1.9201", 100: "0.2998", 150: "3.2841"})
+page.numbers_of(nine_times, (64, 30), "17.58° 17.11°", "18.41° 18.88°", "0.83° 1.77°")
+page.numbers_of(real_factor, (20, 60, 100, 150), "2.7795 1.9201 0.2998 3.2841")
 page.numbers_of(
     psi_factor,
-    {(20, 4): "11.5175", (60, 4): "4.0000", (100, 4): "2.6108", (150, 4): "6.9282", (170, 4): "14.8067"},
+    ((20, 4), (60, 4), (100, 4), (150, 4), (170, 4)),
+    "11.5175 4.0000 2.6108 6.9282 14.8067",
 )
 page.numbers(
     {

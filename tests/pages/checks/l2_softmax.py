@@ -33,14 +33,16 @@ page.no_claim(r"h_{ij} = g_{ij} \lVert W_j \rVert", "what stands for h of anothe
 
 page.numbers_of(
     lambda share: math.log(share / (1 - share)),
-    {0.75: "1.0986", 0.9: "2.1972", 0.99: "4.5951", 0.999: "6.9068"},
+    (0.75, 0.9, 0.99, 0.999),
+    "1.0986 2.1972 4.5951 6.9068",
 )
 page.numbers_of(
-    lambda alpha: math.degrees(math.asin(1 / (alpha * math.sqrt(2)))), {4: "10.18°", 16: "2.53°", 64: "0.63°"}
+    lambda alpha: math.degrees(math.asin(1 / (alpha * math.sqrt(2)))), (4, 16, 64), "10.18° 2.53° 0.63°"
 )
 page.numbers_of(
     lambda length: 16 / length * math.hypot(0.5, 0.5),  # half of W_2 − W_1, stretched by α/‖x‖
-    {0.01: "1131.3708", 1: "11.3137", 16: "0.7071", 100: "0.1131"},
+    (0.01, 1, 16, 100),
+    "1131.3708 11.3137 0.7071 0.1131",
 )
 page.numbers(
     {

@@ -70,4 +70,4 @@ def chebyshev_polynomials(text):
 
 
 page.numbers({"22.5°": 90 / 4, "0.8333": 5 / 6, "7.4": largest_pull(4)[1]})
-page.numbers_of(lambda m: largest_pull(m)[1], {2: "3.0551", 3: "5.1962", 4: "7.3756"})
+page.numbers_of(lambda m: largest_pull(m)[1], (2, 3, 4), "3.0551 5.1962 7.3756")

@@ -12,7 +12,7 @@ from pages.checks.readme import PAGE_OF
 from pages.evaluator import STEP, mp
 from pages.page import PAGES, Page
 from pages.plane import margin_psi, zero_of
-from pages.tables import Claim, formula, inline, rows_of_table
+from pages.tables import Claim, equals, formula, inline, rows_of_table
 from pages.worlds import (
     World,
     angle_of,
@@ -120,12 +120,6 @@ def dropped_factors(text):
     for step, factor, *_ in rows_of_table(text, "| margin | factor dropped"):
         latex = rf"\frac{{\psi'}}{{-\sin\theta}} = {formula(factor) or factor[0]}"
         yield Claim(step, latex, PAGES[kinds[step]].worlds())
-
-
-def equals(value: str) -> str:
-    """= a fraction, or ≈ a decimal number."""
-    number = value.split(":")[0].replace("−", "-")
-    return rf"\approx {number}" if "." in number else f"= {number}"
 
 
 @page.table

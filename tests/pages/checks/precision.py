@@ -338,9 +338,18 @@ def arccos_off(theta: float) -> float:
 
 page.numbers(KNOT_SLOPES)
 page.numbers_of(
-    subtracted_of_10_000,
-    {30: ("3.4547e-11", "3.4547e-11", "0.0001 %"), 20: ("4.3284e-15", "4.2188e-15", "2.5 %")},
+    lambda degrees: subtracted_of_10_000(degrees)[:2],
+    (30, 20),
+    "3.4547e-11 4.3284e-15",
+    "3.4547e-11 4.2188e-15",
 )
-page.numbers({"1.9598e-18": subtracted_of_10_000(10)[0], "100 %": subtracted_of_10_000(10)[2]})
-page.numbers_of(arccos_off, {1e-2: "1.4e-13", 1e-4: "2.6e-09", 1e-6: "4.4e-05"})
+page.numbers(
+    {
+        "0.0001 %": subtracted_of_10_000(30)[2],
+        "2.5 %": subtracted_of_10_000(20)[2],
+        "100 %": subtracted_of_10_000(10)[2],
+        "1.9598e-18": subtracted_of_10_000(10)[0],
+    }
+)
+page.numbers_of(arccos_off, (1e-2, 1e-4, 1e-6), "1.4e-13 2.6e-09 4.4e-05")
 page.numbers({"100 %": 100 * arccos_off(1e-8)})

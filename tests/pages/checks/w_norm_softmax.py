@@ -18,15 +18,12 @@ def ambient_turn(a: float) -> tuple[float, float]:
     return math.degrees(true), math.degrees(released)
 
 
-page.numbers_of(lambda ratio: math.degrees(math.atan(ratio)), {2: "63.43°", 1 / 2: "26.57°", 1 / 10: "5.71°"})
+page.numbers_of(lambda ratio: math.degrees(math.atan(ratio)), (2, 1 / 2, 1 / 10), "63.43° 26.57° 5.71°")
 page.numbers_of(
     lambda degrees: (1 / math.sin(math.radians(degrees)), math.cos(math.radians(degrees))),
-    {
-        20: ("2.9238", "0.9397"),
-        60: ("1.1547", "0.5000"),
-        100: ("1.0154", "−0.1736"),
-        170: ("5.7588", "−0.9848"),
-    },
+    (20, 60, 100, 170),
+    "2.9238 1.1547 1.0154 5.7588",
+    "0.9397 0.5000 −0.1736 −0.9848",
 )
 page.numbers(
     {
