@@ -37,13 +37,6 @@ STEP = mp.mpf(10) ** -18
 TOLERANCE = mp.mpf(10) ** -20
 
 
-@dataclass(frozen=True, eq=False)
-class Row:
-    """A transposed vector."""
-
-    entries: np.ndarray
-
-
 IDENTITY = "the identity matrix, of any size"
 
 
@@ -53,35 +46,25 @@ def array(values: Iterable[Any]) -> np.ndarray:
 
 
 def is_vector(value: Any) -> bool:
-    return isinstance(value, np.ndarray) and value.ndim == 1
-
-
-def is_matrix(value: Any) -> bool:
-    return isinstance(value, np.ndarray) and value.ndim == 2
+    return np.ndim(value) == 1
 
 
 def is_number(value: Any) -> bool:
-    return not isinstance(value, np.ndarray | Row | str)
+    return not isinstance(value, np.ndarray | str)
 
 
 def multiply(left: Any, right: Any) -> Any:
+    """Of arrays by their shapes; a transposed vector is a matrix of one row."""
     if isinstance(left, str) or isinstance(right, str):
         raise Unreadable("I stands alone, without a difference around it")
     if is_number(left) or is_number(right):
-        if isinstance(left, Row):
-            return Row(left.entries * right)
-        if isinstance(right, Row):
-            return Row(left * right.entries)
         return left * right
-    if isinstance(left, Row) and is_vector(right):
-        return left.entries @ right
-    if is_vector(left) and isinstance(right, Row):
-        return np.outer(left, right.entries)
-    if isinstance(left, Row) and is_matrix(right):
-        return Row(left.entries @ right)
-    if is_matrix(left) and (is_vector(right) or is_matrix(right)):
-        return left @ right
-    raise Unreadable("a product of two vectors needs \\cdot or ^\\top")
+    if is_vector(left):
+        if is_vector(right) or len(right) != 1:
+            raise Unreadable("a product of two vectors needs \\cdot or ^\\top")
+        return np.outer(left, right)
+    product = left @ right
+    return product[0] if product.shape == (1,) else product
 
 
 def dot(left: Any, right: Any) -> Any:
@@ -100,27 +83,25 @@ def divide(left: Any, right: Any) -> Any:
 
 def add(left: Any, right: Any) -> Any:
     for one, other in ((left, right), (right, left)):
-        if isinstance(one, str) and is_matrix(other):
+        if isinstance(one, str) and np.ndim(other) == 2:
             return other + np.diag([mp.one] * len(other))
-    if isinstance(left, Row) and isinstance(right, Row):
-        return Row(left.entries + right.entries)
-    if np.shape(left) != np.shape(right) or isinstance(left, str | Row) or isinstance(right, str | Row):
+    if np.shape(left) != np.shape(right) or isinstance(left, str) or isinstance(right, str):
         raise Unreadable("a sum of things of different shapes")
     return left + right
 
 
 def power(base: Any, exponent: Any) -> Any:
-    if is_vector(base) and exponent == 2:
+    if is_vector(base) and is_number(exponent) and exponent == 2:
         raise Unreadable("the square of a vector")
     if not is_number(base) or not is_number(exponent):
         raise Unreadable("a power of or by something that is no number")
     return base ** int(exponent) if exponent == int(exponent) else base**exponent
 
 
-def transposed(value: Any) -> Row:
+def transposed(value: Any) -> Any:
     if not is_vector(value):
         raise Unreadable("\\top on something that is no vector")
-    return Row(value)
+    return value[None]
 
 
 OPERATORS: dict[str, Callable[..., Any]] = {
@@ -150,17 +131,11 @@ def largest(value: Any) -> Any:
     return max((abs(entry) for entry in np.ravel(value)), default=mp.zero) if np.ndim(value) else abs(value)
 
 
-def is_zero(value: Any) -> bool:
-    return is_number(value) and value == 0
-
-
 def close(left: Any, right: Any, tolerance: Any = TOLERANCE) -> bool:
     """Equal to TOLERANCE, relative to 1 + the sizes; numbers in the worlds have sizes around 1."""
-    if isinstance(left, Row) and (isinstance(right, Row) or is_zero(right)):
-        left, right = left.entries, right.entries if isinstance(right, Row) else right
-    if isinstance(left, Row | str) or isinstance(right, Row | str):
+    if isinstance(left, str) or isinstance(right, str):
         return False
-    if np.ndim(left) and is_zero(right):
+    if np.ndim(left) and is_number(right) and right == 0:
         right = 0 * left  # v = 0 for the zero vector
     if np.shape(left) != np.shape(right):
         return False
@@ -217,43 +192,23 @@ class Evaluator:
                 return self.world.positions[node.name](self.world, inner)
         return None
 
-    def letters(self, node: Node) -> set[str]:
-        """The free index letters: those in subscripts that no sum binds."""
-        if isinstance(node, Range):
-            inside = self.letters(node.body)
-            for condition in node.conditions:
-                inside |= self.letters_in_condition(condition)
-            return inside - set(node.letters)
-        if isinstance(node, Symbol):
-            if self.world.knows(node.full_name):
-                return set()
-            found: set[str] = set()
-            for part in node.subs:
-                if isinstance(part, Symbol) and not part.subs and part.name in self.world.ranges:
-                    if part.name not in self.world.positions:
-                        found.add(part.name)
-                else:
-                    found |= self.letters(part) | self._bare_letters(part)
+    def letters(self, node: Node, bare: bool = False) -> set[str]:
+        """The free index letters, those that no sum binds: in subscripts, and where `bare` outside of them, too."""
+        found: set[str] = set()
+        if isinstance(node, Symbol) and not node.subs:
+            bound = node.name not in self.world.ranges or node.name in self.world.positions
+            return found if bound or not bare else {node.name}
+        if isinstance(node, Symbol) and self.world.knows(node.full_name):
             return found
-        found = set()
+        bare = bare or isinstance(node, Symbol)  # k - 1 in a subscript
         for child in node.children():
-            found |= self.letters(child)
-        return found
-
-    def _bare_letters(self, node: Node) -> set[str]:
-        """Letters inside an index like k − 1."""
-        if isinstance(node, Symbol):
-            bare = not node.subs and node.name in self.world.ranges and node.name not in self.world.positions
-            return {node.name} if bare else set()
-        return set().union(*(self._bare_letters(child) for child in node.children()))
-
-    def letters_in_condition(self, relation: Node) -> set[str]:
-        return self._bare_letters(relation) | self.letters(relation)
+            found |= self.letters(child, bare or (isinstance(node, Range) and child in node.conditions))
+        return found - set(node.letters) if isinstance(node, Range) else found
 
     def places(self, statement: Statement) -> Iterator[dict[str, int]]:
         free = self.letters(statement.relation)
         for condition in statement.conditions:
-            free |= self.letters_in_condition(condition) & set(self.world.ranges)
+            free |= self.letters(condition, bare=True)
         free |= {"i"} & set(self.world.ranges)  # x alone means x_i
         names = sorted(free)
         for values in itertools.product(*(self.world.ranges[name] for name in names)):

@@ -114,15 +114,8 @@ _GREEK = (
     + " ell omega"
 )
 _LETTERS = {"\\" + name: name for name in _GREEK.split()}
-_TRIG = {r"\sin": "sin", r"\cos": "cos", r"\tan": "tan", r"\cot": "cot"}
-_FUNCTIONS = {
-    **_TRIG,
-    r"\log": "log",
-    r"\exp": "exp",
-    r"\arccos": "arccos",
-    r"\arcsin": "arcsin",
-    r"\arctan": "arctan",
-}
+_TRIG = {"\\" + name: name for name in ("sin", "cos", "tan", "cot")}
+_FUNCTIONS = _TRIG | {"\\" + name: name for name in ("log", "exp", "arccos", "arcsin", "arctan")}
 _PAIRS = {r"\lVert": (r"\rVert", "norm"), r"\lvert": (r"\rvert", "size"), r"\lfloor": (r"\rfloor", "floor"),
           r"\lceil": (r"\rceil", "ceil")}  # fmt: skip
 _ACCENTS = {r"\hat": "hat", r"\tilde": "tilde", r"\bar": "bar", r"\dot": "dot"}
@@ -224,16 +217,17 @@ class Parser:
     # expressions
 
     def expression(self) -> Node:
-        if self.next in "+-":
-            sign = self.take()
-            value = self.term()
-            value = Call("negative", (value,)) if sign == "-" else value
+        if self.accept("-"):
+            value: Node = Call("negative", (self.term(),))
         else:
+            self.accept("+")
             value = self.term()
+        return self.sum(value, self.term)
+
+    def sum(self, value: Node, item: Callable[[], Node]) -> Node:
         while self.next and self.next in "+-":
-            sign = self.take()
-            term = self.term()
-            value = plus(value, sign, term)
+            sign, right = self.take(), item()
+            value = Call("plus", (value, Call("negative", (right,)) if sign == "-" else right))
         return value
 
     def term(self) -> Node:
@@ -377,12 +371,7 @@ class Parser:
         while not self.accept("}"):
             if self.accept(","):
                 continue
-            part = self.index()
-            while self.next and self.next in "+-":
-                sign = self.take()
-                right = self.index()
-                part = plus(part, sign, right)
-            parts.append(part)
+            parts.append(self.sum(self.index(), self.index))
         return tuple(parts)
 
     def index(self) -> Node:
@@ -436,21 +425,15 @@ class Parser:
         return value if power is None else Call("power", (value, power))
 
     def fraction(self) -> Node:
-        upper, lower = self.tokens[self.at + 1], self._start_of_denominator()
-        if r"\partial" in {upper, lower} or (upper == "d" and lower == "d"):
-            return self.derivative()
+        start, upper = self.at, self.tokens[self.at + 1]
+        if upper in {r"\partial", "d"}:
+            try:
+                return self.derivative()
+            except Unreadable:
+                if upper != "d":
+                    raise
+                self.at = start  # d is a letter here
         return Call("over", (self.argument(), self.argument()))
-
-    def _start_of_denominator(self) -> str:
-        if self.next != "{":
-            return ""
-        depth = 0
-        for position in range(self.at, len(self.tokens)):
-            depth += (self.tokens[position] == "{") - (self.tokens[position] == "}")
-            if depth == 0:
-                following = self.tokens[position + 1 : position + 3]
-                return following[1] if following[:1] == ["{"] and len(following) == 2 else ""
-        return ""
 
     def derivative(self) -> Node:
         self.take("{")
@@ -505,10 +488,6 @@ class Parser:
         left = self.index()
         relation = _RELATIONS[self.take()]
         return Relation((left, self.index()), (relation,))
-
-
-def plus(left: Node, sign: str, right: Node) -> Node:
-    return Call("plus", (left, Call("negative", (right,)) if sign == "-" else right))
 
 
 def text_of(node: Node) -> str:

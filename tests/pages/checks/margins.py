@@ -7,27 +7,14 @@ from typing import Any
 
 from scipy.optimize import brentq
 
+from pages import worlds
 from pages.checks.margin_softmax import polar_world
 from pages.checks.readme import PAGE_OF
 from pages.evaluator import STEP, mp
 from pages.page import PAGES, Page
 from pages.plane import margin_psi, zero_of
 from pages.tables import Claim, equals, formula, inline, rows_of_table
-from pages.worlds import (
-    World,
-    angle_of,
-    annealed,
-    annealed_world,
-    array,
-    at_targets,
-    each,
-    margin_world,
-    plain_world,
-    psi_world,
-    slope,
-    targets_angle,
-    vector,
-)
+from pages.worlds import World, array, each, slope, vector
 
 page = Page("margins.md", lambda: [polar_world(2, "both")])
 
@@ -38,18 +25,18 @@ for kind, m, pieces in (
     ("angle", "0.5", [r"\cos(\theta + m)", r"\sqrt{B - P^2}"]),
     ("tail", "0.5", [r"-\sin m - m \cos m"]),
 ):
-    page.reads(*pieces)(lambda kind=kind, m=m: [psi_world(1, m, kind)])
-page.reads(r"\psi \leftarrow \frac{\lambda")(lambda: [annealed_world(m, m) for m in (2, 3)])
+    page.reads(*pieces)(lambda kind=kind, m=m: [worlds.psi_world(1, m, kind)])
+page.reads(r"\psi \leftarrow \frac{\lambda")(lambda: [worlds.annealed_world(m, m) for m in (2, 3)])
 
 
 @page.reads(r"\mathrm{stop}")
 def detaching():
     """(M5): after the step the offset ψ − cos θ is a number that nothing moves."""
-    before = margin_world(1, "s", "angle", "0.5")
-    frozen = before["psi"] - each(lambda w, i: mp.cos(targets_angle(w, i)))(before)
+    before = worlds.margin_world(1, "s", "angle", "0.5")
+    frozen = before["psi"] - each(lambda w, i: mp.cos(worlds.targets_angle(w, i)))(before)
     graph = {
-        "psi": each(lambda w, i: mp.cos(targets_angle(w, i)) + frozen[i]),
-        "psi'": each(lambda w, i: slope(lambda t: mp.cos(t) + frozen[i], targets_angle(w, i))),
+        "psi": each(lambda w, i: mp.cos(worlds.targets_angle(w, i)) + frozen[i]),
+        "psi'": each(lambda w, i: slope(lambda t: mp.cos(t) + frozen[i], worlds.targets_angle(w, i))),
     }
     stop = {"stop": lambda w, values, place: values[0]}
     return [before.extended(after=before.extended(graph=graph), functions=stop)]
@@ -63,9 +50,9 @@ def cones(latex):
         x = vector(2, *[0] * (D - 1))
         w = 3 * x if parallel or D == 1 else x + vector(*range(D))
         v = vector(*range(1, D + 1))
-        at, ahead, back = (function(angle_of(x + step * v, w)) for step in (0, STEP, -STEP))
+        at, ahead, back = (function(worlds.angle_of(x + step * v, w)) for step in (0, STEP, -STEP))
         cone = abs((ahead - at) + (back - at)) / STEP > mp.mpf(10) ** -10
-        steep = abs(slope(function, angle_of(x, w))) > mp.mpf(10) ** -10
+        steep = abs(slope(function, worlds.angle_of(x, w))) > mp.mpf(10) ** -10
         assert cone == (bool(parallel or D == 1) and D >= 2 and steep)
 
 
@@ -74,9 +61,9 @@ def cones(latex):
 
 def scaled_world(seed: int) -> World:
     """Logits s a_j, with a_j = cos θ_j and a_y = ψ(θ_y); v_j is what the detached form hands to c_j."""
-    return margin_world(seed, "s", "angle", "0.5").extended(
+    return worlds.margin_world(seed, "s", "angle", "0.5").extended(
         graph={
-            "factors": lambda w: at_targets(w, w["cos"], lambda i: w["psi"][i]),
+            "factors": lambda w: worlds.at_targets(w, w["cos"], lambda i: w["psi"][i]),
             "handed": lambda w: w["s"] * (w["p"] - w["onehot"]),
         },
         symbols={"a": "factors:ij", "v": "handed:ij"},
@@ -101,7 +88,7 @@ def scale_of_two_samples():
         gaps = (mp.mpf("-0.8"), mp.mpf("0.8") - mp.mpf("0.4"))
         return sum(mp.log(1 + mp.exp(s * gap)) for gap in gaps)
 
-    return [plain_world({"s": zero_of(lambda s: -slope(losses, s), mp.mpf("0.5"), mp.mpf(2))})]
+    return [worlds.plain_world({"s": zero_of(lambda s: -slope(losses, s), mp.mpf("0.5"), mp.mpf(2))})]
 
 
 # -- tables ----------------------------------------------------------------------------------------
@@ -110,8 +97,8 @@ def scale_of_two_samples():
 @page.table
 def radii(text):
     for name, radius, _ in rows_of_table(text, "| loss | radius |"):
-        worlds = PAGES[PAGE_OF[name]].worlds()
-        yield Claim(name, rf"z_j = {formula(radius)} \cos\theta_j \quad (j \ne y)", worlds)
+        here = PAGES[PAGE_OF[name]].worlds()
+        yield Claim(name, rf"z_j = {formula(radius)} \cos\theta_j \quad (j \ne y)", here)
 
 
 @page.table
@@ -130,18 +117,18 @@ def worked_margins(text):
 
     def at(x: tuple[int, int], psi: str, m: Any, **changes: Any) -> World:
         rows = {"x": array([vector(*x)]), "W": array([vector(0, 1)])}
-        return margin_world(0, "s", psi, m, labels=[0], **rows, **changes)
+        return worlds.margin_world(0, "s", psi, m, labels=[0], **rows, **changes)
 
     near, far = (3, 4), (5, -12)
     plain, turned = at(near, "none", 0), at(near, "angle", mp.atan(mp.mpf(5) / 12))
-    after = annealed(at(near, "papers", 2, **{"lambda": mp.mpf(3)})).after
+    after = worlds.annealed(at(near, "papers", 2, **{"lambda": mp.mpf(3)})).after
     wide = mp.atan(mp.mpf(3) / 4)
     # of (M5) the value is that of (M3) and the slope that of (M1)
     first = [(here, here) for here in (plain, at(near, "cosine", "0.2"), turned, after)] + [(turned, plain)]
     second = [(here, here) for here in (at(far, "angle", wide), at(far, "tail", wide), at(far, "none", 0))]
-    for start, worlds in zip(starts, (first, second), strict=True):
+    for start, steps in zip(starts, (first, second), strict=True):
         rows = rows_of_table(example[start : example.index("\n\n", start)], "| step")
-        for (step, by_hand, *shown), (of_value, of_slope) in zip(rows, worlds, strict=True):
+        for (step, by_hand, *shown), (of_value, of_slope) in zip(rows, steps, strict=True):
             yield Claim(step, rf"\psi {equals(shown[0])}", [of_value])
             yield Claim(step, rf"\psi' {equals(shown[1])}", [of_slope])
             for latex, value in zip(inline(by_hand), shown, strict=False):

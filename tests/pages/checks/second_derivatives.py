@@ -7,55 +7,33 @@ from typing import Any
 
 import numpy as np
 
+from pages import worlds
 from pages.evaluator import close, mp
 from pages.page import Page
 from pages.tables import Claim, formula, rows_of_table
-from pages.worlds import (
-    FEATURES,
-    KINDS,
-    PSI,
-    RADIUS,
-    SYMBOLS,
-    Array,
-    Rule,
-    World,
-    across,
-    angle_of,
-    annealed_world,
-    band,
-    cross_entropy_world,
-    each,
-    gradient,
-    indexed,
-    length,
-    margin_world,
-    pairs,
-    reals,
-    slope,
-    unit,
-)
+from pages.worlds import Array, Rule, World, each, pairs, reals, slope
 
 
 def pairs_world(seed: int, radius: str, psi: str, m: Any) -> World:
     """Single pairs x, w, each with an angle, a radius r(ρ, ω) and a logit z = r ψ(θ), and a direction v."""
     N, D = 2, 3
-    r = RADIUS[radius]
+    r = worlds.RADIUS[radius]
 
     def plane(x: Array, w: Array) -> Array:
         """The projection on what is orthogonal to x and w: from a third vector, made orthogonal to both."""
-        third = unit(np.cross(x, across(x, w)))
+        third = worlds.unit(np.cross(x, worlds.across(x, w)))
         return np.outer(third, third)
 
     def along(name: str, of: str) -> Rule:
         return each(lambda w, i: sum(w[name][i] * w[of][i]))
 
     def of_radius(function: Callable[[Any, Any, Any], Any]) -> Rule:
-        return each(lambda w, i: function(length(w["x"][i]), length(w["w"][i]), w["s"]))
+        return each(lambda w, i: function(worlds.length(w["x"][i]), worlds.length(w["w"][i]), w["s"]))
 
     scalars: dict[str, Rule] = {
-        "rho": pairs(lambda x, w: length(x)),
-        "omega": pairs(lambda x, w: length(w)),
-        "theta": pairs(angle_of),
+        "rho": pairs(lambda x, w: worlds.length(x)),
+        "omega": pairs(lambda x, w: worlds.length(w)),
+        "theta": pairs(worlds.angle_of),
         "c": each(lambda w, i: mp.cos(w["theta"][i])),
         "r": of_radius(r),
         "r_rho": of_radius(lambda rho, omega, s: slope(lambda t: r(t, omega, s), rho)),
@@ -64,21 +42,21 @@ def pairs_world(seed: int, radius: str, psi: str, m: Any) -> World:
             lambda rho, omega, s: slope(lambda t: slope(lambda u: r(u, t, s), rho), omega)
         ),
         **{
-            "psi" + "'" * n: each(lambda w, i, n=n: slope(lambda t: PSI[psi](w, t), w["theta"][i], n))
+            "psi" + "'" * n: each(lambda w, i, n=n: slope(lambda t: worlds.PSI[psi](w, t), w["theta"][i], n))
             for n in range(3)
         },
         "z": each(lambda w, i: w["r"][i] * w["psi"][i]),
-        "k": each(lambda w, i: band(w, w["theta"][i])),
+        "k": each(lambda w, i: worlds.band(w, w["theta"][i])),
         "a": along("hat x", "v_x"),
         "b": along("t_x", "v_x"),
         "a'": along("hat w", "v_w"),
         "b'": along("t_w", "v_w"),
     }
     vectors: dict[str, Rule] = {
-        "hat x": pairs(lambda x, w: unit(x)),
-        "hat w": pairs(lambda x, w: unit(w)),
-        "t_x": FEATURES["t_x"],
-        "t_w": FEATURES["t_w"],
+        "hat x": pairs(lambda x, w: worlds.unit(x)),
+        "hat w": pairs(lambda x, w: worlds.unit(w)),
+        "t_x": worlds.FEATURES["t_x"],
+        "t_w": worlds.FEATURES["t_w"],
     }
     others: dict[str, Rule] = {
         "P": pairs(plane),
@@ -89,10 +67,10 @@ def pairs_world(seed: int, radius: str, psi: str, m: Any) -> World:
     rng = np.random.default_rng(seed)
     given = {name: reals(rng, N, D) for name in ("x", "w", "v_x", "v_w")}
     given |= {"s": mp.mpf("1.7"), "m": mp.mpf(m)}
-    symbols = indexed("id", "x", "w", *vectors) | indexed("i", *scalars)
+    symbols = worlds.indexed("id", "x", "w", *vectors) | worlds.indexed("i", *scalars)
     symbols |= {"P": "P:idd", "dot z": "rate:i", "s": "s", "alpha": "s", "m": "m"}
     world = World(given, scalars | vectors | others, symbols, [0] * N, {"i": N, "j": 1, "d": D})
-    world.kinds = {**KINDS, "c": "d"}
+    world.kinds = {**worlds.KINDS, "c": "d"}
     world.ranges = {"i": range(N), **dict.fromkeys("abcd", range(D))}
     return world
 
@@ -114,10 +92,10 @@ page.reads(r"\frac{\partial^2 z}{\partial s \partial m}", r"\nabla_x z = -s \psi
 
 def curvature_world(seed: int) -> World:
     """Cross-entropy with weights and smoothing, and a direction ż of the logits."""
-    world = cross_entropy_world(seed)
+    world = worlds.cross_entropy_world(seed)
     direction = reals(seed, *world["z"].shape)
     world = world.extended(graph={"A": lambda w: w["a"].sum(axis=1)}, given={"direction": direction})
-    world.symbols = {name: SYMBOLS[name] for name in ("z", "p", "a", "ell", "L")}
+    world.symbols = {name: worlds.SYMBOLS[name] for name in ("z", "p", "a", "ell", "L")}
     world.symbols |= {"A": "A:i", "dot z": "direction:ij"}
     return world
 
@@ -133,7 +111,7 @@ page.reads(
 )
 def product_rule_of_a_loss(latex):
     """Each rate along v is a difference of the thing itself at both ends of a step along v; ∇ is in x here."""
-    world = margin_world(2, "s", "angle", "0.5")
+    world = worlds.margin_world(2, "s", "angle", "0.5")
     v = reals(5, *world["x"].shape)
 
     def rate(of: Callable[[World], Any]) -> Any:
@@ -146,7 +124,7 @@ def product_rule_of_a_loss(latex):
             columns[:, :, k, d] = slope(lambda t, at=(k, d): w.moved("x", at, t)["z"], mp.zero)
         return columns
 
-    left = rate(lambda w: gradient(w, "L", "x"))
+    left = rate(lambda w: worlds.gradient(w, "L", "x"))
     J, g = jacobian(world), world["g"]
     right = np.tensordot(rate(lambda w: w["g"]), J, 2) + np.tensordot(g, rate(jacobian), 2)
     assert close(np.ravel(left), np.ravel(right))
@@ -162,11 +140,11 @@ def second_slopes(text):
     left = (r"\psi", r"\psi''", r"\frac{\partial \psi'}{\partial m}", r"\frac{\partial^2 \psi}{\partial m^2}")
     for psi, step, *cells in rows_of_table(text, r"| $\psi$ | step | $\psi''$"):
         if step == "(M4)":
-            here = [annealed_world(3, 3)]
+            here = [worlds.annealed_world(3, 3)]
             yield Claim(step, rf"\psi \leftarrow {formula(psi)}", here)
             yield Claim(step, rf"\psi'' \leftarrow {formula(cells[0])}", here)
             continue
-        here = [margin_world(3, "s", *kinds[step])]
+        here = [worlds.margin_world(3, "s", *kinds[step])]
         for name, cell in zip(left, (psi, *cells), strict=True):
             if formula(cell):
                 yield Claim(step, f"{name} = {formula(cell)}", here)
