@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
 from typing import Any
 
 import mpmath
@@ -43,6 +42,13 @@ IDENTITY = "the identity matrix, of any size"
 def array(values: Iterable[Any]) -> np.ndarray:
     """Of numbers with 60 digits; of rows, a matrix."""
     return np.array(list(values), dtype=object)
+
+
+def slope(function: Callable[[Any], Any], at: Any = mp.zero, order: int = 1) -> Any:
+    """The central difference, of numbers or arrays."""
+    if order == 0:
+        return function(at)
+    return (slope(function, at + STEP, order - 1) - slope(function, at - STEP, order - 1)) / (2 * STEP)
 
 
 def is_vector(value: Any) -> bool:
@@ -357,69 +363,64 @@ class Evaluator:
 
     def derivative(self, of: Node, by: tuple[Node, ...], place: dict[str, int]) -> Any:
         known = self.world.derivatives
-        # L depends on no index; anything else may depend on all of them
-        key = (of, by, tuple(sorted(place.items())))
-        if of == Symbol("L") and len(by) == 1:
-            mover = self.mover(by[0], place)
-            key = (of, mover.key, tuple(str(part) for part in mover.index), str(mover.size))
+        key: Any = (of, by, tuple(sorted(place.items())))
+        if (
+            of == Symbol("L") and len(by) == 1
+        ):  # L depends on no index; anything else may depend on all of them
+            key = str(self.mover(by[0], place))
         if key not in known:
             known[key] = self.difference(of, by, place)
         return known[key]
 
     def difference(self, of: Node, by: tuple[Node, ...], place: dict[str, int]) -> Any:
-        first, rest = by[0], by[1:]
+        key, index, size = self.mover(by[0], place)
 
-        def along(move: Any) -> Any:
-            ends = []
-            for sign in (1, -1):
-                there = Evaluator(move(sign * STEP))
-                ends.append(there.difference(of, rest, place) if rest else there.value(of, place))
-            return (ends[0] - ends[1]) / (2 * STEP)
+        def along(*where: Any) -> Any:
+            def value(step: Any) -> Any:
+                there = Evaluator(self.world.moved(key, where, step / size))
+                return there.difference(of, by[1:], place) if by[1:] else there.value(of, place)
 
-        mover = self.mover(first, place)
-        columns = [along(move) for move in mover.moves(self.world)]
-        if mover.scalar:
-            return columns[0]
-        found = np.array(columns, dtype=object)
+            return slope(value)
+
+        if slice(None) not in index:
+            return along(*index)
+        axis = index.index(slice(None))
+        columns = [along(*index[:axis], n, *index[axis + 1 :]) for n in range(self.world[key].shape[axis])]
         # the Jacobian of a vector has a row for each of its entries; ∇_x ∇_w f has the entries ∂²f / ∂x_a ∂w_b
+        found = array(columns)
         return found.T if is_vector(columns[0]) and not isinstance(of, Derivative) else found
 
-    def mover(self, node: Node, place: dict[str, int]) -> Mover:
-        """What the ∂ below moves: a quantity with its indices, a number times one, a length, or a cosine."""
+    def mover(self, node: Node, place: dict[str, int]) -> tuple[str, tuple[Any, ...], Any]:
+        """What a ∂ moves, by the step over a number: a quantity with its indices, or a length, or a cosine."""
         match node:
             case Call("times" | "dot", (left, right)):
                 size = self.value(left, place)
                 if not is_number(size):
                     raise Unreadable("∂ by a product")
-                return replace(self.mover(right, place), size=size)
+                return (*self.mover(right, place)[:2], size)
             case Call("cos", (Symbol() as angle,)):
-                return Mover("cos", self.mover(angle, place).index, True)
-            case Call("norm", (Symbol(letter, subs),)):
-                if letter not in {"x", "W"}:
-                    raise Unreadable("∂ by this length")
+                return "cos", self.mover(angle, place)[1], mp.one
+            case Call("norm", (Symbol("x" | "W" as letter, subs),)):
                 node = Symbol(f"{letter}_norm", subs or ((Symbol("y"),) if letter == "W" else ()))
         if not isinstance(node, Symbol):
             raise Unreadable("∂ by something that is no quantity")
-        name, subs = node.name, node.subs
-        if not self.world.knows(name):
-            raise Unreadable(f"the world does not know {name}")
-        quantity, index = self.locate(name, subs, place)
+        if not self.world.knows(node.name):
+            raise Unreadable(f"the world does not know {node.name}")
+        quantity, index = self.locate(node.name, node.subs, place)
         if quantity.key not in self.world.given and quantity.key not in self.world.graph:
-            raise Unreadable(f"∂ by {name}: nothing depends on it in this world")
-        open_axes = [part for part in index if isinstance(part, slice)]
-        if len(open_axes) > 1:
+            raise Unreadable(f"∂ by {node.name}: nothing depends on it in this world")
+        if index.count(slice(None)) > 1:
             raise Unreadable("∂ by a matrix")
-        count = len(self.world[quantity.key][index]) if open_axes else 1
-        return Mover(quantity.key, index, not open_axes, count=count)
+        return quantity.key, index, mp.one
 
     def differential(self, of: Node, place: dict[str, int]) -> Any:
         """dA: what A does when the world's variable moves along its direction."""
         key, direction = self.world.direction
-        ends = []
-        for sign in (1, -1):
-            there = self.world.replaced({key: self.world[key] + sign * STEP * direction})
-            ends.append(Evaluator(there).value(of, place))
-        return (ends[0] - ends[1]) / (2 * STEP)
+
+        def value(step: Any) -> Any:
+            return Evaluator(self.world.replaced({key: self.world[key] + step * direction})).value(of, place)
+
+        return slope(value)
 
     # verdicts
 
@@ -510,23 +511,3 @@ def links(relation: Relation) -> Iterator[tuple[Node, str, Node]]:
         start = names.index("tends")
         names[start:] = ["tends"] * len(names[start:])
     yield from zip(relation.sides, names, relation.sides[1:], strict=False)
-
-
-@dataclass(frozen=True)
-class Mover:
-    """Where a ∂ moves a quantity: `key` at `index`, by the step over `size`; `count` entries along an open axis."""
-
-    key: str
-    index: tuple[Any, ...]
-    scalar: bool
-    size: Any = mp.one
-    count: int = 1
-
-    def moves(self, world: Any) -> Iterator[Any]:
-        for entry in range(self.count):
-            where = tuple(entry if isinstance(part, slice) else part for part in self.index)
-
-            def move(step: Any, where: Any = where) -> Any:
-                return world.moved(self.key, where, step / self.size)
-
-            yield move

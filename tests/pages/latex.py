@@ -334,11 +334,10 @@ class Parser:
 
     def symbol(self, token: str) -> Node:
         if token in _ACCENTS:
-            if self.accept("{"):
-                name = f"{_ACCENTS[token]} {self._letter(self.take())}"
+            braces = self.accept("{")
+            name = f"{_ACCENTS[token]} {self._letter(self.take())}"
+            if braces:
                 self.take("}")
-            else:
-                name = f"{_ACCENTS[token]} {self._letter(self.take())}"
         else:
             name = self._letter(token)
         while self.accept("'"):
@@ -445,11 +444,10 @@ class Parser:
         by: list[Node] = []
         while not self.accept("}"):
             self.take(mark)
-            part = self.factor()
-            match part:
+            match self.factor():
                 case Call("power", (base, times)):
                     by += [base] * int(text_of(times))
-                case _:
+                case part:
                     by.append(part)
         if len(by) != order:
             raise Unreadable(f"a derivative of order {order} by {len(by)} things")

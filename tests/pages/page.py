@@ -44,11 +44,11 @@ class Page:
         self.checks: dict[str, Callable[[str], None]] = {}
         self.claimless: dict[str, str] = {}
 
-    def reads(self, *pieces: str) -> Callable[[Callable[[], list[World]]], None]:
+    def reads(self, *pieces: str) -> Callable[[Callable[[], Iterable[World]]], None]:
         """The function under this line gives the worlds of the blocks that contain one of the pieces of LaTeX."""
 
-        def keep(function: Callable[[], list[World]]) -> None:
-            cached = functools.cache(function)
+        def keep(function: Callable[[], Iterable[World]]) -> None:
+            cached = functools.cache(lambda: list(function()))
             self.other_worlds |= {squeezed(piece): cached for piece in pieces}
 
         return keep

@@ -27,7 +27,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -74,19 +74,18 @@ def blanked(match: re.Match[str]) -> str:
     return "\n" * match[0].count("\n")
 
 
-def blocks_of(page: str, pattern: re.Pattern[str]) -> list[Block]:
-    text = re.sub(r"^```.*?^```", blanked, text_of(page), flags=re.MULTILINE | re.DOTALL)
-    if pattern is INLINE:
-        text = DISPLAYED.sub(blanked, text)
-    found = []
-    for match in pattern.finditer(text):
-        before = text[: match.start()]
-        marks = re.findall(r"^#+ (.*)|\*\*\(([A-Z]?\d+)\)\*\*", before, re.MULTILINE)
-        heading, step = marks[-1] if marks else ("", "")
-        found.append(
-            Block(page, before.count("\n") + 1 + match[0].startswith("$$"), step or heading, match[1].strip())
-        )
-    return found
+def blocks_of(pattern: re.Pattern[str]) -> Iterator[Block]:
+    """Of all pages, less their code; in the text, less the displayed formulas."""
+    for page in sorted(path.name for path in DERIVATIONS.glob("*.md")):
+        text = re.sub(r"^```.*?^```", blanked, text_of(page), flags=re.MULTILINE | re.DOTALL)
+        if pattern is INLINE:
+            text = DISPLAYED.sub(blanked, text)
+        for match in pattern.finditer(text):
+            before = text[: match.start()]
+            marks = re.findall(r"^#+ (.*)|\*\*\(([A-Z]?\d+)\)\*\*", before, re.MULTILINE)
+            heading, step = marks[-1] if marks else ("", "")
+            line = before.count("\n") + 1 + match[0].startswith("$$")
+            yield Block(page, line, step or heading, match[1].strip())
 
 
 def is_equation(block: Block) -> bool:
@@ -95,13 +94,8 @@ def is_equation(block: Block) -> bool:
     return "=" in block.latex and bool(long) and block.step != "Worked example"
 
 
-BLOCKS = [block for path in sorted(DERIVATIONS.glob("*.md")) for block in blocks_of(path.name, DISPLAYED)]
-IN_TEXT = [
-    block
-    for path in sorted(DERIVATIONS.glob("*.md"))
-    for block in blocks_of(path.name, INLINE)
-    if is_equation(block)
-]
+BLOCKS = list(blocks_of(DISPLAYED))
+IN_TEXT = list(filter(is_equation, blocks_of(INLINE)))
 
 
 # -- evaluation ------------------------------------------------------------------------------------

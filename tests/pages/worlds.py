@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pages.evaluator import STEP, array, mp
+from pages.evaluator import array, mp, slope
 
 Array = np.ndarray
 Rule = Callable[["World"], Any]
@@ -163,18 +163,11 @@ def softmax(z: Array) -> Array:
     return powers / powers.sum(axis=1)[:, None]
 
 
-def slope(function: Callable[[Any], Any], at: Any, order: int = 1) -> Any:
-    if order == 0:
-        return function(at)
-    return (slope(function, at + STEP, order - 1) - slope(function, at - STEP, order - 1)) / (2 * STEP)
-
-
 def gradient(world: World, of: str, by: str) -> Array:
     """The numeric gradient of a number by an array."""
     found = np.empty(world[by].shape, dtype=object)
     for index in itertools.product(*map(range, found.shape)):
-        ends = [world.moved(by, index, sign * STEP)[of] for sign in (1, -1)]
-        found[index] = (ends[0] - ends[1]) / (2 * STEP)
+        found[index] = slope(lambda step, index=index: world.moved(by, index, step)[of])
     return found
 
 
@@ -335,14 +328,6 @@ def inputs(seed: int, margin: Any, shape: tuple[int, int, int] = (3, 3, 3)) -> d
     return rows | {name: mp.mpf(value) for name, value in settings.items()}
 
 
-def sizes_of(given: dict[str, Any]) -> dict[str, int]:
-    return {"i": len(given["x"]), "j": len(given["W"]), "d": len(given["x"][0])}
-
-
-def angle_call(world: World, values: list[Any], place: dict[str, int]) -> Any:
-    return angle_of(*values)
-
-
 def margin_world(
     seed: int, radius: str, psi: str, m: Any, labels: list[int] | None = None, **changes: Any
 ) -> World:
@@ -363,11 +348,12 @@ def margin_world(
     given = {**inputs(seed, m), **changes}
     functions = {
         **{"psi" + "'" * order: psi_call(order) for order in range(3)},
-        "angle": angle_call,
+        "angle": lambda w, at, place: angle_of(*at),
         "T": lambda w, at, place: mp.chebyt(int(at[0]), at[1]),
         "T'": lambda w, at, place: slope(lambda c: mp.chebyt(int(at[0]), c), at[1]),
     }
-    return World(given, graph, {**SYMBOLS, "w": "w:id"}, labels or LABELS, sizes_of(given), functions)
+    sizes = {"i": len(given["x"]), "j": len(given["W"]), "d": len(given["x"][0])}
+    return World(given, graph, {**SYMBOLS, "w": "w:id"}, labels or LABELS, sizes, functions)
 
 
 def linear_world(
@@ -379,10 +365,11 @@ def linear_world(
         products = world[features] @ world[weights].T
         return products + world["b"][None, :] if bias else products
 
-    given = {**inputs(seed, 0), **changes}
-    symbols = {name: where for name, where in SYMBOLS.items() if not name.startswith(("psi", "k", "r", "m"))}
-    graph = {**FEATURES, **CROSS_ENTROPY, "z": z}
-    return World(given, graph, symbols, labels or LABELS, sizes_of(given), {"angle": angle_call})
+    world = margin_world(seed, "s", "none", 0, labels, **changes).extended(graph={"z": z})
+    world.symbols = {
+        name: spec for name, spec in SYMBOLS.items() if not name.startswith(("psi", "k", "r", "m"))
+    }
+    return world
 
 
 # -- the worlds of the shared steps ----------------------------------------------------------------

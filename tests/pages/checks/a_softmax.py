@@ -18,11 +18,9 @@ page.reads(r"\nabla_x z_y \to")(lambda: beside_the_row("x_norm"))
 
 @page.reads(r"\theta_2 - \theta_1 = (m - 1)")
 def margin_at_the_boundary():
-    found = []
     for m, t in ((2, mp.mpf("1.1")), (4, mp.mpf("0.6"))):
         first = boundary(margin_psi("papers", m), t)
-        found.append(plain_world({"theta_1": first, "theta_2": t - first, "m": m}))
-    return found
+        yield plain_world({"theta_1": first, "theta_2": t - first, "m": m})
 
 
 def psi_boundary(degrees: float, annealing: float) -> float:

@@ -23,11 +23,9 @@ def planes_of_am_softmax(latex):
 
 @page.reads(r"\theta_1 = \frac{t}{2} - \arcsin")
 def end_of_class_1_of_am_softmax():
-    found = []
     for t in (mp.mpf("0.9"), mp.mpf("1.3"), mp.mpf(3)):
         first = boundary(PSI, t)
-        found.append(plain_world({"theta_1": first, "t": t, "m": M}, meanings=[t - 2 * first]))
-    return found
+        yield plain_world({"theta_1": first, "t": t, "m": M}, meanings=[t - 2 * first])
 
 
 @page.reads(r"\arctan \frac{\eta G}")

@@ -4,10 +4,10 @@ import itertools
 import math
 
 from pages.checks.am_softmax import cosine_boundary
-from pages.evaluator import array, close, mp
+from pages.evaluator import array, close, mp, slope
 from pages.page import draws, holds, last_side, margin_page, parts
 from pages.plane import boundary_in_degrees, keeps, margin_psi
-from pages.worlds import angle_of, plain_world, slope, unit, vector
+from pages.worlds import angle_of, plain_world, unit, vector
 
 page = margin_page("arcface.md", "s", "angle", ((1, "0.5"), (2, "0.5")))
 M = mp.mpf("0.5")

@@ -46,13 +46,11 @@ SETTINGS = ((mp.mpf("1.3"), 4), (mp.mpf("5.1"), 40))
 
 @page.reads(r"p = \frac{e^{\alpha}}", r"(1 - p) t^2", r"\alpha = \log")
 def one_class_opposite():
-    found = []
     for alpha, C in SETTINGS:
         letters = of_logits(alpha, C, [-alpha])
         p, root = letters["p"], mp.exp(alpha)
         other = -p / ((1 - p) * root)  # their product is −p / (1 − p)
-        found.append(plain_world({**letters, "t": root, "q": (root + other) / 2}))
-    return found
+        yield plain_world({**letters, "t": root, "q": (root + other) / 2})
 
 
 @page.reads(r"\alpha_{low}", r"p (e^{\alpha} + C - 2)")

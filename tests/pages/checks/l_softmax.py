@@ -1,13 +1,14 @@
 """Checks of l_softmax.md."""
 
 import itertools
+from collections.abc import Iterator
 
 from pages.checks.psi import largest_pull
-from pages.evaluator import close, mp
+from pages.evaluator import close, mp, slope
 from pages.page import BRANCHES, draws, holds, last_side, margin_page, parts
 from pages.plane import boundary, keeps, margin_psi
 from pages.tables import Claim, formula, rows_of_table
-from pages.worlds import World, annealed_world, margin_world, plain_world, slope
+from pages.worlds import World, annealed_world, margin_world, plain_world
 
 page = margin_page("l_softmax.md", "both", "papers", BRANCHES)
 
@@ -27,14 +28,12 @@ def arc_of_l_softmax(latex):
 
 @page.reads(r"t - \frac{2t}{m + 1}")
 def arc_between():
-    found = []
     for m in (2, 3, 4):
         t = mp.mpf("1.3")
         world = plain_world({"t": t, "m": m})
         arc = t - 2 * boundary(margin_psi("papers", m), t)
         assert close(arc, last_side("t - 2t / (m + 1)", world))
-        found.append(world)
-    return found
+        yield world
 
 
 @page.claims(r"\max_\theta \sqrt{\psi^2 + \psi'^2} = …")
@@ -49,14 +48,12 @@ def largest_gradient_of_l_softmax(latex):
         assert due - 1e-5 * m**3 <= max(sizes) <= due
 
 
-def beside_the_row(radius: str) -> list[World]:
+def beside_the_row(radius: str) -> Iterator[World]:
     """Samples 1e-15 from their rows, where the papers' ψ is smooth."""
-    found = []
     for m in (2, 3, 4):
         world = margin_world(m, radius, "papers", m)
         x = 2 * world["w"] + mp.mpf(10) ** -15 * world["x"]
-        found.append(world.extended(near=[world.replaced({"x": x})]))
-    return found
+        yield world.extended(near=[world.replaced({"x": x})])
 
 
 page.reads(r"\nabla_x z_y \to")(lambda: beside_the_row("both"))

@@ -10,11 +10,11 @@ from scipy.optimize import brentq
 from pages import worlds
 from pages.checks.margin_softmax import polar_world
 from pages.checks.readme import PAGE_OF
-from pages.evaluator import STEP, mp
+from pages.evaluator import STEP, mp, slope
 from pages.page import PAGES, Page
 from pages.plane import margin_psi, zero_of
 from pages.tables import Claim, equals, formula, inline, rows_of_table
-from pages.worlds import World, array, each, slope, vector
+from pages.worlds import World, array, each, vector
 
 page = Page("margins.md", lambda: [polar_world(2, "both")])
 

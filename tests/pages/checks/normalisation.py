@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from scipy.optimize import brentq
 
-from pages.evaluator import STEP, close, mp
+from pages.evaluator import close, mp, slope
 from pages.page import Page
 from pages.tables import Example
-from pages.worlds import Rule, World, across, each, gradient, length, linear_world, reals, slope, unit
+from pages.worlds import Rule, World, across, each, gradient, length, linear_world, reals, unit
 
 
 def normalisation_world(seed: int, **changes: Any) -> World:
@@ -58,11 +58,14 @@ def surveys_derivative(latex):
     """With α held it is I/α; of the full Jacobian it is the size across x, and along x there is nothing."""
     x = reals(1, 3)
     alpha = length(x)
+
+    def divided(v: Any, held: bool) -> Any:
+        return v / (alpha if held else length(v))
+
     for held, along_x, across_x in ((True, 1 / alpha, 1 / alpha), (False, mp.zero, 1 / alpha)):
         for direction, due in ((unit(x), along_x), (unit(across(x, reals(2, 3))), across_x)):
-            ends = [x + sign * STEP * direction for sign in (1, -1)]
-            there, back = (v / (alpha if held else length(v)) for v in ends)
-            assert close((there - back) / (2 * STEP), due * direction)
+            rate = slope(lambda h, along=direction, held=held: divided(x + h * along, held))
+            assert close(rate, due * direction)
 
 
 @page.reads(r"\frac{\partial y_a}{\partial v_b}")

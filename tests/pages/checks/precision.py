@@ -97,12 +97,10 @@ def difference_of_two_products(latex):
 
 @page.reads(r"v = \left( n + \frac{k}{64} \right)")
 def reduced_exponent():
-    found = []
     for v in map(mp.mpf, ("0.7", "-13.37", "200.01")):
         steps = int(mp.nint(v * 64 / mp.log(2)))
         n, k = divmod(steps, 64)
-        found.append(plain_world({"v": v, "n": n, "k": k, "r": v - steps * mp.log(2) / 64}))
-    return found
+        yield plain_world({"v": v, "n": n, "k": k, "r": v - steps * mp.log(2) / 64})
 
 
 @page.claims(r"(1 + v) e^{-y} - 1 = e^{\delta} - 1 = …")
@@ -135,14 +133,12 @@ def slices_of(a: Any, beta: int, count: int) -> tuple[list[Any], Any]:
 
 @page.reads(r"a = \sum_{s=0}^{n-1} A_s + A'")
 def slices():
-    found = []
     a, b, c = mp.mpf("0.7312") / 3, -mp.mpf("0.99") / 7, mp.mpf("0.51") * mp.sqrt(3)
     for number, beta, n in ((a, 5, 3), (b, 4, 5), (c, 11, 4)):
         cut, rest = slices_of(number, beta, n)
         letters = {"a": number, "beta": beta, "n": n, "A'": rest}
         sequences = {"A": lambda w, s, place, cut=cut: cut[s]}
-        found.append(plain_world(letters, ranges={"i": range(1), "s": range(1, n)}, sequences=sequences))
-    return found
+        yield plain_world(letters, ranges={"i": range(1), "s": range(1, n)}, sequences=sequences)
 
 
 @page.reads(r"\frac{a}{b} - \frac{t_a}{t_b}", r"\sqrt{a} - \sqrt{t}", r"\epsilon_{\ell} = \sqrt")

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from scipy.optimize import brentq
 
-from pages.evaluator import mp
+from pages.evaluator import mp, slope
 from pages.page import BRANCHES, Page
 from pages.tables import Example
-from pages.worlds import World, plain_world, psi_world, slope, vector
+from pages.worlds import World, plain_world, psi_world, vector
 
 
 def psi_example(example: Example) -> World:

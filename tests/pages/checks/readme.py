@@ -25,12 +25,10 @@ page = Page("README.md")
 @page.reads(r"\frac{m - 1}{2m}")
 def share_of_wrong_signs():
     """Beyond π/m the sample is never class 1's, but the table says so where cos mθ_1 > cos θ_2; uniform angles."""
-    found = []
     for m in (2, 3, 4):
         knots = [mp.pi * k / m for k in range(1, m + 1)]
         share = mp.quad(lambda theta, m=m: 1 - mp.acos(mp.cos(m * theta)) / mp.pi, knots) / mp.pi
-        found.append(plain_world({"m": m}, meanings=[share]))
-    return found
+        yield plain_world({"m": m}, meanings=[share])
 
 
 @page.table

@@ -23,8 +23,6 @@ def inverse_power():
 @page.reads(r"\beta \rho^{n - 1}")
 def geometric():
     letters = {"beta": 100, "rho": "0.9"}
-    found = []
     for n, floor in ((1, 0), (5, 0), (40, 20)):
         value = mp.mpf(100) * mp.mpf("0.9") ** (n - 1)
-        found.append(plain_world({**letters, "n": n, "lambda_min": floor, "lambda": max(value, floor)}))
-    return found
+        yield plain_world({**letters, "n": n, "lambda_min": floor, "lambda": max(value, floor)})

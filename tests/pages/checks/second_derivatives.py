@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from pages import worlds
-from pages.evaluator import close, mp
+from pages.evaluator import close, mp, slope
 from pages.page import Page
 from pages.tables import Claim, formula, rows_of_table
-from pages.worlds import Array, Rule, World, each, pairs, reals, slope
+from pages.worlds import Array, Rule, World, each, pairs, reals
 
 
 def pairs_world(seed: int, radius: str, psi: str, m: Any) -> World:

@@ -1,6 +1,7 @@
 """Checks of softmax.md."""
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -13,14 +14,12 @@ from pages.worlds import World, plain_world
 page = linear_page("softmax.md", "x", "W", True)
 
 
-def unequal_rows() -> list[World]:
+def unequal_rows() -> Iterator[World]:
     """Rows of unequal length and a feature on the boundary of the softmax, in their plane."""
-    found = []
     for t, longer in ((mp.mpf("1.2"), mp.mpf("1.3")), (mp.pi / 2, mp.mpf("0.4"))):
         first = boundary(lambda at, longer=longer: longer * mp.cos(at), t)
         rows = {"W_1": longer * direction(0) * mp.mpf("0.7"), "W_2": direction(t) * mp.mpf("0.7")}
-        found.append(plain_world({**rows, "t": t, "theta_1": first, "theta_2": t - first}))
-    return found
+        yield plain_world({**rows, "t": t, "theta_1": first, "theta_2": t - first})
 
 
 page.reads(r"\tan\theta_1", r"\lVert W_1 \rVert \cos\theta_1 =")(unequal_rows)

@@ -8,7 +8,7 @@ from pages.page import linear_page
 page = linear_page("w_norm_softmax.md", "x", "hat w", False, given=frozenset({"0.05"}))
 
 # rows at a right angle
-page.reads(r"\tan\theta_1")(lambda: unequal_rows()[1:])
+page.reads(r"\tan\theta_1")(lambda: list(unequal_rows())[1:])
 
 
 def ambient_turn(a: float) -> tuple[float, float]:

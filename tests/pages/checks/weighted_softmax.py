@@ -21,7 +21,8 @@ def edges_and_others() -> list[World]:
     labels = [1, 0, 0, 1, 0]
     edges = mp.mpf(sum(labels)) / len(labels)
     counts = {"Y": len(labels), "Y_+": sum(labels), "Y_-": len(labels) - sum(labels)}
-    given = inputs(1, 0, (len(labels), 2, 3)) | {name: mp.mpf(count) for name, count in counts.items()}
+    rows = inputs(1, 0, (len(labels), 2, 3))
+    given = {name: rows[name] for name in "xWb"} | {name: mp.mpf(count) for name, count in counts.items()}
     given["class_weights"] = array([edges, 1 - edges])
     sets = {sign: {i for i, y in enumerate(labels) if y == n} for sign, n in (("Y_+", 1), ("Y_-", 0))}
     world = linear_world(1, "x", "W", True, labels=labels, **given)
