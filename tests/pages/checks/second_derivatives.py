@@ -17,6 +17,8 @@ from pages.worlds import Array, Rule, World, each, pairs, reals
 def pairs_world(seed: int, radius: str, psi: str, m: Any) -> World:
     """Single pairs x, w, each with an angle, a radius r(ρ, ω) and a logit z = r ψ(θ), and a direction v."""
     N, D = 2, 3
+    rng = np.random.default_rng(seed)
+    x, w, v_x, v_w = (reals(rng, N, D) for _ in range(4))
     r = worlds.RADIUS[radius]
 
     def plane(x: Array, w: Array) -> Array:
@@ -33,43 +35,30 @@ def pairs_world(seed: int, radius: str, psi: str, m: Any) -> World:
     scalars: dict[str, Rule] = {
         "rho": pairs(lambda x, w: worlds.length(x)),
         "omega": pairs(lambda x, w: worlds.length(w)),
-        "theta": pairs(worlds.angle_of),
-        "c": each(lambda w, i: mp.cos(w["theta"][i])),
+        "c": each(lambda w, i: mp.cos(worlds.targets_angle(w, i))),
         "r": of_radius(r),
         "r_rho": of_radius(lambda rho, omega, s: slope(lambda t: r(t, omega, s), rho)),
         "r_omega": of_radius(lambda rho, omega, s: slope(lambda t: r(rho, t, s), omega)),
         "r_rhoomega": of_radius(
             lambda rho, omega, s: slope(lambda t: slope(lambda u: r(u, t, s), rho), omega)
         ),
-        **{
-            "psi" + "'" * n: each(lambda w, i, n=n: slope(lambda t: worlds.PSI[psi](w, t), w["theta"][i], n))
-            for n in range(3)
-        },
         "z": each(lambda w, i: w["r"][i] * w["psi"][i]),
-        "k": each(lambda w, i: worlds.band(w, w["theta"][i])),
         "a": along("hat x", "v_x"),
-        "b": along("t_x", "v_x"),
+        "beside": along("t_x", "v_x"),
         "a'": along("hat w", "v_w"),
         "b'": along("t_w", "v_w"),
-    }
-    vectors: dict[str, Rule] = {
-        "hat x": pairs(lambda x, w: worlds.unit(x)),
-        "hat w": pairs(lambda x, w: worlds.unit(w)),
-        "t_x": worlds.FEATURES["t_x"],
-        "t_w": worlds.FEATURES["t_w"],
-    }
-    others: dict[str, Rule] = {
-        "P": pairs(plane),
-        "rate": lambda w: slope(
-            lambda t: w.replaced({"x": w["x"] + t * w["v_x"], "w": w["w"] + t * w["v_w"]})["z"], mp.zero
+        "dot z": lambda w: slope(
+            lambda t: w.replaced({"x": w["x"] + t * w["v_x"], "w": w["w"] + t * w["v_w"]})["z"]
         ),
     }
-    rng = np.random.default_rng(seed)
-    given = {name: reals(rng, N, D) for name in ("x", "w", "v_x", "v_w")}
-    given |= {"s": mp.mpf("1.7"), "m": mp.mpf(m)}
-    symbols = worlds.indexed("id", "x", "w", *vectors) | worlds.indexed("i", *scalars)
-    symbols |= {"P": "P:idd", "dot z": "rate:i", "s": "s", "alpha": "s", "m": "m"}
-    world = World(given, scalars | vectors | others, symbols, [0] * N, {"i": N, "j": 1, "d": D})
+    world = worlds.margin_world(seed, radius, psi, m, labels=list(range(N)), x=x, W=w)
+    world = world.extended(
+        graph={**scalars, "hat w": pairs(lambda x, w: worlds.unit(w)), "P": pairs(plane)},
+        given={"v_x": v_x, "v_w": v_w},
+    )
+    known = ("x", "hat x", "t_x", "t_w", "theta", "psi", "psi'", "psi''", "k", "s", "m")
+    world.symbols = {name: worlds.SYMBOLS[name] for name in known} | worlds.indexed("i", *scalars)
+    world.symbols |= {**worlds.indexed("id", "w", "hat w"), "P": "P:idd", "b": "beside:i", "alpha": "s"}
     world.kinds = {**worlds.KINDS, "c": "d"}
     world.ranges = {"i": range(N), **dict.fromkeys("abcd", range(D))}
     return world
