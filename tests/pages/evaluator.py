@@ -290,16 +290,11 @@ class Evaluator:
         index: list[Any] = []
         rest = list(zip(subs, kinds, strict=True))
         for axis in quantity.axes:
-            part = None
             if rest and rest[0][1] == axis:
-                part, _ = rest.pop(0)
-                index.append(self.index(part, place))
+                index.append(self.index(rest.pop(0)[0], place))
             elif rest and rest[0][1] == "number" and (axis != "i" or self.world.numbered_samples):
-                part, _ = rest.pop(0)
-                number = int(text_of(part)) - self.world.first_number
-                if number not in range(self.world.sizes[axis]):
-                    return None
-                index.append(number)
+                number = int(text_of(rest.pop(0)[0])) - self.world.first_number
+                index.append(number if number in range(self.world.sizes[axis]) else None)
             elif axis == "i":
                 if "i" not in place:
                     raise Unreadable("a sample is missing")
@@ -308,9 +303,7 @@ class Evaluator:
                 index.append(self.index(Symbol(quantity.default), place))
             else:
                 index.append(slice(None))
-        if rest or None in index:
-            return None
-        return tuple(index)
+        return None if rest or None in index else tuple(index)
 
     def call(self, name: str, values: list[Any], place: dict[str, int]) -> Any:
         if name in {"psi", "psi'", "psi''"} and not is_number(values[0]):

@@ -17,9 +17,8 @@ import pytest
 from helpers import logits_pass
 
 import refloss
-from pages import checks  # noqa: F401 (every page enters CHECKS)
+from pages.checks import PAGES as CHECKS
 from pages.checks.psi import AT_KNOT, BESIDE_KNOT, polynomials, squared_slope
-from pages.page import PAGES as CHECKS
 from pages.tables import agrees
 from refloss.precision.numbers import is_extended
 from refloss.precision.pair import Pair

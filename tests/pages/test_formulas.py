@@ -19,7 +19,7 @@ A formula that needs other worlds than its page's gets them from a function unde
 page's file, such as checks/l_softmax.py. One that cannot be read gets a check there, a function under
 @page.claims(latex), where … stands for what the check itself reads. An equation in the text that is a definition or a
 condition gets a line page.no_claim(latex, why). A displayed number gets its value in page.numbers({"30.68": value}),
-the values of one function by its argument in page.numbers_of(function, {argument: "30.68"}).
+a row of numbers the function that they are values of in page.numbers_of(function, arguments, "30.68 15.68 5.68").
 Run a page with `pytest -n 0 tests/pages/test_formulas.py -k l_softmax`.
 """
 
@@ -33,10 +33,10 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from pages import checks  # noqa: F401 (every page enters PAGES)
+from pages.checks import PAGES
 from pages.evaluator import Evaluator, add, close, links, mp
 from pages.latex import Derivative, Equivalent, Statement, Symbol, Unreadable, statements, tokens_of
-from pages.page import PAGES, squeezed
+from pages.page import squeezed
 from pages.slips import mutants_of
 from pages.worlds import World
 
