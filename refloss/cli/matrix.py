@@ -6,7 +6,7 @@ import argparse
 import sys
 from typing import Any
 
-from refloss.cli.shared import progress, run_jobs, to_json, write_atomically
+from refloss.cli.shared import of_a_checkout, progress, run_jobs, to_json, write_atomically
 from refloss.cli.status import NOTHING_RAN, OK, ORACLE, CallError
 
 
@@ -14,7 +14,7 @@ def add_to(commands: Any) -> None:
     """Adds the command to the parser."""
     parser = commands.add_parser(
         "matrix",
-        help="the oracle's own score: honest implementations must pass, suspects must be killed",
+        help="the oracle's own score, in a checkout of the repository",
         description="honest: honest implementations × dtypes × losses × seeds, where every alarm is false. kill: every "
         "suspect × dtypes × losses, where every survivor is a hole; --rivals asks the checks that people use today.",
         epilog="Exit status: 0 all well, 2 the call was wrong, 3 a false alarm or a survivor, 5 nothing ran.",
@@ -48,7 +48,9 @@ def add_to(commands: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     """The command. Returns its exit status."""
     from refloss.precision.dtypes import DTYPES
-    from refloss.score import matrix
+
+    with of_a_checkout("refloss matrix"):
+        from refloss.score import matrix
 
     if options.jobs < 1 or options.seeds < 1:
         raise CallError(f"-j and --seeds must be at least 1, got {options.jobs} and {options.seeds}")
