@@ -6,11 +6,12 @@ import pytest
 from mutants import all_mutants, installed, losses_with
 
 import refloss
-from refloss.cases.gradcheck import cases, default_loss
+from refloss.cases.configurations import make
+from refloss.cases.gradcheck import cases
 from refloss.witnesses.gradcheck import check_case
 
 MUTANTS = all_mutants()
-CASES = {name: cases(default_loss(name)) for name in refloss.losses()}
+CASES = {name: cases(make(name)) for name in refloss.losses()}
 
 
 def killer(mutant, witnesses=None):

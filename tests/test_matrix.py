@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from helpers import need
 
+from refloss.cases.configurations import objects
 from refloss.score import honest
 from refloss.score.matrix import (
     HonestReport,
@@ -17,7 +18,6 @@ from refloss.score.matrix import (
     kill_job,
     kill_jobs,
     noticed_by,
-    objects,
 )
 from refloss.testing import SUSPECTS, check
 

@@ -14,7 +14,8 @@ from helpers import logits_pass
 
 import refloss
 from refloss import validation as check
-from refloss.witnesses.problem import loss_problem, row_norm
+from refloss.textbook.rows import row_norm
+from refloss.witnesses.problem import loss_problem
 
 U = np.finfo(float).eps / 2
 D = 8

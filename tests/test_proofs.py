@@ -11,7 +11,8 @@ from helpers import need
 
 need("flint")
 
-from refloss.cases.grid import GROUPS, grid, largest_logit  # noqa: E402
+from refloss.cases.configurations import GROUPS  # noqa: E402
+from refloss.cases.grid import grid, largest_logit  # noqa: E402
 from refloss.proof.grid_report import GridReport, run_point  # noqa: E402
 
 U = 2.0**-53

@@ -115,7 +115,8 @@ def _peers() -> tuple[dict[str, Any], dict[str, str]]:
 
 
 def _of_the_grid(options: argparse.Namespace) -> list[Any]:
-    from refloss.cases.grid import GROUPS, grid
+    from refloss.cases.configurations import GROUPS
+    from refloss.cases.grid import grid
 
     if options.set:
         raise CallError("--set needs --input: the points of the grid set their own parameters")
@@ -160,7 +161,7 @@ def _on_input(options: argparse.Namespace) -> list[Any]:
 
 def _list(points: Sequence[Any]) -> int:
     for point in points:
-        print(f"{point.name}{'' if point.quick else ' (full grid)'}: {point.provokes}")
+        print(f"{point.name}{'' if point.quick else ' (full grid)'}: {point.reason}")
     return OK if points else NOTHING_RAN
 
 

@@ -47,6 +47,7 @@ def add_to(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """The command. Returns its exit status."""
+    from refloss.cases.configurations import objects
     from refloss.precision.dtypes import DTYPES
 
     with of_a_checkout("refloss matrix"):
@@ -58,7 +59,7 @@ def run(options: argparse.Namespace) -> int:
     for dtype in dtypes:
         if dtype not in DTYPES:
             raise CallError(f"--dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
-    every = list(matrix.objects())
+    every = list(objects())
     names = [name for name in every if not options.loss or name.startswith(tuple(options.loss))]
     if not names:
         raise CallError(f"no loss starts with {', '.join(options.loss)}; there are {'; '.join(every)}")

@@ -20,7 +20,7 @@ from flint import arb, ctx
 from refloss.losses.base import Loss
 from refloss.proof.enclosures import LOWEST_BITS, Enclosures, enclose
 from refloss.proof.tape import NOTHING, asks, each, exact, is_zero, total
-from refloss.witnesses.problem import row_norm
+from refloss.textbook.rows import row_norm
 from refloss.writing import Printed
 
 MOST_BITS = 8192

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 import refloss
-from refloss.cases.grid import Point
+from refloss.cases.case import Point
 from refloss.losses.blocks import PRECISIONS
 from refloss.proof.certify import StageError, certify, enclose_decided, measure
 from refloss.writing import Printed

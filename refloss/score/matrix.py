@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from refloss.cases.gradcheck import WEIGHTS, default_loss
+from refloss.cases.configurations import objects
 from refloss.cases.oracle import cases
-from refloss.losses import CrossEntropy, get, losses
+from refloss.losses import losses
 from refloss.precision.dtypes import DTYPES
 from refloss.testing.check import Checker
 from refloss.testing.diagnosis.match import History
@@ -25,28 +25,6 @@ from refloss.testing.judging.tolerances import Truth, truth
 
 JUDGED = ("loss", "losses", "grad_x", "grad_W", "grad_b", "grad_scale", "grad_margin", "grad_alpha")
 KILLED, INNOCENT, SURVIVED = "killed", "innocent", "survived"
-
-
-def objects() -> dict[str, Any]:
-    """The losses of both matrices by readable name: the survey's with their defaults, and every option somewhere."""
-    weights = {"class_weights": WEIGHTS}
-    found: dict[str, Any] = {name: default_loss(name) for name in losses()}
-    options: dict[str, tuple[str, dict[str, Any]]] = {
-        "softmax, sum": ("softmax", {"reduction": "sum"}),
-        "softmax, none": ("softmax", {"reduction": "none"}),
-        "softmax, ignored, smoothed": ("softmax", {"ignore_index": -100, "label_smoothing": 0.1}),
-        "weighted_softmax, smoothed": ("weighted_softmax", {**weights, "label_smoothing": 0.2}),
-        "weighted_softmax, weighted mean": ("weighted_softmax", {**weights, "reduction": "weighted_mean"}),
-        "a_softmax, annealed": ("a_softmax", {"annealing": 5.0}),
-        "f_norm_sphereface, s = 8": ("f_norm_sphereface", {"scale": 8.0}),
-        "am_softmax, none, ignored": ("am_softmax", {"reduction": "none", "ignore_index": -100}),
-        "arcface, linear past π": ("arcface", {"past_pi": "linear"}),
-        "arcface, easy margin, s = 16": ("arcface", {"easy_margin": True, "scale": 16.0}),
-        "l_softmax, m = 2, detached": ("l_softmax", {"margin": 2, "detach_margin": True}),
-    }
-    found |= {name: get(kind, **parameters) for name, (kind, parameters) in options.items()}
-    found["cross_entropy, axis 1"] = CrossEntropy(axis=1)
-    return found
 
 
 # -- honest implementations ------------------------------------------------------------------------
