@@ -17,8 +17,8 @@ import refloss
 from refloss.cases.grid import KINDS, LIMIT, Point
 from refloss.losses.blocks import PRECISIONS
 from refloss.proof.certify import StageError, certify, enclose_decided, measure
+from refloss.report import BaseReport, Grid
 from refloss.score.peers import available, run_peer
-from refloss.writing import Printed
 
 NO_DIGIT = 0.1  # of the natural scale, or of the loss itself: not even the first digit is sure
 U = 2.0**-53
@@ -143,7 +143,7 @@ class Row:
 
 
 @dataclass
-class GridReport(Printed):
+class GridReport(BaseReport):
     """Everything that was measured. Its truth value is the verdict on refloss, its text the table.
 
     passed  refloss raised nothing and no stage is over its limit: what its records state as their bounds with
@@ -180,22 +180,20 @@ class GridReport(Printed):
 
     # -- text --------------------------------------------------------------------------------------
 
+    def grid(self) -> Grid:
+        """One line for each loss and implementation."""
+        rows = self.rows()
+        align = "".join("l" if heading in LEFT else "r" for heading in HEADINGS)
+        wrong = [row.by in PRECISIONS and bool(row.over_limit or row.raised) for row in rows]
+        return Grid(HEADINGS, [_cells(row) for row in rows], align, wrong)
+
     def print(self, console: Any) -> None:
         """The table, what is over its limit, what stays undecided and the verdict, on a rich console."""
-        from rich.table import Table
-        from rich.text import Text
-
-        table = Table(box=None, pad_edge=False, header_style="bold")
-        for heading in HEADINGS:
-            table.add_column(heading, justify="left" if heading in LEFT else "right", no_wrap=heading in LEFT)
-        for row in self.rows():
-            wrong = row.by in PRECISIONS and (row.over_limit or row.raised)
-            table.add_row(*map(Text, _cells(row)), style="bold red" if wrong else None)
-        console.print(table)
+        console.print(self.table())
         for line in (LEGEND, *self._failures(20), *self._undecided(), *self._raised(), self.verdict()):
             console.print(line, markup=False, highlight=False, soft_wrap=True)
 
-    def to_markdown(self, command: str) -> str:
+    def to_markdown(self, command: str = "refloss certify") -> str:
         """The page of the docs, headed by the command that makes it."""
         title = "# How far from the truth: the adversarial grid"
         made = (
