@@ -19,7 +19,7 @@ import refloss
 from refloss.cases.case import Point
 from refloss.losses.blocks import PRECISIONS
 from refloss.proof.certify import StageError, certify, enclose_decided, measure
-from refloss.writing import Printed
+from refloss.report import BaseReport, Grid, capped
 
 NO_DIGIT = 0.1  # of the natural scale, or of the loss itself: not even the first digit is sure
 U = 2.0**-53
@@ -149,7 +149,7 @@ class Row:
 
 
 @dataclass
-class GridReport(Printed):
+class GridReport(BaseReport):
     """Everything that was measured. Its truth value is the verdict on refloss, its text the table.
 
     passed  refloss raised nothing and no stage is over its limit: what its records state as their bounds with
@@ -188,20 +188,15 @@ class GridReport(Printed):
 
     # -- text --------------------------------------------------------------------------------------
 
-    def print(self, console: Any) -> None:
-        """The table, what is over its limit, what stays undecided and the verdict, on a rich console."""
-        from rich.table import Table
-        from rich.text import Text
+    def grid(self, rows: Sequence[Row] | None = None) -> Grid:
+        """One line for each loss and implementation, or for these rows."""
+        rows = self.rows() if rows is None else rows
+        wrong = [row.by in PRECISIONS and bool(row.over_limit or row.raised) for row in rows]
+        return Grid(HEADINGS, [_cells(row) for row in rows], "llrrlrlrrrrrr", wrong)
 
-        table = Table(box=None, pad_edge=False, header_style="bold")
-        for heading in HEADINGS:
-            table.add_column(heading, justify="left" if heading in LEFT else "right", no_wrap=heading in LEFT)
-        for row in self.rows():
-            wrong = row.by in PRECISIONS and (row.over_limit or row.raised)
-            table.add_row(*map(Text, cells(row)), style="bold red" if wrong else None)
-        console.print(table)
-        for line in (LEGEND, *self.failures(20), *self.undecided(), *self.raised(), self.verdict()):
-            console.print(line, markup=False, highlight=False, soft_wrap=True)
+    def details(self) -> list[str]:
+        """What the units are, what is over its limit, what stays undecided and what was raised."""
+        return [LEGEND, *self.failures(20), *self.undecided(), *self.raised()]
 
     def verdict(self) -> str:
         own = [outcome for outcome in self.outcomes if outcome.of_refloss]
@@ -221,8 +216,7 @@ class GridReport(Printed):
             for outcome in self.outcomes
             for stage in outcome.over_limit
         ]
-        rest = len(lines) - most
-        return lines if rest <= 0 else [*lines[:most], f"… and {rest} more stages over their limit"]
+        return capped(lines, most, "stages over their limit")
 
     def undecided(self) -> list[str]:
         reasons: dict[str, dict[str, int]] = {}
@@ -256,10 +250,9 @@ class GridReport(Printed):
 
 
 HEADINGS = (
-    "loss", "by", "points", "gradients, u", "at", "losses, ulp", "at ", "of limit", "over", "undecided",
+    "loss", "by", "points", "gradients, u", "at", "losses, ulp", "at", "of limit", "over", "undecided",
     "not finite", "no digit", "raised",
 )  # fmt: skip
-LEFT = ("loss", "by", "at", "at ")
 LEGEND = (
     "worst gradient in u = 2^-53 of its natural scale, worst loss in units in its last place; of limit: the largest "
     "part of what refloss owes"
@@ -297,7 +290,7 @@ def worst(outcomes: Sequence[Outcome]) -> tuple[tuple[float, str], tuple[float, 
     return gradient, loss
 
 
-def cells(row: Row) -> list[str]:
+def _cells(row: Row) -> list[str]:
     """The row's cells, in the order of HEADINGS; a point is named without its loss."""
     at = [point.partition(".")[2] for point in (row.gradient_at, row.loss_at)]
     limit = "" if row.of_limit is None else number(row.of_limit)

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 from refloss.cases.grid import KINDS, LIMIT
 from refloss.losses.blocks import PRECISIONS
-from refloss.proof.grid_report import HEADINGS, LEFT, NO_DIGIT, GridReport, Outcome, cells, number, worst
+from refloss.proof.grid_report import NO_DIGIT, GridReport, Outcome, number, worst
+from refloss.report import Grid
 from refloss.score.sharpness import Sharpness
 
 DEFINITIONS = (
@@ -46,13 +47,11 @@ def page(report: GridReport, command: str, sharpness: Sequence[Sharpness] = ()) 
         f"Made by `{command}` with {', '.join(report.versions())}. Every number is proven: an upper bound "
         "of the distance to everything that Arb balls around the true value hold."
     )
-    own, others = (
-        [cells(row) for row in report.rows() if (row.by in PRECISIONS) == ours] for ours in (True, False)
-    )
+    own, others = ([row for row in report.rows() if (row.by in PRECISIONS) == ours] for ours in (True, False))
     parts = ["# How far from the truth: the adversarial grid", made, *DEFINITIONS, report.verdict()]
-    parts += ["## refloss", markdown(HEADINGS, own, LEFT)]
+    parts += ["## refloss", report.grid(own).markdown()]
     if others:
-        parts += ["## In float64 on the same points", PEERS_WORDS, markdown(HEADINGS, others, LEFT)]
+        parts += ["## In float64 on the same points", PEERS_WORDS, report.grid(others).markdown()]
     parts += ["## Kind by kind", KIND_WORDS, _kinds(report.outcomes)]
     for heading, lines in (
         ("Over the limit", report.failures(1000)),
@@ -64,7 +63,11 @@ def page(report: GridReport, command: str, sharpness: Sequence[Sharpness] = ()) 
     if sharpness:
         head = ["D", "C", "proven, median", "90 %", "probable, median", "90 %"]
         rows = [[str(r.D), str(r.C), *(f"{v:.0f}" for v in (*r.proven, *r.probable))] for r in sharpness]
-        parts += ["## How sharp the bounds are", SHARPNESS_WORDS, markdown(head, rows)]
+        parts += [
+            "## How sharp the bounds are",
+            SHARPNESS_WORDS,
+            Grid(head, rows, "r" * len(head)).markdown(),
+        ]
     return "\n\n".join(parts)
 
 
@@ -81,11 +84,4 @@ def _kinds(outcomes: Sequence[Outcome]) -> str:
                 found = [o for o in here if o.by == by]
                 measured = any(outcome.stages for outcome in found)
                 rows[-1].append(", ".join(number(error) for error, _ in worst(found)) if measured else "")
-    return markdown(["points", *columns], rows, ["points"])
-
-
-def markdown(headings: Sequence[str], rows: Sequence[Sequence[str]], left: Sequence[str] = ()) -> str:
-    """A Markdown table; columns are right-aligned but for those named `left`."""
-    rule = ["---" if heading in left else "---:" for heading in headings]
-    lines = [[heading.strip() for heading in headings], rule, *rows]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+    return Grid(["points", *columns], rows, "l" + "r" * len(columns)).markdown()
