@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import refloss
-from refloss.losses.base import Pairs
+from refloss.steps.targets import Pairs
 
 
 def need(name: str) -> ModuleType:
@@ -202,6 +202,12 @@ def bits(*records: Any) -> dict[str, tuple]:
     return {
         name: (np.shape(v), np.asarray(v).dtype.str, np.asarray(v).tobytes()) for name, v in values.items()
     }
+
+
+def passes(loss: Any, *args: Any, **inputs: Any) -> tuple[Any, Any]:
+    """The records of a forward and its backward."""
+    out = loss.forward(*args, **inputs)
+    return out, loss.backward(out)
 
 
 def logits_pass(loss, x, W, labels):

@@ -1,8 +1,8 @@
 """docs/architecture.md: its column "imports" is what the code imports, and no two folders import each other.
 
-Everything is read from the page. A cell has the folders that are imported with the module, then "lazily:" and those that
-only a function imports. What is imported for types alone does not count. The line "In a circle:" under the table has the
-pairs of folders that still import each other; a lazy import is no circle.
+Everything is read from the page. A cell has the folders that are imported with the module, then "lazily:" and those
+that only a function imports. What is imported for types alone does not count. The line "In a circle:" under the table
+has the pairs of folders that still import each other; a lazy import is no circle.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ CELLS = {
 
 
 def place(module: str) -> str:
-    """Where a module lies, as the page has it: refloss.losses.base in losses, refloss itself in refloss."""
-    return (module.split(".") + ["refloss"])[1] if "." in module else module
+    """Where a module lies, as the page has it: refloss.losses.loss in losses, refloss itself in refloss."""
+    return module.split(".")[1] if "." in module else module
 
 
 def named(node: ast.AST) -> list[str]:
@@ -125,7 +125,7 @@ def test_how_imports_are_read():
     source = """
 import refloss
 from refloss import bounds as b
-from refloss.losses.base import Loss
+from refloss.losses.loss import Loss
 if TYPE_CHECKING:
     from refloss.proof.certify import certify
 else:

@@ -17,7 +17,7 @@ import numpy as np
 
 import refloss
 from refloss.cases.case import Point
-from refloss.losses.blocks import PRECISIONS
+from refloss.losses.passes import PRECISIONS
 from refloss.proof.certify import StageError, certify, enclose_decided, measure
 from refloss.report import BaseReport, Grid, capped
 

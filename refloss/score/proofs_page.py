@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from refloss.cases.grid import KINDS, LIMIT
-from refloss.losses.blocks import PRECISIONS
+from refloss.losses.passes import PRECISIONS
 from refloss.proof.grid_report import NO_DIGIT, GridReport, Outcome, number, worst
 from refloss.report import Grid
 from refloss.score.sharpness import Sharpness

@@ -7,9 +7,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from refloss.losses.base import LogitsPass, NormalisingLoss, Pairs
+from refloss.losses.loss import NormalisingLoss
+from refloss.losses.passes import LogitsPass
 from refloss.steps.angle import cosines, cosines_backward
 from refloss.steps.normalise import normalise, normalise_backward
+from refloss.steps.targets import Pairs
 from refloss.validation import positive
 
 
