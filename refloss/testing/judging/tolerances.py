@@ -36,7 +36,7 @@ from refloss.testing.judging.perturbed import (
 from refloss.testing.plain_loss import Kernel, inverse
 from refloss.textbook import formulas
 from refloss.textbook.family import differentiable, parameters
-from refloss.witnesses.problem import row_norm
+from refloss.textbook.rows import row_norm
 
 GRADES = "ABCD"  # and F
 DRAWS, LOSSY = 16, 2
