@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 
 import refloss
+from refloss.cases.configurations import linear_psi, linear_psi_slope, parabola, parabola_slope
+from refloss.losses import LOSSES
 from refloss.losses.base import Pairs
 
 
@@ -41,38 +43,13 @@ def _lacking(name: str, reason: str) -> NoReturn:
 # -- the losses, and an ordinary input for each ----------------------------------------------------
 
 
-def smooth_tail(theta, xp):
-    """A continuation of cos 4θ beyond π/4 without a kink there: −1 − (θ − π/4)²."""
-    return -1.0 - (theta - np.pi / 4) ** 2
-
-
-def smooth_tail_slope(theta, xp):
-    return -2.0 * (theta - np.pi / 4)
-
-
-def linear_psi(theta, xp):
-    return 1.0 - 2.0 * theta / np.pi
-
-
-def linear_psi_slope(theta, xp):
-    return -2.0 / np.pi + 0.0 * theta
-
-
 NAMES = refloss.losses()
 
 # by readable id: the survey's losses at their defaults, then each option that changes a pass
 VARIANTS: dict[str, tuple[type, dict[str, Any]]] = {
-    "softmax": (refloss.Softmax, {}),
-    "weighted_softmax": (refloss.WeightedSoftmax, {}),
-    "w_norm_softmax": (refloss.WNormSoftmax, {}),
-    "l_softmax": (refloss.LSoftmax, {}),
-    "a_softmax": (refloss.ASoftmax, {}),
-    "f_norm_sphereface": (refloss.FNormSphereFace, {}),
-    "l2_softmax": (refloss.L2Softmax, {}),
-    "am_softmax": (refloss.AMSoftmax, {}),
-    "arcface": (refloss.ArcFace, {}),
+    **{name: (cls, {}) for name, cls in LOSSES.items()},
     "l_softmax-annealed": (refloss.LSoftmax, {"margin": 3, "annealing": 2.5}),
-    "l_softmax-continued": (refloss.LSoftmax, {"continuation": (smooth_tail, smooth_tail_slope)}),
+    "l_softmax-continued": (refloss.LSoftmax, {"continuation": (parabola, parabola_slope)}),
     "a_softmax-annealed": (refloss.ASoftmax, {"margin": 2, "annealing": 0.5}),
     "a_softmax-detached": (refloss.ASoftmax, {"detach_margin": True}),
     "f_norm_sphereface-annealed": (refloss.FNormSphereFace, {"scale": 8, "margin": 3, "annealing": 1}),
@@ -168,7 +145,7 @@ def radius(loss: Any, x: np.ndarray, W: np.ndarray) -> np.ndarray:
 
 
 def natural_scales(loss: Any, x: np.ndarray, W: np.ndarray, G: np.ndarray) -> dict[str, np.ndarray]:
-    """Σ G ‖∇z‖ of DESIGN section 4 by gradient, with a bound for ‖∇z‖: (r/‖x‖) (|ψ| + |ψ'|).
+    """The natural scale Σ G ‖∇z‖ by gradient, with a bound for ‖∇z‖: (r/‖x‖) (|ψ| + |ψ'|).
 
     G (N, C): the terms of ∂L/∂z before they cancel; |∂L/∂z| for labels without smoothing.
     """
@@ -202,6 +179,12 @@ def bits(*records: Any) -> dict[str, tuple]:
     return {
         name: (np.shape(v), np.asarray(v).dtype.str, np.asarray(v).tobytes()) for name, v in values.items()
     }
+
+
+def passes(loss: Any, *args: Any, **inputs: Any) -> tuple[Any, Any]:
+    """The records of a forward and its backward."""
+    out = loss.forward(*args, **inputs)
+    return out, loss.backward(out)
 
 
 def logits_pass(loss, x, W, labels):

@@ -28,7 +28,7 @@ _root = _each(mpmath.sqrt, 1, 1)
 def truth(
     loss: Any, x: Any, W: Any, labels: Any, b: Any = None, upstream: Any = 1.0, digits: int = 100
 ) -> SimpleNamespace:
-    """losses (N,), loss, gradients and scales by name, in mpmath; the natural scale of DESIGN section 4.
+    """losses (N,), loss, gradients and scales by name, in mpmath; a scale is Σ_j G_j ‖∇z_j‖, terms before they cancel.
 
     digits: more than twice those of 1 − cos θ, of the smallest probability, of the complement; the step is
     10^−(digits/4).

@@ -18,12 +18,13 @@ import fifty_digits
 import mpmath
 import numpy as np
 import pytest
-from agreement import features_at, one_thread_of_torch
+from agreement import one_thread_of_torch
 from helpers import logits_pass
-from pages.test_derivations import DERIVATIONS
+from pages.markdown import derivation
 
 import refloss
 from refloss import validation as check
+from refloss.cases.angles import place
 from refloss.witnesses.problem import loss_problem
 
 PI = math.pi
@@ -31,7 +32,7 @@ PI = math.pi
 
 def of_the_page():
     """The functions that the page defines."""
-    text = (DERIVATIONS / "second_derivatives.md").read_text(encoding="utf-8")
+    text = derivation("second_derivatives.md")
     names: dict = {}
     with contextlib.redirect_stdout(io.StringIO()):
         for example in doctest.DocTestParser().get_examples(text):
@@ -95,7 +96,7 @@ ANGLES = np.array(
 def inputs(D, seed=0):
     rng = np.random.default_rng(seed)
     W, labels = rng.normal(size=(3, D)), np.array([0, 2, 1, 0])
-    x = features_at(ANGLES, W, labels, rng, norms=[0.7, 1.5, 1.1, 0.9])
+    x = place(rng, W, labels, ANGLES, [0.7, 1.5, 1.1, 0.9])
     return x, W, labels, rng.normal(size=x.shape), rng.normal(size=W.shape)
 
 
@@ -165,7 +166,7 @@ def test_a_slip_in_the_product_would_be_noticed(part):
     """The control: without the curvature of the logits, with ψ'' off by 0.05 %, or without the mean in (H2)."""
     _, radius, psi = LOSSES["arcface"]
     x, W, labels, v_x, v_W = inputs(5)
-    text = (DERIVATIONS / "second_derivatives.md").read_text(encoding="utf-8")
+    text = derivation("second_derivatives.md")
     source = next(
         e.source for e in doctest.DocTestParser().get_examples(text) if "def hessian_vector" in e.source
     )

@@ -18,8 +18,8 @@ import numpy as np
 from flint import arb, ctx
 
 from refloss.losses.base import Loss
-from refloss.proof.balls import NOTHING, asks, each, exact, is_zero, total
 from refloss.proof.enclosures import LOWEST_BITS, Enclosures, enclose
+from refloss.proof.tape import NOTHING, asks, each, exact, is_zero, total
 from refloss.textbook.rows import row_norm
 from refloss.writing import Printed
 

@@ -7,21 +7,20 @@ import dataclasses
 import inspect
 import re
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import pytest
 from helpers import need
 
 import refloss
+from pages.markdown import ROOT, headings, read, section
 from refloss.cli.main import _parser
 from refloss.testing import report as of_check
 from refloss.testing.diagnosis import match as diagnosis
 from refloss.witnesses import compare
 from refloss.witnesses import report as of_gradcheck
 
-API = Path(__file__).resolve().parents[2] / "docs" / "api"
-PAGES = {path.name: path.read_text(encoding="utf-8") for path in API.glob("*.md")}
+PAGES = {path.name: read(f"docs/api/{path.name}") for path in (ROOT / "docs" / "api").glob("*.md")}
 
 # the template's sections, in its order
 SECTIONS = (
@@ -311,12 +310,11 @@ def rows(parser: argparse.ArgumentParser) -> list[str]:
 
 
 def test_the_page_has_every_command():
-    assert re.findall(r"^## refloss (\w+)$", PAGES["cli.md"], re.MULTILINE) == list(commands())
+    assert headings(PAGES["cli.md"], "##") == [f"refloss {name}" for name in commands()]
 
 
 @pytest.mark.parametrize("name", commands())
 def test_the_page_has_every_argument_of(name):
     """Table and --help are the same; a new option fails here, and its row can be pasted from the message."""
-    section = re.split(r"^## refloss (\w+)$", PAGES["cli.md"], flags=re.MULTILINE)
-    text = dict(zip(section[1::2], section[2::2], strict=True))[name]
+    text = section(PAGES["cli.md"], f"refloss {name}")
     assert re.findall(r"^\| `.*$", text, re.MULTILINE) == rows(commands()[name])
