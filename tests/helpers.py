@@ -15,6 +15,7 @@ import refloss
 from refloss.cases.configurations import linear_psi, linear_psi_slope, parabola, parabola_slope
 from refloss.losses import LOSSES
 from refloss.losses.base import Pairs
+from refloss.textbook.family import member_of, radius_of
 
 
 def need(name: str) -> ModuleType:
@@ -131,17 +132,7 @@ def assert_close(actual: Any, due: Any, scale: Any, relative: float, what: str =
 
 def radius(loss: Any, x: np.ndarray, W: np.ndarray) -> np.ndarray:
     """r(‖x_i‖, ‖W_j‖) (N, C), the size of a logit without its bias."""
-    x_norm, W_norm = np.linalg.norm(x, axis=1), np.linalg.norm(W, axis=1)
-    ones = np.ones((len(x), len(W)))
-    match loss:
-        case refloss.L2Softmax():
-            return loss.alpha * W_norm * ones
-        case refloss.MarginSoftmax(radius="x_norm") | refloss.WNormSoftmax() | refloss.ASoftmax():
-            return x_norm[:, None] * ones
-        case refloss.MarginSoftmax(radius="both_norms") | refloss.Softmax() | refloss.LSoftmax():
-            return x_norm[:, None] * W_norm
-        case _:
-            return loss.scale * ones
+    return radius_of(loss).of(np.linalg.norm(x, axis=1), np.linalg.norm(W, axis=1))
 
 
 def natural_scales(loss: Any, x: np.ndarray, W: np.ndarray, G: np.ndarray) -> dict[str, np.ndarray]:
@@ -149,7 +140,7 @@ def natural_scales(loss: Any, x: np.ndarray, W: np.ndarray, G: np.ndarray) -> di
 
     G (N, C): the terms of ∂L/∂z before they cancel; |∂L/∂z| for labels without smoothing.
     """
-    m = loss.margin if isinstance(loss, (refloss.LSoftmax, refloss.ASoftmax, refloss.FNormSphereFace)) else 1
+    m = loss.margin if member_of(loss).multiplies_angle else 1
     terms = 3 * m * G * radius(loss, x, W)  # |ψ| + |ψ'| ≤ 2m + m; without multiplied angle ≤ 3
     x_norm, W_norm = np.linalg.norm(x, axis=1), np.linalg.norm(W, axis=1)
     return {
