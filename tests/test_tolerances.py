@@ -13,7 +13,7 @@ from refloss.cases.oracle import cases
 from refloss.precision.dtypes import DTYPES, rounded, ulp
 from refloss.testing.judging.perturbed import Noise, gradients, namespace, variable
 from refloss.testing.judging.tolerances import GRADES, ROWWISE, Draws, truth
-from refloss.testing.plain_loss import Kernel
+from refloss.testing.plain_loss import PlainLoss
 from refloss.textbook import formulas
 
 WEIGHTS = (0.5, 2.0, 1.0, 0.25, 3.0)
@@ -73,14 +73,14 @@ def test_without_noise_the_tape_is_the_derivative():
     for name in NAMES:
         loss = make(name)
         case = next(c for c in cases(loss, "float64") if c.name == "typical")
-        kernel = Kernel(loss, case.inputs, case.labels, case.upstream)
-        kernel.run()
+        plain = PlainLoss(loss, case.inputs, case.labels, case.upstream)
+        plain.run()
         noise = Noise(DTYPES["float64"], 2, 0)
         noise.u = noise.least = 0.0
         out = loss.forward(case.inputs["x"], case.inputs["W"], case.labels, case.inputs.get("b"))
         due = {**out.stages(), **loss.backward(out, case.upstream).stages()}
         for way in ("textbook", "stable"):
-            found = Draws(kernel, noise, way).stages()
+            found = Draws(plain, noise, way).stages()
             for stage, value in due.items():
                 size = np.max(np.abs(value))
                 np.testing.assert_allclose(

@@ -209,7 +209,7 @@ def kill_job(name: str, dtype: str, quick: bool, rivals: bool) -> list[Kill]:
                 continue
             upstream = case.upstreams if loss.reduction == "none" else case.upstream
             at = truth(loss, case.inputs, case.labels, upstream, dtype)
-            seen.append((at, history.before(at.kernel)))
+            seen.append((at, history.before(at.plain)))
         for suspect in suspects(loss):
             kills = []
             for variant in suspect.variants:
@@ -228,7 +228,7 @@ def kill_job(name: str, dtype: str, quick: bool, rivals: bool) -> list[Kill]:
 
 def _try(kill: Kill, suspect: Suspect, variant: Any, at: Truth, previous: Any) -> None:
     made = wrong(suspect, at.loss, at.inputs, at.labels, at.upstream, previous, variant)
-    for stage in JUDGED if not at.kernel.bare else ("loss", "losses", "grad_logits"):
+    for stage in JUDGED if not at.plain.bare else ("loss", "losses", "grad_logits"):
         if stage not in at.stages:
             continue
         held = at.as_wrong(stage, made[stage])

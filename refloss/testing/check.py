@@ -277,7 +277,7 @@ class Checker:
         self.coverage.update(regimes(self.loss, at.out, case.labels))
         if got:
             failed = any(f.kind in ("value", "nan", "inf") and f.grade == "F" for f in result.failures)
-            self.observed.append(Observed(case.name, at, got, failed, self.history.before(at.kernel)))
+            self.observed.append(Observed(case.name, at, got, failed, self.history.before(at.plain)))
         return result
 
     def _judge(
@@ -404,7 +404,7 @@ class Checker:
                 (ACROSS_W, "grad_W", "W", getattr(self.loss, "feels_W_norm", True)),
             ):
                 if stage in got and not feels:
-                    v = at.kernel.x_hat if name == "x" else at.kernel.W_hat
+                    v = at.plain.x_hat if name == "x" else at.plain.W_hat
                     own = np.linalg.norm(_own(at, stage), axis=1)
                     room = at.allowed(stage, self.require) + own
                     self._law(law, case, bool((np.abs(np.sum(got[stage] * v, axis=1)) <= room).all()))

@@ -11,7 +11,7 @@ import numpy as np
 from refloss.precision.dtypes import rounded, ulp
 from refloss.testing.diagnosis.suspects import SLIP, Suspect, suspects, wrong
 from refloss.testing.judging.tolerances import ROWWISE, Truth
-from refloss.testing.plain_loss import Kernel
+from refloss.testing.plain_loss import PlainLoss
 from refloss.witnesses.problem import row_norm
 
 FIRST, BEST = 10, 12  # cases that every suspect sees; suspects that see all of them
@@ -50,17 +50,17 @@ class History:
     """The calls so far, for the bugs that remember one."""
 
     def __init__(self) -> None:
-        self.first: dict[tuple, Kernel] = {}
-        self.last: dict[tuple, Kernel] = {}
+        self.first: dict[tuple, PlainLoss] = {}
+        self.last: dict[tuple, PlainLoss] = {}
 
-    def before(self, kernel: Kernel) -> Kernel | None:
+    def before(self, plain: PlainLoss) -> PlainLoss | None:
         """The last call on inputs of the same shapes, or else the first with the same W's shape; notes this one."""
-        W = kernel.logits_given.shape if kernel.bare else kernel.W.shape
-        every = kernel.shapes()
-        kernel.earliest = self.first.get(W)
-        found = self.last.get(every, kernel.earliest)
-        self.first.setdefault(W, kernel)
-        self.last[every] = kernel
+        W = plain.logits_given.shape if plain.bare else plain.W.shape
+        every = plain.shapes()
+        plain.earliest = self.first.get(W)
+        found = self.last.get(every, plain.earliest)
+        self.first.setdefault(W, plain)
+        self.last[every] = plain
         return found
 
 
@@ -72,7 +72,7 @@ class Observed:
     truth: Truth
     got: dict[str, np.ndarray]
     failed: bool
-    previous: Kernel | None = None
+    previous: PlainLoss | None = None
 
     @property
     def size(self) -> int:

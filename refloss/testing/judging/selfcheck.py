@@ -11,7 +11,7 @@ import numpy as np
 from refloss.precision.dtypes import rounded
 from refloss.record import BACKWARD_STAGES
 from refloss.testing.judging.tolerances import Truth
-from refloss.testing.plain_loss import Kernel
+from refloss.testing.plain_loss import PlainLoss
 
 MUTANTS = {
     "zero": "nothing comes out",
@@ -70,15 +70,15 @@ def _fate(truth: Truth, stage: str, grade: str, copy: np.ndarray) -> str:
 
 
 def _mutant(truth: Truth, change: Any) -> dict[str, np.ndarray]:
-    kernel = Kernel(truth.loss, truth.inputs, truth.labels, truth.upstream)
-    change(kernel)
-    return kernel.run()
+    plain = PlainLoss(truth.loss, truth.inputs, truth.labels, truth.upstream)
+    change(plain)
+    return plain.run()
 
 
-def _target_only(kernel: Kernel) -> None:
-    whole = kernel.grad_logits
-    kernel.grad_logits = lambda: np.where(kernel.target > 0, whole(), 0.0)  # type: ignore[method-assign]
+def _target_only(plain: PlainLoss) -> None:
+    whole = plain.grad_logits
+    plain.grad_logits = lambda: np.where(plain.target > 0, whole(), 0.0)  # type: ignore[method-assign]
 
 
-def _arrives_one(kernel: Kernel) -> None:
-    kernel.upstream = np.ones_like(kernel.upstream)
+def _arrives_one(plain: PlainLoss) -> None:
+    plain.upstream = np.ones_like(plain.upstream)

@@ -33,7 +33,7 @@ from refloss.testing.judging.perturbed import (
     stable_cross_entropy,
     variable,
 )
-from refloss.testing.plain_loss import Kernel, inverse
+from refloss.testing.plain_loss import PlainLoss, inverse
 from refloss.textbook import formulas
 from refloss.textbook.family import differentiable, parameters
 from refloss.witnesses.problem import row_norm
@@ -58,7 +58,7 @@ class Truth:
     scale      name → the natural scale, shaped likewise
     at_odds    the stages where the reference lies far outside all draws of the stable form: it is not to be trusted
     cone       name → (rows,) how long a part across the row is accepted besides: at x ∥ W_y the loss has no gradient
-    kernel     the plain kernel on this case, and plain, its stages: for wrong copies
+    plain      the plain loss on this case, run once: for wrong copies
     """
 
     loss: Any
@@ -72,15 +72,14 @@ class Truth:
     bound: dict[str, np.ndarray]
     envelope: dict[str, dict[str, np.ndarray]]
     scale: dict[str, np.ndarray]
-    kernel: Kernel
-    plain: dict[str, np.ndarray]
+    plain: PlainLoss
     slack: float = 1.0
     cone: dict[str, np.ndarray] = field(default_factory=dict)
     at_odds: tuple[str, ...] = ()
 
     def as_wrong(self, stage: str, made: np.ndarray) -> np.ndarray:
-        """A wrong copy that the plain kernel made, rounded to the dtype, without the plain kernel's own rounding."""
-        due, plain = self.stages[stage], self.plain.get(stage)
+        """A wrong copy that a plain loss made, rounded to the dtype, without the plain loss's own rounding."""
+        due, plain = self.stages[stage], self.plain.stages.get(stage)
         if plain is None or np.shape(made) != np.shape(due):
             return rounded(made, self.dtype)
         with np.errstate(invalid="ignore", over="ignore"):
@@ -108,7 +107,7 @@ class Truth:
 
     def _off_the_cone(self, stage: str, error: np.ndarray, rest: np.ndarray) -> np.ndarray:
         """The error without a part across the row that is no longer than the cone is wide."""
-        along = self.kernel.x_hat if stage == "grad_x" else self.kernel.W_hat
+        along = self.plain.x_hat if stage == "grad_x" else self.plain.W_hat
         radial = np.sum(error * along, axis=1, keepdims=True) * along
         across = row_norm(error - radial)
         kept = np.maximum(across - self.cone[stage] * (1 + 1e-9), 0.0)
@@ -159,26 +158,24 @@ def truth(
         out = loss.forward(inputs["x"], inputs["W"], labels, inputs.get("b"))
     grads = loss.backward(out, upstream)
     stages = {name: np.asarray(v) for name, v in {**out.stages(), **grads.stages()}.items()}
-    kernel = Kernel(loss, inputs, labels, upstream)
-    plain = kernel.run()
-    scale = natural_scale(kernel, stages)
-    stable = _drawn(kernel, inner, STABLE)
+    plain = PlainLoss(loss, inputs, labels, upstream)
+    plain.run()
+    scale = natural_scale(plain, stages)
+    stable = _drawn(plain, inner, STABLE)
     found = {
         "B": _strayed(stable, stages, scale, inner),
-        "C": _strayed(_drawn(kernel, inner, TEXTBOOK), stages, scale, inner),
+        "C": _strayed(_drawn(plain, inner, TEXTBOOK), stages, scale, inner),
     }
     found["D"] = (
-        found["C"]
-        if inner is storage
-        else _strayed(_drawn(kernel, storage, TEXTBOOK), stages, scale, storage)
+        found["C"] if inner is storage else _strayed(_drawn(plain, storage, TEXTBOOK), stages, scale, storage)
     )
     envelope: dict[str, dict[str, np.ndarray]] = {"B": found["B"]}
     for better, grade in ("BC", "CD"):
         envelope[grade] = {name: np.maximum(envelope[better][name], found[grade][name]) for name in stages}
     bound = _own_bound(loss, out, grads, stages, storage)
     return Truth(
-        loss, storage, inputs, labels, upstream, out, grads, stages, bound, envelope, scale, kernel, plain,
-        slack, _cones(kernel, out, stages), _at_odds(stable, stages, scale, inner),
+        loss, storage, inputs, labels, upstream, out, grads, stages, bound, envelope, scale, plain,
+        slack, _cones(plain, out, stages), _at_odds(stable, stages, scale, inner),
     )  # fmt: skip
 
 
@@ -195,11 +192,11 @@ def _own_bound(
 # -- the draws -------------------------------------------------------------------------------------
 
 
-def _drawn(kernel: Kernel, dtype: DType, way: str) -> dict[str, np.ndarray]:
+def _drawn(plain: PlainLoss, dtype: DType, way: str) -> dict[str, np.ndarray]:
     """Every stage, one copy a draw."""
-    seed = zlib.crc32(b"".join(np.ascontiguousarray(v).tobytes() for v in kernel_inputs(kernel)))
+    seed = zlib.crc32(b"".join(np.ascontiguousarray(v).tobytes() for v in inputs_of(plain)))
     with np.errstate(all="ignore"):
-        return Draws(kernel, Noise(dtype, DRAWS, seed, LOSSY), way).stages()
+        return Draws(plain, Noise(dtype, DRAWS, seed, LOSSY), way).stages()
 
 
 def _strayed(
@@ -250,30 +247,30 @@ def _at_odds(
     return tuple(found)
 
 
-def kernel_inputs(kernel: Kernel) -> list[np.ndarray]:
-    return [kernel.logits_given] if kernel.bare else [kernel.x, kernel.W]
+def inputs_of(plain: PlainLoss) -> list[np.ndarray]:
+    return [plain.logits_given] if plain.bare else [plain.x, plain.W]
 
 
 class Draws:
     """The textbook form of one case in perturbed arithmetic: every stage, one copy a draw."""
 
-    def __init__(self, kernel: Kernel, noise: Noise, way: str) -> None:
-        self.kernel, self.noise, self.way = kernel, noise, way
-        self.rows = np.flatnonzero(kernel.valid)
-        self.y = kernel.target[self.rows]
+    def __init__(self, plain: PlainLoss, noise: Noise, way: str) -> None:
+        self.plain, self.noise, self.way = plain, noise, way
+        self.rows = np.flatnonzero(plain.valid)
+        self.y = plain.target[self.rows]
         # smoothing and weights are numbers that the dtype rounds too; 0 and 1 it holds
-        t = kernel.smoothed()[self.rows]
+        t = plain.smoothed()[self.rows]
         self.t = np.where(np.isin(t, (0.0, 1.0)), t, noise.of(np.broadcast_to(t, (noise.draws, *t.shape))))
-        self.w = np.where(kernel.w == 1, 1.0, noise.of(np.broadcast_to(kernel.w, (noise.draws, 1, kernel.C))))
-        divisor = kernel.divisor() or 1.0
+        self.w = np.where(plain.w == 1, 1.0, noise.of(np.broadcast_to(plain.w, (noise.draws, 1, plain.C))))
+        divisor = plain.divisor() or 1.0
         self.divisor = (
             np.full(noise.draws, divisor) if divisor == 1 else noise.of(np.full(noise.draws, divisor))
         )
-        share = kernel.share()[self.rows] * np.ones((noise.draws, 1))
+        share = plain.share()[self.rows] * np.ones((noise.draws, 1))
         self.share = share if divisor == 1 else noise.of(share, None, 2)
 
     def stages(self) -> dict[str, np.ndarray]:
-        found = self._bare() if self.kernel.bare else self._with_x_and_W()
+        found = self._bare() if self.plain.bare else self._with_x_and_W()
         return {name: np.asarray(value) for name, value in found.items()}
 
     def _cross_entropy(self, z: Noisy) -> tuple[Noisy, np.ndarray]:
@@ -297,19 +294,19 @@ class Draws:
         return of(np.exp(of(z - lse)))
 
     def _reduced(self, losses: np.ndarray) -> np.ndarray:
-        if self.kernel.reduction == "none":
+        if self.plain.reduction == "none":
             return losses
         total = self.noise.of(losses.sum(-1), np.abs(losses).sum(-1), losses.shape[-1])
         return total if (self.divisor == 1).all() else self.noise.of(total / self.divisor)
 
     def _full(self, value: np.ndarray) -> np.ndarray:
         """(K, R, …) → (K, N, …), 0 on ignored rows."""
-        full = np.zeros((self.noise.draws, self.kernel.N, *value.shape[2:]))
+        full = np.zeros((self.noise.draws, self.plain.N, *value.shape[2:]))
         full[:, self.rows] = value
         return full
 
     def _bare(self) -> dict[str, np.ndarray]:
-        k = self.kernel
+        k = self.plain
         lowest = -1e300 if self.noise.largest > 1e300 else -self.noise.largest / 8
         z = np.where(np.isneginf(k.z), lowest, k.z)
         leaf = variable(z[self.rows], self.noise)
@@ -327,14 +324,14 @@ class Draws:
         return {name: self._bare_shape(value) for name, value in found.items()}
 
     def _bare_shape(self, value: np.ndarray) -> np.ndarray:
-        k, draws = self.kernel, self.noise.draws
+        k, draws = self.plain, self.noise.draws
         if value.ndim == 3:
             axis = k.axis % len(k.shape)
             return np.moveaxis(value.reshape(draws, *k.shape), -1, axis + 1)
         return value.reshape(draws, *k.shape[:-1]) if value.ndim == 2 else value
 
     def _with_x_and_W(self) -> dict[str, np.ndarray]:
-        k, noise, rows = self.kernel, self.noise, self.rows
+        k, noise, rows = self.plain, self.noise, self.rows
         leaves = {"x": variable(k.x[rows], noise), "W": variable(k.W, noise)}
         if k.b is not None:
             leaves["b"] = variable(k.b, noise)
@@ -364,12 +361,12 @@ class Draws:
         return stages
 
     def _zero(self, rows: Any) -> dict[str, Any]:
-        k = self.kernel
+        k = self.plain
         return {"zero_x": ~k.x[rows].any(axis=1), "zero_W": ~k.W.any(axis=1)}
 
     def _logits(self, leaves: dict[str, Noisy]) -> tuple[Noisy, np.ndarray | None]:
         """z (K, R, C) of the valid rows, and the target's angle (K, R)."""
-        k, noise = self.kernel, self.noise
+        k, noise = self.plain, self.noise
         zero = self._zero(self.rows)
         q = parameters(k.loss, **zero, **{name: leaves[name] for name in differentiable(k.loss)})
         x, W = leaves["x"], leaves["W"]
@@ -386,7 +383,7 @@ class Draws:
 
     def _geometry(self) -> tuple[np.ndarray, ...]:
         """Logits of every row as if it were ignored (no margin), cosines and lengths; no derivative."""
-        k, noise, rows = self.kernel, self.noise, np.arange(self.kernel.N)
+        k, noise, rows = self.plain, self.noise, np.arange(self.plain.N)
         xp, zero = namespace(noise), self._zero(slice(None))
         x, W = variable(k.x, noise), variable(k.W, noise)
         cos = formulas.inner(
@@ -404,7 +401,7 @@ class Draws:
 # -- natural scales and cones ----------------------------------------------------------------------
 
 
-def natural_scale(k: Kernel, stages: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def natural_scale(k: PlainLoss, stages: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """name → the size of the terms before they cancel, shaped like its envelope."""
     size = {name: np.abs(value) for name, value in stages.items() if not name.startswith("grad_")}
     share = np.abs(k.share())[:, None]
@@ -429,7 +426,7 @@ def natural_scale(k: Kernel, stages: Mapping[str, np.ndarray]) -> dict[str, np.n
     return {name: size[name] for name in stages}
 
 
-def _cones(k: Kernel, out: Any, stages: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def _cones(k: PlainLoss, out: Any, stages: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """How long the part across x_i, or W_y, may be where the target logit has a cone: |g_iy| r |ψ'| / length."""
     cone = getattr(out, "cone", None)
     if cone is None or not np.any(cone):
