@@ -21,7 +21,7 @@ from refloss.precision.dtypes import DTYPES
 from refloss.testing.check import Checker
 from refloss.testing.diagnosis.match import History
 from refloss.testing.diagnosis.suspects import SUSPECTS, Suspect, suspects, wrong
-from refloss.testing.judging.tolerances import Truth, truth
+from refloss.testing.judging.truth import Truth, truth_on
 
 JUDGED = ("loss", "losses", "grad_x", "grad_W", "grad_b", "grad_scale", "grad_margin", "grad_alpha")
 KILLED, INNOCENT, SURVIVED = "killed", "innocent", "survived"
@@ -208,7 +208,7 @@ def kill_job(name: str, dtype: str, quick: bool, rivals: bool) -> list[Kill]:
             if quick and not case.quick:
                 continue
             upstream = case.upstreams if loss.reduction == "none" else case.upstream
-            at = truth(loss, case.inputs, case.labels, upstream, dtype)
+            at = truth_on(loss, case.inputs, case.labels, upstream, dtype)
             seen.append((at, history.before(at.plain)))
         for suspect in suspects(loss):
             kills = []

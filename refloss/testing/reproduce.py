@@ -13,6 +13,7 @@ import numpy as np
 from refloss.cases.oracle import Case
 from refloss.testing.adapters import FROM_FILE
 from refloss.testing.report import Failure
+from refloss.testing.shrink import entries
 
 PRINTED = 400  # numbers; a larger input is named, not printed
 
@@ -47,8 +48,7 @@ def reproducer(
         lines.append("implementation = ...  # yours")
     lines.append("")
     arguments = ", ".join(f"{key}={value!r}" for key, value in options.items())
-    size = sum(np.size(v) for v in case.inputs.values())
-    if size > PRINTED:
+    if entries(case) > PRINTED:
         chosen = f"[{whole.name!r}]"
     else:
         chosen = "[case]"

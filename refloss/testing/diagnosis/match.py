@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from refloss.precision.dtypes import rounded, ulp
+from refloss.precision.dtypes import rounded
 from refloss.testing.diagnosis.suspects import SLIP, Suspect, suspects, wrong
-from refloss.testing.judging.tolerances import ROWWISE, Truth
+from refloss.testing.judging import units
+from refloss.testing.judging.truth import Truth
 from refloss.testing.plain_loss import PlainLoss
-from refloss.witnesses.problem import row_norm
 
 FIRST, BEST = 10, 12  # cases that every suspect sees; suspects that see all of them
 SMALL = 20_000  # entries of x, W and the logits together: a larger case tells nothing more, but takes time
@@ -153,8 +153,8 @@ def _alike(observed: Sequence[Observed], made: Sequence[Mapping[str, np.ndarray]
             if copy is None or np.shape(copy) != np.shape(got):
                 continue
             with np.errstate(all="ignore"):
-                room = o.truth.allowed(stage, grade) + _own(o.truth, stage)
-                is_off, should = (_size(stage, v - due) for v in (got, o.truth.as_wrong(stage, copy)))
+                room = o.truth.room(stage, grade)
+                is_off, should = (units.size(stage, v - due) for v in (got, o.truth.as_wrong(stage, copy)))
                 if not ((is_off > room).any() or (should > room).any()):
                     continue
                 apart = np.abs(np.log2(np.linalg.norm(is_off / room) / np.linalg.norm(should / room)))
@@ -171,8 +171,8 @@ def _units(
         if factor != 1:
             copy = due + factor * (copy - due)
         copy = rounded(copy, truth.dtype)
-        room = truth.allowed(stage, grade) + _own(truth, stage)
-        is_off, should, left = (_size(stage, d) for d in (got - due, copy - due, got - copy))
+        room = truth.room(stage, grade)
+        is_off, should, left = (units.size(stage, d) for d in (got - due, copy - due, got - copy))
         wrong_, predicted = ~(is_off <= room), ~(should <= room)
         # rounding may be left, but not most of the error: else nothing at all would explain a small one
         same = np.isfinite(is_off) & (left <= np.maximum(np.minimum(4 * room, is_off / 4), NEAR * is_off))
@@ -180,15 +180,6 @@ def _units(
         same |= ~np.isfinite(is_off) & ~np.isfinite(should)
     union = wrong_ | predicted
     return int(np.count_nonzero(union)), int(np.count_nonzero(wrong_ & same))
-
-
-def _own(truth: Truth, stage: str) -> np.ndarray:
-    """What storing the result costs, in the units in which the stage is judged."""
-    return _size(stage, ulp(truth.stages[stage], truth.dtype) + truth.bound[stage])
-
-
-def _size(stage: str, error: np.ndarray) -> np.ndarray:
-    return row_norm(error) if stage in ROWWISE else np.abs(error)
 
 
 def _fit(observed: Sequence[Observed], made: Sequence[Mapping[str, np.ndarray]], grade: str) -> float | None:
@@ -203,13 +194,10 @@ def _fit(observed: Sequence[Observed], made: Sequence[Mapping[str, np.ndarray]],
             if copy is None or np.shape(copy) != np.shape(got):
                 continue
             with np.errstate(all="ignore"):
-                room = o.truth.allowed(stage, grade) + _own(o.truth, stage)
+                room = o.truth.room(stage, grade)
                 off, should = got - due, copy - due
-                far = (_size(stage, should) > 4 * room) & (_size(stage, off) > 4 * room)
-                if stage in ROWWISE:
-                    ratio = np.sum(off * should, axis=1) / np.sum(should * should, axis=1)
-                else:
-                    ratio = off / should
+                far = (units.size(stage, should) > 4 * room) & (units.size(stage, off) > 4 * room)
+                ratio = units.times(stage, off, should)
             ratios.append(np.atleast_1d(ratio)[np.atleast_1d(far & np.isfinite(ratio))])
     every = np.concatenate(ratios) if ratios else np.zeros(0)
     if not every.size:

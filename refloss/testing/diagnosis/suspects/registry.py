@@ -40,7 +40,7 @@ class Suspect:
 
     @property
     def only_precision(self) -> bool:
-        """Whether the formula is right, and is computed in fewer digits."""
+        """Whether the formula is right and only computed in fewer digits."""
         return self.group == "precision"
 
 
