@@ -30,22 +30,22 @@ def described(loss: Any) -> str:
 
 
 def reproducer(
-    implementation: Any,
+    kernel: Any,
     loss: Any,
     case: Case,
     whole: Case,
     options: Mapping[str, str],
     failure: Failure | None,
 ) -> str:
-    """Code that runs the implementation on this case alone; `whole` is the named case that it was cut from."""
-    module, name = str(getattr(implementation, "__module__", "")), getattr(implementation, "__qualname__", "")
+    """Code that runs the kernel on this case alone; `whole` is the named case that it was cut from."""
+    module, name = str(getattr(kernel, "__module__", "")), getattr(kernel, "__qualname__", "")
     importable = module not in ("", "None", "__main__") and name.isidentifier()
-    called = name if importable else "implementation"
+    called = name if importable else "kernel"
     lines = ["import numpy as np", "import refloss", "from refloss.testing import Case, check"]
     if importable:
         lines += _import_of(module, name)
     else:
-        lines.append("implementation = ...  # yours")
+        lines.append("kernel = ...  # yours")
     lines.append("")
     arguments = ", ".join(f"{key}={value!r}" for key, value in options.items())
     if entries(case) > PRINTED:
