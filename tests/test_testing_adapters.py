@@ -1,4 +1,4 @@
-"""Calling implementations: what they are handed, what is read back, and what is said of those that misbehave."""
+"""Calling kernels: what they are handed, what is read back, and what is said of those that misbehave."""
 
 from __future__ import annotations
 
@@ -440,7 +440,7 @@ def test_unknown_stages(name, hint):
     with pytest.raises(UnfitImplementation) as raised:
         call(lambda x, W, y: {name: x})
     message = str(raised.value)
-    assert message.startswith(f"the implementation returned the unknown stage {name!r}")
+    assert message.startswith(f"the kernel returned the unknown stage {name!r}")
     assert message.endswith(f"known are {', '.join(KNOWN)}")
     assert (f"did you mean {hint}?" in message) == (hint is not None)
 
@@ -520,7 +520,7 @@ def test_torch_own_gradients_and_losses_of_samples():
 
 
 def test_torch_own_backward():
-    """An implementation that calls backward itself has used up its graph; nothing more is asked of it."""
+    """A kernel that calls backward itself has used up its graph; nothing more is asked of it."""
     need("torch")
 
     def kernel(x, W, labels):
@@ -1009,8 +1009,8 @@ def test_load(folder, monkeypatch):
 @pytest.mark.parametrize(
     ("where", "words"),
     [
-        ("kernels.py", "an implementation is named FILE.py:FUNCTION or package.module:FUNCTION, got 'kernels.py'"),
-        ("kernels.py:", "an implementation is named FILE.py:FUNCTION or package.module:FUNCTION, got 'kernels.py:'"),
+        ("kernels.py", "a kernel is named FILE.py:FUNCTION or package.module:FUNCTION, got 'kernels.py'"),
+        ("kernels.py:", "a kernel is named FILE.py:FUNCTION or package.module:FUNCTION, got 'kernels.py:'"),
         ("none.py:f", "none.py does not exist"),
         ("./notes.txt:f", "./notes.txt is no Python file"),
         ("broken.py:f", "broken.py fails on import, line 3: ValueError: math domain error"),

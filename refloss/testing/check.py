@@ -1,4 +1,4 @@
-"""`refloss.testing.check`: somebody's implementation against the truth, case by case and stage by stage."""
+"""`refloss.testing.check`: somebody's kernel against the truth, case by case and stage by stage."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ def check(
     seed: int = 0,
     soft_targets: bool = False,
 ) -> Report:
-    """Checks an implementation of a loss on aimed cases; the report's truth value is the verdict.
+    """Checks a kernel, an implementation of a loss, on aimed cases; the report's truth value is the verdict.
 
     Args:
         implementation: f(x, W, labels), or f(logits, targets) for `refloss.CrossEntropy`, on arrays of the framework;
             gets b, upstream and out by keyword if its signature has that name (b and upstream also by ``**kwargs``).
             Returns a loss, () or (N,), which torch and JAX then differentiate; or a mapping from stage names to
             arrays, any of them. out is a mapping of buffers, full of NaN, to be written instead.
-        loss (Loss or CrossEntropy): the refloss object with the implementation's parameters.
+        loss (Loss or CrossEntropy): the refloss object with the kernel's parameters.
         dtype (str): "float64", "float32", "float16" or "bfloat16"; the reference sees the inputs rounded to it.
         framework (str): "numpy", "torch" or "jax".
         cases: "all", "quick", names, or `Case` objects of your own.
@@ -66,8 +66,8 @@ def check(
 
     Raises:
         ValueError, TypeError: in one line, for a call that cannot be: an unknown dtype, grade, framework, case or stage
-            name, a framework that is not installed, an implementation that does not take these arguments. What the
-            implementation itself raises is a failure in the report.
+            name, a framework that is not installed, a kernel that does not take these arguments. What the
+            kernel itself raises is a failure in the report.
 
     Example:
         >>> import refloss
@@ -90,7 +90,7 @@ def assert_matches(implementation: Any, loss: Any, **options: Any) -> None:
 
     Args:
         implementation: as `refloss.testing.check` takes it.
-        loss (Loss or CrossEntropy): the refloss object with the implementation's parameters.
+        loss (Loss or CrossEntropy): the refloss object with the kernel's parameters.
         **options: of `refloss.testing.check`.
 
     Raises:
@@ -110,7 +110,7 @@ class Checker:
     """One check. `run()` yields as cases are done, so that a caller may show how far it is; `report()` is the end."""
 
     def __init__(
-        self, implementation: Any, loss: Any, *, dtype: str, framework: str, cases: Any, require: str,
+        self, kernel: Any, loss: Any, *, dtype: str, framework: str, cases: Any, require: str,
         compute: str | None, device: str | None, slack: float, seed: int, soft_targets: bool,
         shared: dict[Any, Truth] | None = None,
     ) -> None:  # fmt: skip
@@ -128,12 +128,12 @@ class Checker:
             raise TypeError(f"loss must be an object, got the class {loss.__name__}: pass {loss.__name__}(…)")
         if not isinstance(loss, CrossEntropy) and not (isinstance(loss, Loss) and formula_of(loss)):
             raise TypeError(f"loss must be one of refloss, got {type(loss).__name__}")
-        self.kernel, self.loss, self.slack = implementation, replace(loss, precision="double"), float(slack)
+        self.kernel, self.loss, self.slack = kernel, replace(loss, precision="double"), float(slack)
         self.adapter = Adapter(framework, dtype, device)
-        self.takes: Takes = self.adapter.signature(implementation, bare=isinstance(loss, CrossEntropy))
+        self.takes: Takes = self.adapter.signature(kernel, bare=isinstance(loss, CrossEntropy))
         self.cases = [self._fitting(case) for case in _chosen(cases, self.loss, dtype, seed, soft_targets)]
         self.found = Report(
-            described(self.loss), _name_of(implementation), dtype, compute or computed_in(dtype), framework, require,
+            described(self.loss), _name_of(kernel), dtype, compute or computed_in(dtype), framework, require,
             derived=derived_stages(self.loss), chosen="quick " if cases == "quick" else "",
         )  # fmt: skip
         self.self_check, self.laws = SelfCheck(require), Laws(require)
@@ -175,10 +175,10 @@ class Checker:
         notes = []
         if self.upstream_is_one:
             notes.append(
-                "the implementation takes no upstream and returns its own gradients: only upstream 1 was tried"
+                "the kernel takes no upstream and returns its own gradients: only upstream 1 was tried"
             )
         if getattr(self.loss, "has_bias", False) and not self.takes.b:
-            notes.append("the implementation takes no b: no case has a bias")
+            notes.append("the kernel takes no b: no case has a bias")
         seen = {stage for result in self.found.results for stage in result.grades}
         if "losses" in seen and "loss" not in seen and self.loss.reduction != "none":
             notes.append(
@@ -300,8 +300,8 @@ def _rounded(case: Case, dtype: str) -> Case:
                    upstreams=rounded(case.upstreams, kind))  # fmt: skip
 
 
-def _name_of(implementation: Any) -> str:
-    return getattr(implementation, "__qualname__", None) or type(implementation).__name__
+def _name_of(kernel: Any) -> str:
+    return getattr(kernel, "__qualname__", None) or type(kernel).__name__
 
 
 __all__ = ["Checker", "UnfitImplementation", "assert_matches", "check"]

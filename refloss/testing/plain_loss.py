@@ -7,7 +7,6 @@ ordinary float64 gives; the truth is `loss.forward` and `loss.backward`, never t
 from __future__ import annotations
 
 from collections.abc import Mapping
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -345,6 +344,3 @@ class PlainLoss:
 def inverse(lengths: np.ndarray) -> np.ndarray:
     """1/‖v‖, 0 for zero rows: nothing flows back through their normalisation."""
     return np.where(lengths > 0, 1 / np.where(lengths > 0, lengths, 1.0), 0.0)
-
-
-Parameters = SimpleNamespace  # what `PlainLoss.q` is

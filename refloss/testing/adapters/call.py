@@ -1,4 +1,4 @@
-"""One call of an implementation: what it is handed, what it returns, and the gradients that autograd has to give."""
+"""One call of a kernel: what it is handed, what it returns, and the gradients that autograd has to give."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 
 from refloss.record import BACKWARD_STAGES, STAGES
-from refloss.testing.adapters.bits import BITS, UNWRITTEN, laid_out, to_bits, to_values
-from refloss.testing.adapters.numpy import Framework
+from refloss.testing.adapters.numpy import BITS, UNWRITTEN, Framework, laid_out, to_bits, to_values
 from refloss.testing.adapters.signature import Takes
 from refloss.testing.adapters.words import UnfitImplementation, described, kind_of, one_line, unknown
 from refloss.testing.places import entry, first
@@ -40,7 +39,7 @@ class Outcome:
     problems        in the order in which they were found
     reduced         "loss" if it is one number, "losses" if there is one for each sample: what was differentiated, or
                     else what came back; None without either
-    differentiated  the gradients that the adapter took through the framework; the implementation gave the others
+    differentiated  the gradients that the adapter took through the framework; the kernel gave the others
     """
 
     stages: dict[str, np.ndarray] = field(default_factory=dict)
@@ -109,10 +108,10 @@ class Given:
 
 class Call:
     def __init__(
-        self, framework: Framework, implementation: Any, case: Any, takes: Takes, per_sample: bool,
+        self, framework: Framework, kernel: Any, case: Any, takes: Takes, per_sample: bool,
         out_shapes: Mapping[str, tuple[int, ...]] | None, scale: float,
     ) -> None:  # fmt: skip
-        self.framework, self.implementation, self.case, self.takes = framework, implementation, case, takes
+        self.framework, self.kernel, self.case, self.takes = framework, kernel, case, takes
         self.per_sample, self.scale = per_sample, scale
         self.out_shapes = out_shapes if takes.out else None
         # those that are passed, and so may have a gradient
@@ -169,7 +168,7 @@ class Call:
         """One call; `others` in place of the inputs of those names."""
         arrays = {**self.arrays, **others}
         b = {"b": arrays.pop("b")} if "b" in arrays else {}
-        return self.implementation(*arrays.values(), self.labels, **b, **self.keywords)
+        return self.kernel(*arrays.values(), self.labels, **b, **self.keywords)
 
     def _arriving(self, each: bool) -> np.ndarray:
         return np.asarray((self.case.upstreams if each else self.case.upstream) * self.scale)
@@ -224,7 +223,7 @@ class Call:
             values["losses" if self._each(shape_of(returned)) else "loss"] = returned
         for stage in values:
             if stage not in STAGES:
-                raise UnfitImplementation(f"the implementation returned {unknown(stage)}")
+                raise UnfitImplementation(f"the kernel returned {unknown(stage)}")
         if values.get("grad_b", self) is None and "b" not in self.inputs:
             del values["grad_b"]  # no gradient where there is no bias
         return values
@@ -243,7 +242,7 @@ class Call:
     # -- gradients through the framework -----------------------------------------------------------
 
     def _differentiate(self, values: Mapping[str, Any], bare: bool) -> None:
-        """Adds the gradients that the implementation leaves to the framework."""
+        """Adds the gradients that the kernel leaves to the framework."""
         readable = [stage for stage in ("loss", "losses") if stage in self.outcome.stages]
         unfit = {stage: self.framework.no_gradient_of(values[stage]) for stage in readable}
         source = next((stage for stage in readable if bare or not unfit[stage]), None)
@@ -258,7 +257,7 @@ class Call:
         if not each and shape != ():
             return  # no loss at all: its shape is refused by whoever looks at the stages
         if own and each and not self.per_sample:
-            return  # the implementation's own gradients are those of the reduced loss
+            return  # the kernel's own gradients are those of the reduced loss
         missing = [name for name in self.inputs if f"grad_{name}" not in values]
         wanted = {name: self.arrays[name] for name in missing}
         on_the_way = values.get("logits")

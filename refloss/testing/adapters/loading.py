@@ -1,4 +1,4 @@
-"""Implementations that the command line names."""
+"""Kernels that the command line names."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ FROM_FILE = "refloss_checked_"  # before the name of a module that `load` made o
 
 
 def load(where: str) -> Any:
-    """The implementation "FILE.py:FUNCTION" or "package.module:FUNCTION"; FUNCTION may have dots."""
+    """The kernel "FILE.py:FUNCTION" or "package.module:FUNCTION"; FUNCTION may have dots."""
     place, colon, path = where.rpartition(":")
     if not colon or not place or not path:
         raise UnfitImplementation(
-            f"an implementation is named FILE.py:FUNCTION or package.module:FUNCTION, got {where!r}"
+            f"a kernel is named FILE.py:FUNCTION or package.module:FUNCTION, got {where!r}"
         )
     found = _imported(place)
     for name in path.split("."):

@@ -1,4 +1,4 @@
-"""What an implementation takes."""
+"""What a kernel takes."""
 
 from __future__ import annotations
 
@@ -13,32 +13,32 @@ from refloss.testing.adapters.words import UnfitImplementation, kind_of, one_lin
 
 @dataclass(frozen=True)
 class Takes:
-    """What an implementation takes by keyword."""
+    """What a kernel takes by keyword."""
 
     b: bool
     upstream: bool
     out: bool
 
 
-def taken_by(implementation: Any, bare: bool) -> Takes:
+def taken_by(kernel: Any, bare: bool) -> Takes:
     """What it takes by keyword; raises unless it can be called as f(x, W, labels), bare: f(logits, targets).
 
     A keyword that a `functools.partial` has bound already is not taken. Without a signature that can be read it gets
     its arguments by position and nothing else.
     """
     due = ("logits", "targets") if bare else ("x", "W", "labels")
-    words = f"the implementation must be callable as f({', '.join(due)})"
-    if isinstance(implementation, type):
-        name = implementation.__name__
+    words = f"the kernel must be callable as f({', '.join(due)})"
+    if isinstance(kernel, type):
+        name = kernel.__name__
         raise UnfitImplementation(f"{words}, but {name} is a class: pass an instance or a function")
-    if not callable(implementation):
-        raise UnfitImplementation(f"{words}, got {kind_of(implementation)}")
-    bound, inner = set[str](), implementation
+    if not callable(kernel):
+        raise UnfitImplementation(f"{words}, got {kind_of(kernel)}")
+    bound, inner = set[str](), kernel
     while isinstance(inner, partial):
         bound |= inner.keywords.keys()
         inner = inner.func
     try:
-        signature = _signature(implementation)
+        signature = _signature(kernel)
     except (ValueError, TypeError):  # builtins
         return Takes(False, False, False)
     parameters = list(signature.parameters.values())
@@ -55,14 +55,14 @@ def taken_by(implementation: Any, bare: bool) -> Takes:
     return takes
 
 
-def _signature(implementation: Any) -> inspect.Signature:
+def _signature(kernel: Any) -> inspect.Signature:
     """Of what takes the arguments in the end: torch's modules and functions hide theirs behind `*args, **kwargs`."""
     torch = sys.modules.get("torch")
-    if torch is not None and isinstance(implementation, torch.nn.Module):
-        return inspect.signature(getattr(implementation, "_orig_mod", implementation).forward)
-    owner: Any = getattr(implementation, "__self__", None)
+    if torch is not None and isinstance(kernel, torch.nn.Module):
+        return inspect.signature(getattr(kernel, "_orig_mod", kernel).forward)
+    owner: Any = getattr(kernel, "__self__", None)
     if torch is not None and isinstance(owner, type) and issubclass(owner, torch.autograd.Function):
-        function: Any = owner  # implementation is its `apply`, which takes no keywords
+        function: Any = owner  # kernel is its `apply`, which takes no keywords
         parameters = list(inspect.signature(function.forward).parameters.values())
         if function.setup_context is torch.autograd.Function.setup_context:
             parameters = parameters[1:]  # ctx
@@ -70,4 +70,4 @@ def _signature(implementation: Any) -> inspect.Signature:
         return inspect.Signature([
             p if p.kind is p.VAR_POSITIONAL else p.replace(kind=p.POSITIONAL_ONLY) for p in parameters
         ])  # fmt: skip
-    return inspect.signature(implementation)
+    return inspect.signature(kernel)

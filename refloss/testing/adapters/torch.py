@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from refloss.testing.adapters.bits import BITS
-from refloss.testing.adapters.numpy import Framework, imported
+from refloss.testing.adapters.numpy import BITS, Framework, imported
 from refloss.testing.adapters.words import UnfitImplementation, kind_of, one_line
 
 

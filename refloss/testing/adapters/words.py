@@ -1,4 +1,4 @@
-"""What is said of an implementation that cannot be called or goes wrong, and the quiet in which it runs."""
+"""What is said of a kernel that cannot be called or goes wrong, and the quiet in which it runs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from refloss.record import STAGES
 
 
 class UnfitImplementation(ValueError):
-    """An implementation that `check` cannot call, or a call that asks for what is not there; a ValueError."""
+    """A kernel that `check` cannot call, or a call that asks for what is not there; a ValueError."""
 
 
 def kind_of(value: Any) -> str:
@@ -59,7 +59,7 @@ def of_a_library(file: str) -> bool:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """What a framework or an implementation has to say about its own numerics is no result."""
+    """What a framework or a kernel has to say about its own numerics is no result."""
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
         yield

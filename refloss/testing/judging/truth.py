@@ -1,4 +1,4 @@
-"""The truth on a case, and how far a correct implementation in a dtype may be off it: derived, never chosen.
+"""The truth on a case, and how far a correct kernel in a dtype may be off it: derived, never chosen.
 
 The truth is refloss's own pass in float64 at the inputs as the dtype holds them. Around it stand nested envelopes, one
 a grade:
@@ -46,7 +46,6 @@ class Truth:
     compute    what B and C are computed in
     envelope   grade → name → what a formula may err by in each unit; inf where the formula itself overflows in that
                dtype
-    scale      name → the natural scale, shaped likewise
     untrusted  the stages where the reference lies far outside all draws of the stable form
     cone       name → (rows,) how long a part across the row is accepted besides: at x ∥ W_y the loss has no gradient
     plain      the plain loss on this case, run once: for wrong copies
@@ -59,11 +58,9 @@ class Truth:
     labels: np.ndarray
     upstream: Any
     out: Any
-    grads: Any
     stages: dict[str, np.ndarray]
     bound: dict[str, np.ndarray]
     envelope: dict[str, dict[str, np.ndarray]]
-    scale: dict[str, np.ndarray]
     plain: PlainLoss
     slack: float = 1.0
     cone: dict[str, np.ndarray] = field(default_factory=dict)
@@ -166,18 +163,18 @@ def truth_on(
     envelope: dict[str, dict[str, np.ndarray]] = {"B": found["B"]}
     for better, grade in ("BC", "CD"):
         envelope[grade] = {name: np.maximum(envelope[better][name], found[grade][name]) for name in stages}
-    bound = _own_bound(loss, out, grads, stages, storage)
     return Truth(
-        loss, storage, inner, inputs, labels, upstream, out, grads, stages, bound, envelope, scale,
+        loss, storage, inner, inputs, labels, upstream, out, stages, _own_bound(out, grads, stages, storage), envelope,
         plain, slack, cones(plain, out, stages), unexplained(stable, stages, scale, inner),
     )  # fmt: skip
 
 
 def _own_bound(
-    loss: Any, out: Any, grads: Any, stages: Mapping[str, np.ndarray], storage: DType
-) -> dict[str, Any]:
+    out: Any, grads: Any, stages: Mapping[str, np.ndarray], storage: DType
+) -> dict[str, np.ndarray]:
     """The reference's proven bound in float64; in the other dtypes it is far below the last place, and 0 here."""
-    if storage.name == "float64":
-        known = {**out.error_bound, **grads.error_bound}
-        return {name: np.asarray(known[name]) for name in stages}
-    return {name: np.zeros(np.shape(value)) for name, value in stages.items()}
+    known = {**out.error_bound, **grads.error_bound} if storage.name == "float64" else {}
+    return {
+        name: np.asarray(known[name] if known else np.zeros(np.shape(value)))
+        for name, value in stages.items()
+    }
