@@ -12,7 +12,7 @@ import numpy as np
 from refloss.cases.oracle import Case, regimes, wanted
 from refloss.cases.oracle import cases as all_cases
 from refloss.losses import CrossEntropy
-from refloss.losses.base import Loss
+from refloss.losses.loss import Loss
 from refloss.precision.dtypes import DTYPES, rounded
 from refloss.record import BACKWARD_STAGES
 from refloss.testing.adapters import Adapter, Outcome, Takes, UnfitImplementation
@@ -24,7 +24,7 @@ from refloss.testing.judging.verdict import judge, shape_of, underflow
 from refloss.testing.report import CaseResult, Failure, Report, derived_stages
 from refloss.testing.reproduce import described, reproducer
 from refloss.testing.shrink import smallest_failing
-from refloss.textbook.family import formula_of
+from refloss.textbook.family import member_of
 from refloss.validation import one_of
 
 
@@ -126,8 +126,10 @@ class Checker:
             raise ValueError(f"seed must be an integer ≥ 0, got {seed!r}")
         if isinstance(loss, type):
             raise TypeError(f"loss must be an object, got the class {loss.__name__}: pass {loss.__name__}(…)")
-        if not isinstance(loss, CrossEntropy) and not (isinstance(loss, Loss) and formula_of(loss)):
-            raise TypeError(f"loss must be one of refloss, got {type(loss).__name__}")
+        if not isinstance(loss, CrossEntropy):
+            if not isinstance(loss, Loss):
+                raise TypeError(f"loss must be one of refloss, got {type(loss).__name__}")
+            member_of(loss)  # says what is missing
         self.kernel, self.loss, self.slack = kernel, replace(loss, precision="double"), float(slack)
         self.adapter = Adapter(framework, dtype, device)
         self.takes: Takes = self.adapter.signature(kernel, bare=isinstance(loss, CrossEntropy))
