@@ -1,11 +1,48 @@
-"""Fixtures for every test."""
+"""Options and fixtures for every test."""
 
 from __future__ import annotations
 
+import re
 import zlib
 
 import numpy as np
 import pytest
+
+import refloss
+
+# the longer name first: am_softmax is not about softmax
+ALIASES = {"cosface": "am_softmax", "sphereface": "a_softmax", "modified_softmax": "w_norm_softmax"}
+LOSS_NAMES = sorted([*refloss.losses(), "margin_softmax", "cross_entropy", *ALIASES], key=len, reverse=True)
+A_LOSS = re.compile(rf"(?<![a-z0-9])(?:{'|'.join(LOSS_NAMES)})", re.IGNORECASE)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    names = [name for name in LOSS_NAMES if name not in ALIASES]
+    parser.addoption("--loss", choices=names, metavar="NAME", help="only the tests whose id names this loss")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """Every core by default where pytest-xdist is; one process for tests/quick, whose order says what to read first."""
+    here = config.pluginmanager.hasplugin("xdist") and not hasattr(config, "workerinput")
+    quick = config.args and all("tests/quick" in arg for arg in config.args)
+    if here and config.option.numprocesses is None and not quick:
+        config.option.numprocesses = "auto"
+        if config.option.dist == "no":
+            config.option.dist = "worksteal"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    name = config.getoption("--loss")
+    if name:
+        kept = [item for item in items if name in losses_named(item.nodeid)]
+        config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+        items[:] = kept
+
+
+def losses_named(text: str) -> set[str]:
+    """The losses that an id speaks of."""
+    return {ALIASES.get(found.lower(), found.lower()) for found in A_LOSS.findall(text)}
 
 
 @pytest.fixture

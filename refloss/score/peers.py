@@ -21,10 +21,10 @@ from typing import Any
 import numpy as np
 
 from refloss import validation as check
-from refloss.cases.grid import Point
+from refloss.cases.case import Point
 from refloss.textbook import formulas
 from refloss.textbook.family import formula_of, member_of, radius_kind
-from refloss.witnesses.problem import row_norm
+from refloss.textbook.rows import row_norm
 
 Stages = Mapping[str, np.ndarray]
 
@@ -63,12 +63,12 @@ def _problem(point: Point) -> SimpleNamespace | None:
     weights = np.ones(C) if loss.class_weights is None else np.array(loss.class_weights)
     divisor = {
         "mean": float(valid.sum()),
-        "weighted_mean": float((targets.target * weights)[valid].sum()),
+        "weighted_mean": float((targets.matrix * weights)[valid].sum()),
     }.get(loss.reduction, 1.0)
     return SimpleNamespace(
-        target=targets.target,
+        target=targets.matrix,
         smooth=np.where(
-            valid[:, None], (1 - loss.label_smoothing) * targets.target + loss.label_smoothing / C, 0.0
+            valid[:, None], (1 - loss.label_smoothing) * targets.matrix + loss.label_smoothing / C, 0.0
         ),
         weights=weights,
         share=np.where(valid, point.upstream / divisor, 0.0),

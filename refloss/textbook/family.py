@@ -85,6 +85,11 @@ class Member:
         """Whether its margin m multiplies the angle (ψ has m branches)."""
         return self.target is formulas.annealed_psi
 
+    @property
+    def adds_to_angle(self) -> bool:
+        """Whether its margin m is added to the angle (ψ changes at θ = π − m)."""
+        return self.target is formulas.arc_margin
+
 
 # -- branches --------------------------------------------------------------------------------------
 
@@ -231,11 +236,11 @@ def formula_of(loss: Any) -> str:
 def member_of(loss: Any) -> Member:
     """The loss's entry.
 
-    Raises LookupError, which names the file, for a loss that has none.
+    Raises TypeError, which names the file, for a loss that has none.
     """
     name = formula_of(loss)
     if not name:
-        raise LookupError(
+        raise TypeError(
             f"{type(loss).__name__} has no entry in FAMILY of refloss/textbook/family.py: enter its formula, radius "
             "and steps there under the `name` of the class that defines forward_logits"
         )

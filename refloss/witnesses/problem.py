@@ -16,6 +16,7 @@ import numpy as np
 from refloss.textbook import formulas
 from refloss.textbook.family import differentiable, member_of, parameters, radius_of
 from refloss.textbook.namespaces import complex_namespace, numpy_namespace
+from refloss.textbook.rows import as_rows, row_norm
 
 U = np.finfo(float).eps / 2
 TINY = np.finfo(float).smallest_subnormal
@@ -59,32 +60,6 @@ class Problem:
         return len(self.noise)
 
 
-def as_rows(value: np.ndarray) -> np.ndarray:
-    """x, W as they are; b (C,) as (C, 1); a scalar as (1, 1)."""
-    value = np.asarray(value)
-    return value if value.ndim == 2 else value.reshape(-1, 1)
-
-
-def row_norm(v: np.ndarray) -> np.ndarray:
-    """(rows,) Euclidean lengths, without overflow or underflow; NaN where an entry is NaN."""
-    v = as_rows(v)
-    largest = np.max(np.abs(v), axis=1, initial=0.0)
-    safe = np.where((largest > 0) & np.isfinite(largest), largest, 1.0)
-    with np.errstate(invalid="ignore", over="ignore"):
-        return safe * np.sqrt(np.sum((v / safe[:, None]) ** 2, axis=1))
-
-
-UPSTREAM = -1.375  # not 1: a backward that ignores what arrives must fail
-
-
-def default_upstream(reduction: str, samples: int) -> Any:
-    """Not 1; of mixed signs and sizes, one of them 0, where there is one a sample."""
-    if reduction != "none":
-        return UPSTREAM
-    pattern = np.array([0.75, -1.5, 2.25, 0.0, -0.125, 1.0])
-    return np.resize(pattern, samples)
-
-
 def loss_problem(
     loss: Any, x: np.ndarray, W: np.ndarray, targets: Any, b: np.ndarray | None, upstream: np.ndarray
 ) -> Problem:
@@ -94,8 +69,8 @@ def loss_problem(
     xp = numpy_namespace
     w = np.ones(C) if loss.class_weights is None else np.array(loss.class_weights)
     valid = ~targets.ignored
-    t = np.where(valid[:, None], (1 - loss.label_smoothing) * targets.target + loss.label_smoothing / C, 0.0)
-    divisor = _divisor(loss.reduction, targets.target, w, valid)
+    t = np.where(valid[:, None], (1 - loss.label_smoothing) * targets.matrix + loss.label_smoothing / C, 0.0)
+    divisor = _divisor(loss.reduction, targets.matrix, w, valid)
     share = np.where(valid, np.broadcast_to(upstream / divisor, N), 0.0) if divisor else np.zeros(N)
     weight = float(np.max(np.abs(share), initial=0.0)) or 1.0
     share = share / weight  # so that a tiny upstream does not drown the witnesses in subnormals
@@ -103,7 +78,7 @@ def loss_problem(
     # a sample that counts nothing may lie where the formula has no value: it is moved to where it has one
     counts = share != 0
     x = np.where(counts[:, None], x, _harmless(D))
-    y = targets.target if targets.labels is not None else np.zeros((N, C))
+    y = targets.matrix if targets.labels is not None else np.zeros((N, C))
     y = np.where(counts[:, None], y, np.eye(C)[np.argmax(row_norm(W))]) if loss.has_margin else y
 
     inputs: dict[str, Any] = {"x": x, "W": W}
@@ -143,7 +118,7 @@ def loss_problem(
         G = felt
         hard = targets.labels is not None and loss.label_smoothing == 0
         if hard:  # |g_j|, 1 − p_y as a sum
-            one = targets.target
+            one = targets.matrix
             others = np.sum(p * (1 - one), axis=1, keepdims=True)
             G = np.abs(share)[:, None] * np.where(one > 0, others, p) * mass
         nothing = ~counts[:, None] | (mass == 0) | ((C == 1) & hard)  # (N, 1) samples without any gradient
