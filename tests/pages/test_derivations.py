@@ -16,7 +16,6 @@ import refloss
 from pages.checks import PAGES as CHECKS
 from pages.checks.psi import AT_KNOT, BESIDE_KNOT, polynomials, squared_slope
 from pages.markdown import code, derivation, displayed, headings, prose, read, section, tables
-from pages.page import Page
 from pages.steps import (
     CODE_OF,
     LOSS_PAGES,
@@ -226,9 +225,10 @@ def unproven(page: str, text: str) -> list[str]:
     proven = [
         float(v.replace("−", "-")) for part in printed + displayed(text) for v in re.findall(_NUMBER, part)
     ]
-    checks = CHECKS.get(page, Page(page))
-    of_page = [shown for shown, _ in checks.shown]
-    known = {*of_page, *(shown.rstrip("°") for shown in of_page)} | checks.given | GIVEN_EVERYWHERE
+    known = set(GIVEN_EVERYWHERE)
+    if page in CHECKS:  # a new Page would take the place of the one that is there
+        of_page = [shown for shown, _ in CHECKS[page].shown]
+        known |= {*of_page, *(shown.rstrip("°") for shown in of_page)} | CHECKS[page].given
     written = re.sub(r"`[^`\n]*`|\]\([^)]*\)|arXiv \d+\.\d+(v\d)?", "", prose(text))
     return [
         shown
