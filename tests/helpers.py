@@ -133,6 +133,11 @@ def assert_close(actual: Any, due: Any, scale: Any, relative: float, what: str =
         )
 
 
+def assert_printed(values: Any, printed: Any, last_digit: float) -> None:
+    """Each value rounds to the number printed: within half a unit of its last digit."""
+    np.testing.assert_allclose(values, printed, rtol=0, atol=0.5 * last_digit * (1 + 1e-9))
+
+
 def near(due: Any, relative: float) -> Any:
     """Equal to `due` up to this share of it; pytest.approx alone would let any two numbers below 1e-12 pass."""
     return pytest.approx(due, rel=relative, abs=0)

@@ -315,6 +315,7 @@ def test_arcface_beyond_pi_minus_m_is_not_table_1_under_past_pi_linear():
     x, W = in_the_plane(PI - 0.1), in_the_plane(0.0, PI - 0.1 - 2.82)
     cos = refloss.ArcFace(scale=1, margin=0.5).decision_boundary(x, W)
     linear = refloss.ArcFace(scale=1, margin=0.5, past_pi="linear").decision_boundary(x, W)
+    # a few roundings, relative to s = 1
     assert cos == pytest.approx(np.cos(PI + 0.4) - np.cos(2.82), abs=1e-15)
     assert cos > 0
     assert linear == pytest.approx(np.cos(PI - 0.1) - 0.5 * np.sin(0.5) - np.cos(2.82), abs=1e-15)

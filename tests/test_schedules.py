@@ -9,8 +9,8 @@ from itertools import pairwise
 import numpy as np
 import pytest
 from agreement import piecewise_psi
-from helpers import logits_pass, near
-from pages.test_paper_numbers import assert_printed, degrees, target_logits
+from helpers import UNIT, assert_printed, logits_pass, near
+from pages.test_paper_numbers import degrees, target_logits
 
 import refloss
 from refloss import schedules
@@ -94,7 +94,8 @@ def test_a_loop_that_counts_as_the_released_code_does(name):
 def test_a_schedule_falls_to_its_floor(name):
     values = [RELEASED[name](n) for n in (*range(1, 200), 10**3, 10**5, 10**7, 10**12)]
     assert all(a >= b for a, b in pairwise(values))
-    assert values[-1] == pytest.approx(RELEASED[name].minimum, abs=1e-12)
+    # of 10^12 passes; of the beginning that share is left above the floor
+    assert values[-1] - RELEASED[name].minimum <= 1e-12 * RELEASED[name].base
 
 
 def test_the_slope_at_a_right_angle_is_the_plain_ones():
@@ -102,7 +103,8 @@ def test_the_slope_at_a_right_angle_is_the_plain_ones():
     for annealing in (0.0, 5.0, 1000.0):
         loss = refloss.FNormSphereFace(scale=1, margin=4, annealing=annealing)
         at = logits_pass(loss, [[0.0, 1.0]], [[1.0, 0.0]], [0])
-        assert at.psi.slope[0] == pytest.approx(-annealing / (1 + annealing), abs=1e-15)
+        # terms of size 1 and m = 4
+        assert at.psi.slope[0] == pytest.approx(-annealing / (1 + annealing), abs=8 * UNIT)
         assert at.psi.value[0] == near(-3 / (1 + annealing), 1e-15)
 
 
