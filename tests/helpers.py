@@ -14,8 +14,8 @@ import pytest
 import refloss
 from refloss.cases.configurations import linear_psi, linear_psi_slope, parabola, parabola_slope
 from refloss.losses import LOSSES
-from refloss.losses.base import Pairs
-from refloss.textbook.family import member_of, radius_of
+from refloss.steps.targets import Pairs
+from refloss.textbook.family import FAMILY, POWERS, member_of, radius_of
 
 
 def need(name: str) -> ModuleType:
@@ -67,14 +67,17 @@ VARIANTS: dict[str, tuple[type, dict[str, Any]]] = {
     },
 }
 
-PSI = ["l_softmax", "a_softmax", "f_norm_sphereface"]  # an integer multiplies the angle
-MARGIN = [*PSI, "am_softmax", "arcface"]
+_MEMBERS = {name: FAMILY[name] for name in NAMES if name in FAMILY}  # a test of its own says who is missing
+PSI = [name for name, member in _MEMBERS.items() if member.multiplies_angle]
+MARGIN = [name for name in NAMES if LOSSES[name].has_margin]
 SOFT = [name for name in NAMES if name not in MARGIN]  # soft targets have a meaning
-BIAS = ["softmax", "weighted_softmax", "l2_softmax"]
-NORMALISES_X = ["f_norm_sphereface", "l2_softmax", "am_softmax", "arcface"]  # the logits see x̂ only
-NORMALISES_W = ["w_norm_softmax", "a_softmax", "f_norm_sphereface", "am_softmax", "arcface"]
-SINGULAR_X = ["l_softmax", "a_softmax", *NORMALISES_X]  # at x_i = 0
-SINGULAR_W = ["l_softmax", *NORMALISES_W]  # at W_y = 0
+BIAS = [name for name in NAMES if LOSSES[name].has_bias]
+NORMALISES_X = [
+    name for name, member in _MEMBERS.items() if not POWERS[member.radius][0]
+]  # the logits see x̂ only
+NORMALISES_W = [name for name, member in _MEMBERS.items() if not POWERS[member.radius][1]]
+SINGULAR_X = [name for name, member in _MEMBERS.items() if "x" in member.zero_rows]  # at x_i = 0
+SINGULAR_W = [name for name, member in _MEMBERS.items() if "W" in member.zero_rows]  # at W_y = 0
 
 
 def make(variant: str, classes: int = 4, **options: Any) -> Any:

@@ -26,7 +26,7 @@ CELLS = {
 
 
 def place(module: str) -> str:
-    """Where a module lies, as the page has it: refloss.losses.base in losses, refloss itself in refloss."""
+    """Where a module lies, as the page has it: refloss.losses.loss in losses, refloss itself in refloss."""
     return module.split(".")[1] if "." in module else module
 
 
@@ -108,7 +108,7 @@ def test_how_imports_are_read():
     source = """
 import refloss
 from refloss import bounds as b
-from refloss.losses.base import Loss
+from refloss.losses.loss import Loss
 if TYPE_CHECKING:
     from refloss.proof.certify import certify
 else:

@@ -40,7 +40,7 @@ def truth(loss, x, W, labels, b, upstream):
     targets = check.targets(labels, len(x), C, loss)
     rows = np.flatnonzero(~targets.ignored)
     w = exact(np.ones(C) if loss.class_weights is None else np.array(loss.class_weights))
-    y = targets.target[rows]
+    y = targets.matrix[rows]
     epsilon = mpmath.mpf(float(loss.label_smoothing))
     t = (1 - epsilon) * exact(y) + epsilon / C
     divisor = {"mean": len(rows), "weighted_mean": (exact(y) * w).sum()}.get(loss.reduction, 1)

@@ -178,7 +178,9 @@ def test_nothing_ran_exits_with_5(capsys):
 
 def test_without_python_flint_one_line_says_what_to_install(monkeypatch, capsys):
     """Exit status 2 and the command to type; the grid can still be listed."""
-    for module in [name for name in sys.modules if name.startswith(("refloss.proof", "refloss.score", "flint"))]:
+    for module in [
+        name for name in sys.modules if name.startswith(("refloss.proof", "refloss.score", "flint"))
+    ]:
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.setitem(sys.modules, "flint", None)
     assert main(["certify", "--point", POINT]) == 2

@@ -17,11 +17,10 @@ from helpers import SETTINGS as ORDINARY
 from many_digits import bare_truth, truth
 
 import refloss
+from refloss.losses import passes
 from refloss.precision import bounded, products
 from refloss.precision.bounded import RULES, Bounded, ProbablyBounded
 from refloss.precision.numbers import nearest
-
-blocks = importlib.import_module("refloss.losses.blocks")
 
 every_variant = pytest.mark.parametrize("variant", VARIANTS)
 
@@ -243,7 +242,7 @@ def test_bare_logits_within_of_mpmath(size, precision, rng):
 @pytest.mark.parametrize("entries", [1, 9, 1 << 20], ids="{} entries".format)
 def test_bounds_in_blocks_of_classes(entries, rng, monkeypatch):
     """The bound of a pass in blocks holds of that pass: blocks of one class, a few, all."""
-    monkeypatch.setattr(blocks, "ENTRIES", entries)
+    monkeypatch.setattr(passes, "ENTRIES", entries)
     inputs = example("arcface", rng, n=3)
     loss = make("arcface", precision="extended", scale=30.0)
     with mpmath.workdps(100):
@@ -510,7 +509,7 @@ def test_a_users_functions_with_rules(rng):
     assert_double_within("margin_softmax-scale", example("margin_softmax-scale", rng), options)
 
 
-class Unread(blocks.Arithmetic):
+class Unread(passes.Arithmetic):
     """The arithmetic of a bounded pass, read for its values."""
 
     def read(self, v):

@@ -35,7 +35,7 @@ from refloss.cases.angles import (
 )
 from refloss.cases.case import Point
 from refloss.cases.configurations import GROUPS, UPSTREAM, WEIGHTS, make, sized
-from refloss.textbook.family import FAMILY, POWERS, factor_name, radius_of
+from refloss.textbook.family import factor_name, member_of, radius_of
 from refloss.textbook.rows import row_norm
 
 # kind → what its points provoke
@@ -75,7 +75,9 @@ def grid(names: Sequence[str] | None = None, quick: bool = False) -> list[Point]
 
 def variants(name: str) -> dict[str, dict[str, Any]]:
     """Variant → options: the loss as it is, and each option, or pair of options, that changes the target's logit."""
-    others = configurations.variants(name)  # among the integer margins 6, which has the most exact angles
+    others = configurations.variants(
+        make(name)
+    )  # among the integer margins 6, which has the most exact angles
     return {"plain": {}} | {key: options for key, options in others.items() if key not in ("m5", "m7")}
 
 
@@ -112,7 +114,8 @@ class _Points:
     def __init__(self, name: str) -> None:
         self.name, self.found = name, dict[str, Point]()
         self.plain = make(name)  # refuses what is no loss
-        p, q = POWERS[FAMILY[name].radius or "scale"]
+        self.member = member_of(self.plain)
+        _, p, q = radius_of(self.plain)
         self.free_x, self.free_W = not p, not q  # whether the logits see only the direction of x, of W_j
 
     def add(
@@ -198,7 +201,7 @@ def _pairs(points: _Points) -> None:
 
 def _knots(points: _Points) -> None:
     """Both sides of every kπ/m: all of one m in a batch, and alone, where nothing else gives W_y a gradient."""
-    if not FAMILY[points.name].multiplies_angle:
+    if not points.member.multiplies_angle:
         return
     for m in (2, 3, 4, 6):
         knots = [PI * k / m for k in range(1, m)]
@@ -213,7 +216,7 @@ def _knots(points: _Points) -> None:
 
 def _past_pi(points: _Points) -> None:
     """Both sides of π − m; of π/2 with easy_margin; and that jump itself."""
-    if not FAMILY[points.name].adds_to_angle:
+    if not points.member.adds_to_angle:
         return
     for variant, options in variants(points.name).items():
         m = Decimal(make(points.name, **options).margin)
@@ -482,7 +485,7 @@ def _options(points: _Points) -> None:
     add("upstream_zero", upstream=0.0)
     if points.plain.has_bias:
         add("bias_1e3", b=np.array([1e3, -1e3, 1e-3, 0.0, 999.0]), bias=False, quick=True)
-    if FAMILY[points.name].zero_rows:
+    if points.member.zero_rows:
         x_zero, W_zero = x.copy(), W.copy()
         x_zero[2] = W_zero[1] = 0.0
         add("zero_rows", x=x_zero, W=W_zero, zero_norm="zero", quick=True)

@@ -15,7 +15,7 @@ import numpy as np
 import refloss
 from refloss.cli.shared import make_loss, named, progress, read_arrays, run_jobs, write_report
 from refloss.cli.status import NOTHING_RAN, OK, WRONG, CallError
-from refloss.losses.blocks import PRECISIONS
+from refloss.losses.passes import PRECISIONS
 
 FLINT_MISSING = 'certify needs python-flint: pip install "refloss[certify]"'
 

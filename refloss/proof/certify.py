@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from flint import arb, ctx
 
-from refloss.losses.base import Loss
+from refloss.losses.loss import Loss
 from refloss.proof.enclosures import LOWEST_BITS, Enclosures, enclose
 from refloss.proof.tape import NOTHING, asks, each, exact, is_zero, total
 from refloss.textbook.rows import row_norm

@@ -20,7 +20,7 @@ import numpy as np
 from flint import arb, ctx
 
 from refloss import validation as check
-from refloss.losses.base import Loss
+from refloss.losses.loss import Loss
 from refloss.proof.angle import Angle, Arc, angle_of, sine_of
 from refloss.proof.balls import namespace
 from refloss.proof.tape import (
@@ -137,7 +137,7 @@ class _Point:
         self.member = FAMILY["softmax"] if plain else member_of(loss)
         self.has_margin = loss.has_margin and not plain
         self.zero: dict[str, Any] = {"zero_x": ~x.any(axis=1), "zero_W": ~W.any(axis=1)}
-        self.y = targets.target[self.rows]
+        self.y = targets.matrix[self.rows]
         epsilon = arb(float(loss.label_smoothing))
         self.t = (1 - epsilon) * exact(self.y) + epsilon / self.C  # (R, C)
         self.w = exact(np.ones(self.C) if loss.class_weights is None else np.array(loss.class_weights))

@@ -16,7 +16,7 @@ import numpy as np
 import refloss
 from refloss.cases.case import Point
 from refloss.cases.grid import KINDS, LIMIT
-from refloss.losses.blocks import PRECISIONS
+from refloss.losses.passes import PRECISIONS
 from refloss.proof.certify import StageError, certify, enclose_decided, measure
 from refloss.score.peers import available, run_peer
 from refloss.writing import Printed

@@ -63,12 +63,12 @@ def _problem(point: Point) -> SimpleNamespace | None:
     weights = np.ones(C) if loss.class_weights is None else np.array(loss.class_weights)
     divisor = {
         "mean": float(valid.sum()),
-        "weighted_mean": float((targets.target * weights)[valid].sum()),
+        "weighted_mean": float((targets.matrix * weights)[valid].sum()),
     }.get(loss.reduction, 1.0)
     return SimpleNamespace(
-        target=targets.target,
+        target=targets.matrix,
         smooth=np.where(
-            valid[:, None], (1 - loss.label_smoothing) * targets.target + loss.label_smoothing / C, 0.0
+            valid[:, None], (1 - loss.label_smoothing) * targets.matrix + loss.label_smoothing / C, 0.0
         ),
         weights=weights,
         share=np.where(valid, point.upstream / divisor, 0.0),

@@ -13,7 +13,7 @@ from refloss.cases.case import Case
 from refloss.cases.coverage import regimes, wanted
 from refloss.cases.oracle import cases as all_cases
 from refloss.losses import CrossEntropy
-from refloss.losses.base import Loss
+from refloss.losses.loss import Loss
 from refloss.precision.dtypes import DTYPES, rounded, ulp
 from refloss.record import BACKWARD_STAGES
 from refloss.testing.adapters import Adapter, Outcome, Takes, UnfitImplementation

@@ -76,7 +76,7 @@ class Kernel:
             self.radial_x: Any = True
             self.radial_W: Any = True
         self.hard = targets.labels is not None
-        self.target, self.valid = np.array(targets.target, dtype=float), ~targets.ignored
+        self.target, self.valid = np.array(targets.matrix, dtype=float), ~targets.ignored
         self.given = labels
         # an ignored row's label may be no class at all
         self.y = (

@@ -11,7 +11,7 @@ from refloss import validation as check
 from refloss.cases.configurations import default_upstream
 from refloss.cases.coverage import reached
 from refloss.losses import LOSSES
-from refloss.losses.base import Loss
+from refloss.losses.loss import Loss
 from refloss.textbook.family import branches_of, formula_of, member_of
 from refloss.witnesses.compare import compare, usable
 from refloss.witnesses.foreign import described, foreign_gradients, foreign_problem

@@ -69,8 +69,8 @@ def loss_problem(
     xp = numpy_namespace
     w = np.ones(C) if loss.class_weights is None else np.array(loss.class_weights)
     valid = ~targets.ignored
-    t = np.where(valid[:, None], (1 - loss.label_smoothing) * targets.target + loss.label_smoothing / C, 0.0)
-    divisor = _divisor(loss.reduction, targets.target, w, valid)
+    t = np.where(valid[:, None], (1 - loss.label_smoothing) * targets.matrix + loss.label_smoothing / C, 0.0)
+    divisor = _divisor(loss.reduction, targets.matrix, w, valid)
     share = np.where(valid, np.broadcast_to(upstream / divisor, N), 0.0) if divisor else np.zeros(N)
     weight = float(np.max(np.abs(share), initial=0.0)) or 1.0
     share = share / weight  # so that a tiny upstream does not drown the witnesses in subnormals
@@ -78,7 +78,7 @@ def loss_problem(
     # a sample that counts nothing may lie where the formula has no value: it is moved to where it has one
     counts = share != 0
     x = np.where(counts[:, None], x, _harmless(D))
-    y = targets.target if targets.labels is not None else np.zeros((N, C))
+    y = targets.matrix if targets.labels is not None else np.zeros((N, C))
     y = np.where(counts[:, None], y, np.eye(C)[np.argmax(row_norm(W))]) if loss.has_margin else y
 
     inputs: dict[str, Any] = {"x": x, "W": W}
@@ -118,7 +118,7 @@ def loss_problem(
         G = felt
         hard = targets.labels is not None and loss.label_smoothing == 0
         if hard:  # |g_j|, 1 − p_y as a sum
-            one = targets.target
+            one = targets.matrix
             others = np.sum(p * (1 - one), axis=1, keepdims=True)
             G = np.abs(share)[:, None] * np.where(one > 0, others, p) * mass
         nothing = ~counts[:, None] | (mass == 0) | ((C == 1) & hard)  # (N, 1) samples without any gradient

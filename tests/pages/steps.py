@@ -9,21 +9,29 @@ import tokenize
 
 import refloss
 from pages.markdown import DERIVATIONS, derivation, read
+from refloss.losses import LOSSES
 
 PAGES = sorted(path.name for path in DERIVATIONS.glob("*.md"))
 
-# page → the code files that place its steps. WeightedSoftmax inherits the passes of Softmax.
-CODE_OF = {
-    "softmax.md": ("losses/softmax.py",),
-    "weighted_softmax.md": ("losses/weighted_softmax.py", "losses/softmax.py"),
-    "w_norm_softmax.md": ("losses/w_norm_softmax.py",),
-    "l_softmax.md": ("losses/l_softmax.py",),
-    "a_softmax.md": ("losses/a_softmax.py",),
-    "f_norm_sphereface.md": ("losses/f_norm_sphereface.py",),
-    "l2_softmax.md": ("losses/l2_softmax.py",),
-    "am_softmax.md": ("losses/am_softmax.py",),
-    "arcface.md": ("losses/arcface.py",),
-    "cross_entropy.md": ("steps/cross_entropy.py", "losses/cross_entropy.py"),
+LOSS_PAGES = [f"{name}.md" for name in refloss.losses()]
+
+
+def passes_of(name: str) -> tuple[str, ...]:
+    """The file of a loss, and that of the loss whose passes it inherits (weighted_softmax those of softmax)."""
+    (holder,) = (
+        cls for cls in LOSSES[name].__mro__[:-1] if vars(cls).get("forward_logits") and "name" in vars(cls)
+    )
+    return tuple(dict.fromkeys(f"losses/{each}.py" for each in (name, holder.name)))
+
+
+# page → the code files that place its steps
+CODE_OF = {f"{name}.md": passes_of(name) for name in LOSSES} | {
+    "cross_entropy.md": (
+        "steps/targets.py",
+        "steps/logsumexp.py",
+        "steps/cross_entropy.py",
+        "losses/cross_entropy.py",
+    ),
     "normalisation.md": ("steps/normalise.py",),
     "angle.md": ("steps/angle.py",),
     "psi.md": ("steps/psi.py",),
@@ -32,7 +40,6 @@ CODE_OF = {
     "bounds.md": ("bounds.py",),
     "schedules.md": ("schedules.py",),
 }
-LOSS_PAGES = [f"{name}.md" for name in refloss.losses()]
 PREFIXES = {
     "cross_entropy.md": "C",
     "normalisation.md": "N",

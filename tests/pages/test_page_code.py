@@ -27,7 +27,7 @@ PASSES = {"Forward": "forward_logits", "Backward": "backward_logits"}
 # what a page shows besides the code of its steps; on the page of a loss it is no part of the passes
 SHARED = {
     "softmax.md": ("steps/linear.py",),
-    "weighted_softmax.md": ("steps/cross_entropy.py",),
+    "weighted_softmax.md": ("steps/targets.py",),
     "precision.md": ("precision/errorfree.py",),
 }
 

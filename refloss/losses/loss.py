@@ -1,7 +1,6 @@
-"""What every loss shares: its options, reading its input, and "logits, then cross-entropy".
+"""What every loss is: logits of its own, then the cross-entropy, which is the same for all.
 
-The passes of a loss stand in its own file, as `forward_logits` and `backward_logits`. Here they are
-only joined to the cross-entropy, which is the same for all:
+The passes of a loss stand in its own file, as `forward_logits` and `backward_logits`. Here they are only joined:
 
     forward     inputs → forward_logits → z → cross_entropy → loss
     backward    upstream → cross_entropy_backward → ∂L/∂z → backward_logits → gradients
@@ -9,104 +8,16 @@ only joined to the cross-entropy, which is the same for all:
 
 from __future__ import annotations
 
-import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
 
 from refloss import validation as check
-from refloss.losses.blocks import PRECISIONS, Arithmetic, Passes
-from refloss.precision.products import add_at
+from refloss.losses.options import SHARED, CrossEntropyOptions, silent
+from refloss.losses.passes import Arithmetic, LogitsPass, Passes
 from refloss.record import Forward, Gradients
-from refloss.steps.angle import Angle
-from refloss.steps.cross_entropy import Pairs, Setting, Targets
-from refloss.steps.margin import Target, anneal, cone, detach
-from refloss.steps.psi import Continuation
-
-
-def silent() -> np.errstate:
-    """Underflow is exact enough, and what overflows is reported by name after the pass."""
-    return np.errstate(over="ignore", under="ignore", invalid="ignore")
-
-
-@dataclass(eq=False, kw_only=True)
-class LogitsPass:
-    """What `forward_logits` computed and `backward_logits` consumes, of a block of classes."""
-
-    x: Any
-    W: Any
-    logits: Any
-    has_b: bool = False
-    # None in losses that have no such thing
-    x_norm: Any = None
-    W_norm: Any = None
-    x_hat: Any = None
-    W_hat: Any = None
-    cos_theta: Any = None
-    along: Any = None  # W_j·x̂_i
-    pairs: Any = None  # Pairs whose target logit carries a margin
-    angle: Any = None  # the Angle of those pairs
-    psi: Any = None  # their Target
-    cone: Any = None  # (R,)
-
-
-@dataclass(frozen=True, kw_only=True, repr=False)
-class CrossEntropyOptions:
-    """Options of the cross-entropy, shared by every loss and by `refloss.CrossEntropy`; see `Loss`."""
-
-    reduction: str = "mean"
-    class_weights: Any = None
-    label_smoothing: float = 0.0
-    ignore_index: int | None = None
-    empty_mean: str = "error"
-    precision: str = "double"
-
-    def __post_init__(self) -> None:
-        self._set(
-            reduction=check.one_of(self.reduction, "reduction", ("mean", "sum", "none", "weighted_mean")),
-            class_weights=check.weights_tuple(self.class_weights),
-            label_smoothing=check.fraction(self.label_smoothing, "label_smoothing"),
-            ignore_index=None
-            if self.ignore_index is None
-            else check.integer(self.ignore_index, "ignore_index"),
-            empty_mean=check.one_of(self.empty_mean, "empty_mean", ("error", "zero", "nan")),
-            precision=check.one_of(self.precision, "precision", PRECISIONS),
-        )
-
-    def _set(self, **checked: Any) -> None:
-        """Replaces fields by their checked values while the object is being made."""
-        for name, value in checked.items():
-            object.__setattr__(self, name, value)
-
-    def __repr__(self) -> str:
-        shown = []
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            # a loss's own parameters always; shared options only where they were set
-            if field.name in _SHARED_OPTIONS and value == field.default:
-                continue
-            if isinstance(value, tuple) and len(value) > 8:
-                shown.append(f"{field.name}=<{len(value)} weights>")
-            else:
-                shown.append(f"{field.name}={value!r}")
-        return f"{type(self).__name__}({', '.join(shown)})"
-
-    def _setting(self, targets: Targets) -> Setting:
-        return Setting(
-            targets=targets,
-            reduction=self.reduction,
-            class_weights=check.class_weights(self, targets.classes),
-            label_smoothing=self.label_smoothing,
-            empty_mean=self.empty_mean,
-        )
-
-    def _made(self, out: Any) -> Forward:
-        if not isinstance(out, Forward):
-            raise TypeError(f"out must be the record that forward returned, got {type(out).__name__}")
-        if out._made_by != self:
-            raise ValueError(f"out was made by {out._made_by!r}, not by {self!r}")
-        return out
+from refloss.steps.targets import Pairs
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -172,11 +83,11 @@ class Loss(CrossEntropyOptions):
         """
         raise NotImplementedError
 
-    def backward_logits(self, at: LogitsPass, g: Any) -> dict[str, Any]:
+    def backward_logits(self, kept: LogitsPass, g: Any) -> dict[str, Any]:
         """The backward of `forward_logits`, right under it in the file of each loss.
 
         Args:
-            at (LogitsPass): what `forward_logits` returned.
+            kept (LogitsPass): what `forward_logits` returned.
             g (N, B): the gradient arriving at its logits.
 
         Returns:
@@ -210,11 +121,7 @@ class Loss(CrossEntropyOptions):
         b = check.bias(b, len(W), self)
         targets = check.targets(labels, len(x), len(W), self)
         self._refuse_zero_rows(x, W, targets.pairs, np.flatnonzero(~targets.ignored))
-        passes = Passes(self, x, W, b, self._setting(targets))
-        with silent():
-            stages = passes.forward()
-        check.finite_losses(stages["losses"], stages["loss"], passes.end.empty)
-        return Forward(**stages, ignored=targets.ignored, _made_by=self, _passes=passes)
+        return self._recorded(Passes(self, x, W, b, self._setting(targets)), targets.ignored)
 
     def backward(self, out: Forward, upstream: Any = 1.0) -> Gradients:
         """The backward pass of a record, which it does not change.
@@ -232,13 +139,7 @@ class Loss(CrossEntropyOptions):
             ValueError: out was made by another loss, upstream has another shape, NaN or Inf, or a gradient leaves the
                 range of float64 (a row so short that 1/‖x‖ is too large).
         """
-        out = self._made(out)
-        upstream = check.upstream_gradient(upstream, out.losses.shape, self.reduction)
-        with silent():
-            g, grads = out._passes.backward(upstream)
-        if not out._passes.end.empty:  # else the loss may have been asked to give NaN (empty_mean="nan")
-            check.finite_gradients({"logits": g, **grads})
-        return Gradients(logits=g, **grads, _made_by=self, _passes=out._passes, _upstream=upstream)
+        return self._gradients(out, upstream)
 
     def value_and_grad(
         self, x: Any, W: Any, labels: Any, b: Any = None, upstream: Any = 1.0
@@ -308,8 +209,8 @@ class Loss(CrossEntropyOptions):
         arithmetic = Arithmetic(self.precision)
         bias = None if b is None else arithmetic.of(b)
         with silent():
-            at = self.forward_logits(arithmetic.of(x), arithmetic.of(W), bias, pairs)
-        return check.finite_logits(arithmetic.read(at.logits))
+            kept = self.forward_logits(arithmetic.of(x), arithmetic.of(W), bias, pairs)
+        return check.finite_logits(arithmetic.read(kept.logits))
 
     def _refuse_zero_rows(self, x: np.ndarray, W: np.ndarray, pairs: Pairs, valid: np.ndarray) -> None:
         """Losses with singular zero rows name them here."""
@@ -322,7 +223,7 @@ class NormalisingLoss(Loss):
     normalises_x: ClassVar[bool] = True
     normalises_W: ClassVar[bool] = True
 
-    zero_norm: str = "error"
+    zero_norm: str = field(default="error", metadata=SHARED)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -333,68 +234,3 @@ class NormalisingLoss(Loss):
             check.no_zero_rows(x, "x", valid, self)
         if self.normalises_W:
             check.no_zero_rows(W, "W", np.arange(len(W)), self)
-
-
-@dataclass(frozen=True, kw_only=True, repr=False)
-class MarginLoss(NormalisingLoss):
-    """A loss with a margin on the target's logit. Soft targets are refused: they have no one class."""
-
-    has_margin: ClassVar[bool] = True
-
-    detach_margin: bool = False
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._set(detach_margin=check.boolean(self.detach_margin, "detach_margin"))
-
-    def _with_options(self, psi: Target, at: Angle) -> Target:
-        """ψ after the options that are no part of the loss's own formula."""
-        return detach(psi, at) if self.detach_margin else psi
-
-
-@dataclass(frozen=True, kw_only=True, repr=False)
-class PsiMarginLoss(MarginLoss):
-    """A loss whose margin multiplies the angle: ψ(θ) = (−1)^k cos(mθ) − 2k.
-
-    Args:
-        margin (int): m ≥ 1.
-        annealing (float): λ ≥ 0: the target logit is (λ · plain + margin) / (1 + λ).
-        continuation (pair of functions): (D, dD), each called as f(theta, xp): your own decreasing D for θ > π/m with
-            D(π/m) = −1 and its derivative; xp is the array namespace to compute with.
-    """
-
-    margin: int = 4
-    annealing: float = 0.0
-    continuation: Continuation | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        m = check.multiplier(self.margin)
-        self._set(
-            margin=m,
-            annealing=check.not_negative(self.annealing, "annealing"),
-            continuation=check.continuation(self.continuation, m),
-        )
-
-    def _with_options(self, psi: Target, at: Angle) -> Target:
-        if self.annealing:
-            psi = anneal(psi, at, self.annealing)
-        return super()._with_options(psi, at)
-
-
-def add_at_pairs(grad_x: Any, grad_W: Any, pairs: Pairs, at_x: Any, at_W: Any) -> None:
-    """Adds the target pairs' gradients (R, D) to their rows of x, and of W where classes repeat."""
-    grad_x[pairs.rows] += at_x
-    add_at(grad_W, pairs.y, at_W)
-
-
-def target_stages(psi: Target, at: Angle, pairs: Pairs) -> dict[str, Any]:
-    """What a margin loss records of its target pairs."""
-    return {"pairs": pairs, "angle": at, "psi": psi, "cone": cone(psi, at)}
-
-
-_SHARED_OPTIONS = {field.name for field in dataclasses.fields(CrossEntropyOptions)} | {
-    "zero_norm",
-    "detach_margin",
-    "continuation",
-}
