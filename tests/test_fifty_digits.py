@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from fifty_digits import value_and_gradients
+from many_digits import value_and_gradients
 
 import refloss
 from refloss import validation as check

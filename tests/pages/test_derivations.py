@@ -16,6 +16,7 @@ import refloss
 from pages.checks import PAGES as CHECKS
 from pages.checks.psi import AT_KNOT, BESIDE_KNOT, polynomials, squared_slope
 from pages.markdown import code, derivation, displayed, headings, prose, read, section, tables
+from pages.page import Page
 from pages.steps import (
     CODE_OF,
     LOSS_PAGES,
@@ -225,8 +226,9 @@ def unproven(page: str, text: str) -> list[str]:
     proven = [
         float(v.replace("−", "-")) for part in printed + displayed(text) for v in re.findall(_NUMBER, part)
     ]
-    of_page = [shown for shown, _ in CHECKS[page].shown]
-    known = {*of_page, *(shown.rstrip("°") for shown in of_page)} | CHECKS[page].given | GIVEN_EVERYWHERE
+    checks = CHECKS.get(page, Page(page))
+    of_page = [shown for shown, _ in checks.shown]
+    known = {*of_page, *(shown.rstrip("°") for shown in of_page)} | checks.given | GIVEN_EVERYWHERE
     written = re.sub(r"`[^`\n]*`|\]\([^)]*\)|arXiv \d+\.\d+(v\d)?", "", prose(text))
     return [
         shown
