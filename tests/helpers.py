@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 
 import refloss
+from refloss.cases.configurations import linear_psi, linear_psi_slope, parabola, parabola_slope
 from refloss.losses import LOSSES
 from refloss.steps.targets import Pairs
-from refloss.textbook.family import FAMILY, POWERS, radius_of
+from refloss.textbook.family import FAMILY, POWERS, member_of, radius_of
 
 
 def need(name: str) -> ModuleType:
@@ -43,30 +44,13 @@ def _lacking(name: str, reason: str) -> NoReturn:
 # -- the losses, and an ordinary input for each ----------------------------------------------------
 
 
-def smooth_tail(theta, xp):
-    """A continuation of cos 4θ beyond π/4 without a kink there: −1 − (θ − π/4)²."""
-    return -1.0 - (theta - np.pi / 4) ** 2
-
-
-def smooth_tail_slope(theta, xp):
-    return -2.0 * (theta - np.pi / 4)
-
-
-def linear_psi(theta, xp):
-    return 1.0 - 2.0 * theta / np.pi
-
-
-def linear_psi_slope(theta, xp):
-    return -2.0 / np.pi + 0.0 * theta
-
-
 NAMES = refloss.losses()
 
 # by readable id: the survey's losses at their defaults, then each option that changes a pass
 VARIANTS: dict[str, tuple[type, dict[str, Any]]] = {
     **{name: (cls, {}) for name, cls in LOSSES.items()},
     "l_softmax-annealed": (refloss.LSoftmax, {"margin": 3, "annealing": 2.5}),
-    "l_softmax-continued": (refloss.LSoftmax, {"continuation": (smooth_tail, smooth_tail_slope)}),
+    "l_softmax-continued": (refloss.LSoftmax, {"continuation": (parabola, parabola_slope)}),
     "a_softmax-annealed": (refloss.ASoftmax, {"margin": 2, "annealing": 0.5}),
     "a_softmax-detached": (refloss.ASoftmax, {"detach_margin": True}),
     "f_norm_sphereface-annealed": (refloss.FNormSphereFace, {"scale": 8, "margin": 3, "annealing": 1}),
@@ -159,7 +143,7 @@ def natural_scales(loss: Any, x: np.ndarray, W: np.ndarray, G: np.ndarray) -> di
 
     G (N, C): the terms of ∂L/∂z before they cancel; |∂L/∂z| for labels without smoothing.
     """
-    m = loss.margin if isinstance(loss, (refloss.LSoftmax, refloss.ASoftmax, refloss.FNormSphereFace)) else 1
+    m = loss.margin if member_of(loss).multiplies_angle else 1
     terms = 3 * m * G * radius(loss, x, W)  # |ψ| + |ψ'| ≤ 2m + m; without multiplied angle ≤ 3
     x_norm, W_norm = np.linalg.norm(x, axis=1), np.linalg.norm(W, axis=1)
     return {

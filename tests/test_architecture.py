@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import ast
 import re
+from configparser import ConfigParser
 from graphlib import TopologicalSorter
 from itertools import combinations
 
 import pytest
+from helpers import need
 from pages.markdown import ROOT, read, section, tables
 
 PACKAGE = ROOT / "refloss"
@@ -102,6 +104,21 @@ def test_no_two_folders_import_each_other():
     assert mutual == circles()
     without = {a: {b for b in found if frozenset((a, b)) not in mutual} for a, found in graph.items()}
     TopologicalSorter(without).prepare()  # raises CycleError, and names the circle
+
+
+def test_the_score_is_not_installed():
+    """What setup.cfg leaves out of the wheel is imported by the command line alone, and lazily."""
+    setup = ConfigParser()
+    setup.read(PACKAGE.parent / "setup.cfg")
+    find = setup["options.packages.find"]
+    shipped = need("setuptools").find_packages(
+        str(PACKAGE.parent), exclude=find["exclude"].split(), include=find["include"].split()
+    )
+    folders = [path.parent.relative_to(PACKAGE.parent).parts for path in PACKAGE.rglob("__init__.py")]
+    assert set(shipped) == {".".join(parts) for parts in folders if "score" not in parts}
+    importers = {name for name in CELLS for found in of_the_code(name) if "score" in found}
+    assert importers == {"cli"}
+    assert "score" not in of_the_code("cli")[0]
 
 
 def test_how_imports_are_read():

@@ -8,8 +8,8 @@ from time import perf_counter
 import mpmath
 import numpy as np
 import pytest
-from fifty_digits import DIGITS, exact, namespace
 from helpers import VARIANTS, example, make, need
+from many_digits import DIGITS, exact, namespace
 
 import refloss
 from refloss import validation as check

@@ -450,7 +450,9 @@ def test_a_suspect_that_fits_in_part_says_where_it_does_not():
     loss = make("arcface", scale=16.0)
     match = quick(kernel_of(loss, change=broken("grad_x", lambda v: -v)), loss, cases="quick").suspects[0]
     assert (match.name, match.as_well, match.but_not) == ("gradient_of_wrong_sign", ("grad_W",), ())
-    words = "partly like gradient_of_wrong_sign (50%): it gets grad_W wrong as well. That bug is: Every gradient"
+    words = (
+        "partly like gradient_of_wrong_sign (50%): it gets grad_W wrong as well. That bug is: Every gradient"
+    )
     assert str(match).startswith(words)
 
 

@@ -7,8 +7,9 @@ from flint import arb, ctx
 
 from refloss.proof.balls import namespace
 from refloss.proof.tape import each, exact, gradients, lift, total, variable
+from refloss.textbook.rows import as_rows
 from refloss.witnesses.estimate import Estimate
-from refloss.witnesses.problem import Problem, as_rows
+from refloss.witnesses.problem import Problem
 
 FINE = 2.0**-60  # of a row's scale: what float64 cannot tell from the truth
 MOST_BITS = 2048  # beyond it a row is left to the others, and to `refloss.certify`

@@ -21,10 +21,10 @@ from typing import Any
 import numpy as np
 
 from refloss import validation as check
-from refloss.cases.grid import Point
+from refloss.cases.case import Point
 from refloss.textbook import formulas
 from refloss.textbook.family import formula_of, member_of, radius_kind
-from refloss.witnesses.problem import row_norm
+from refloss.textbook.rows import row_norm
 
 Stages = Mapping[str, np.ndarray]
 

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from refloss.cases.oracle import Case, regimes, wanted
+from refloss.cases.case import Case
+from refloss.cases.coverage import regimes, wanted
 from refloss.cases.oracle import cases as all_cases
 from refloss.losses import CrossEntropy
 from refloss.losses.loss import Loss

@@ -85,6 +85,11 @@ class Member:
         """Whether its margin m multiplies the angle (ψ has m branches)."""
         return self.target is formulas.annealed_psi
 
+    @property
+    def adds_to_angle(self) -> bool:
+        """Whether its margin m is added to the angle (ψ changes at θ = π − m)."""
+        return self.target is formulas.arc_margin
+
 
 # -- branches --------------------------------------------------------------------------------------
 

@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 
 from refloss import validation as check
+from refloss.cases.configurations import default_upstream
 from refloss.cases.coverage import reached
 from refloss.losses import LOSSES
 from refloss.losses.loss import Loss
 from refloss.textbook.family import branches_of, formula_of, member_of
 from refloss.witnesses.compare import compare, usable
 from refloss.witnesses.foreign import described, foreign_gradients, foreign_problem
-from refloss.witnesses.problem import default_upstream, loss_problem
+from refloss.witnesses.problem import loss_problem
 from refloss.witnesses.report import CaseResult, Report
 
 
@@ -70,7 +71,7 @@ def gradcheck(
 
 
 def gradcheck_cases(cases: Sequence[Any], witnesses: Sequence[str] | None = None) -> Report:
-    """One report over many `Case`s (see `refloss.cases.gradcheck`)."""
+    """One report over many cases (see `refloss.cases.gradcheck`)."""
     return Report([check_case(case, witnesses) for case in cases], all_branches([c.loss for c in cases]))
 
 

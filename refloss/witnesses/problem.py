@@ -16,6 +16,7 @@ import numpy as np
 from refloss.textbook import formulas
 from refloss.textbook.family import differentiable, member_of, parameters, radius_of
 from refloss.textbook.namespaces import complex_namespace, numpy_namespace
+from refloss.textbook.rows import as_rows, row_norm
 
 U = np.finfo(float).eps / 2
 TINY = np.finfo(float).smallest_subnormal
@@ -57,32 +58,6 @@ class Problem:
     @property
     def samples(self) -> int:
         return len(self.noise)
-
-
-def as_rows(value: np.ndarray) -> np.ndarray:
-    """x, W as they are; b (C,) as (C, 1); a scalar as (1, 1)."""
-    value = np.asarray(value)
-    return value if value.ndim == 2 else value.reshape(-1, 1)
-
-
-def row_norm(v: np.ndarray) -> np.ndarray:
-    """(rows,) Euclidean lengths, without overflow or underflow; NaN where an entry is NaN."""
-    v = as_rows(v)
-    largest = np.max(np.abs(v), axis=1, initial=0.0)
-    safe = np.where((largest > 0) & np.isfinite(largest), largest, 1.0)
-    with np.errstate(invalid="ignore", over="ignore"):
-        return safe * np.sqrt(np.sum((v / safe[:, None]) ** 2, axis=1))
-
-
-UPSTREAM = -1.375  # not 1: a backward that ignores what arrives must fail
-
-
-def default_upstream(reduction: str, samples: int) -> Any:
-    """Not 1; of mixed signs and sizes, one of them 0, where there is one a sample."""
-    if reduction != "none":
-        return UPSTREAM
-    pattern = np.array([0.75, -1.5, 2.25, 0.0, -0.125, 1.0])
-    return np.resize(pattern, samples)
 
 
 def loss_problem(

@@ -18,8 +18,9 @@ from refloss.steps.targets import Setting, Targets
 from refloss.textbook import formulas
 from refloss.textbook.family import parameters
 from refloss.textbook.namespaces import numpy_namespace
+from refloss.textbook.rows import as_rows, row_norm
 from refloss.witnesses.compare import compare, usable
-from refloss.witnesses.problem import Problem, as_rows, or_one, rounding_of, row_norm
+from refloss.witnesses.problem import Problem, or_one, rounding_of
 from refloss.witnesses.report import CaseResult
 
 N, C, D = 5, 4, 6

@@ -14,6 +14,7 @@ from helpers import need
 
 import refloss
 from pages.markdown import ROOT, headings, read, section
+from refloss import report
 from refloss.cli.main import _parser
 from refloss.testing import report as of_check
 from refloss.testing.diagnosis import match as diagnosis
@@ -50,17 +51,17 @@ def listed() -> dict[str, Any]:
 def public() -> dict[str, Any]:
     """Name → class or function: those listed, and the classes of what they return."""
     return {n: thing for n, thing in listed().items() if isinstance(thing, type) or inspect.isfunction(thing)} | named(
-        of_gradcheck.Report, of_gradcheck.CaseResult, of_gradcheck.GradcheckError, compare.InputResult, compare.Seen,
-        compare.Failure, of_check.CaseResult, of_check.Failure, diagnosis.Match,
+        of_gradcheck.Report, of_gradcheck.CaseResult, compare.InputResult, compare.Seen, compare.Failure,
+        report.BaseReport, report.Grid, report.MismatchError, of_check.CaseResult, of_check.Failure, diagnosis.Match,
     )  # fmt: skip
 
 
 def proofs() -> dict[str, Any]:
     """The same of what needs python-flint."""
     need("flint")
-    from refloss.proof.certify import Certificate, CertifyError, StageError
+    from refloss.proof.certify import Certificate, StageError
 
-    return {"refloss.certify": refloss.certify, **named(Certificate, CertifyError, StageError)}
+    return {"refloss.certify": refloss.certify, **named(Certificate, StageError)}
 
 
 def members(cls: type) -> dict[str, Any]:

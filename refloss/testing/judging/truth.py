@@ -27,7 +27,7 @@ from refloss.testing.judging import units
 from refloss.testing.judging.draws import STABLE, TEXTBOOK, draw, envelope_of, unexplained
 from refloss.testing.judging.scales import cones, natural_scale
 from refloss.testing.plain_loss import PlainLoss
-from refloss.witnesses.problem import row_norm
+from refloss.textbook.rows import row_norm
 
 GRADES = "ABCD"  # and F
 

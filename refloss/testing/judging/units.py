@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from refloss.testing.places import first
-from refloss.witnesses.problem import row_norm
+from refloss.textbook.rows import row_norm
 
 ROWWISE = ("grad_x", "grad_W")
 

@@ -24,7 +24,7 @@ Stages = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Honest:
+class Writer:
     """One way to write the losses.
 
     framework  "numpy", "torch" or "jax": of the arrays that it takes
@@ -42,7 +42,7 @@ class Honest:
 
 def available() -> list[str]:
     """The names of those whose framework is installed."""
-    return [name for name, honest in HONEST.items() if find_spec(honest.framework) is not None]
+    return [name for name, writer in WRITERS.items() if find_spec(writer.framework) is not None]
 
 
 def _known(loss: Any) -> bool:
@@ -611,7 +611,7 @@ _WAYS: dict[str, tuple[Any, str]] = {
         "torch, one product of x and W as stored, accumulated in float32, and everything after it in float32",
     ),
 }  # fmt: skip
-HONEST: dict[str, Honest] = {
-    name: Honest(name, words, "torch" if name == "mixed" else name.split("_")[0], make, make.half)
+WRITERS: dict[str, Writer] = {
+    name: Writer(name, words, "torch" if name == "mixed" else name.split("_")[0], make, make.half)
     for name, (make, words) in _WAYS.items()
 }

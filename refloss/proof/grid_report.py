@@ -1,4 +1,4 @@
-"""The adversarial grid run through refloss and its peers, every number measured against proven enclosures.
+"""The adversarial grid run through refloss, every number measured against proven enclosures.
 
 outcomes = [outcome for point in grid() for outcome in run_point(point)]
 print(GridReport(outcomes))
@@ -9,16 +9,17 @@ from __future__ import annotations
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from importlib.metadata import version
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
 import refloss
-from refloss.cases.grid import KINDS, LIMIT, Point
+from refloss.cases.case import Point
 from refloss.losses.passes import PRECISIONS
 from refloss.proof.certify import StageError, certify, enclose_decided, measure
-from refloss.score.peers import available, run_peer
-from refloss.writing import Printed
+from refloss.report import BaseReport, Grid, capped
 
 NO_DIGIT = 0.1  # of the natural scale, or of the loss itself: not even the first digit is sure
 U = 2.0**-53
@@ -31,7 +32,7 @@ LOSSES = ("losses", "loss")
 class Outcome:
     """What one implementation gave at one point, measured.
 
-    by       "double" and "extended" (refloss), or the name of a peer
+    by       "double" and "extended" (refloss), or the name of a peer (an implementation by others)
     stages   name → StageError; empty if it raised
     finite   whether no stage has NaN or Inf
     raised   the exception in one line, or ""
@@ -69,9 +70,14 @@ class Outcome:
 
 
 def run_point(
-    point: Point, precisions: Sequence[str] = ("double",), peers: Sequence[str] = ()
+    point: Point,
+    precisions: Sequence[str] = ("double",),
+    peers: Mapping[str, Callable[[Point], Mapping[str, np.ndarray] | None]] = MappingProxyType({}),
 ) -> list[Outcome]:
-    """One point through refloss at these precisions, and through these peers where they have the loss."""
+    """One point through refloss at these precisions, and through these peers.
+
+    peers: name → function of a point that gives the stages, or None where the peer does not have the loss.
+    """
     x, W, labels, b, upstream = point.x, point.W, point.labels, point.b, point.upstream
     enclosures = enclose_decided(point.loss, x, W, labels, b, upstream=upstream)
 
@@ -81,7 +87,7 @@ def run_point(
         return stages, not any("not finite" in stage.reason for stage in stages.values())
 
     def of_peer(name: str) -> Measured | None:
-        stages = run_peer(name, point)
+        stages = peers[name](point)
         if stages is None:
             return None
         return measure(enclosures, stages), all(np.isfinite(value).all() for value in stages.values())
@@ -143,16 +149,18 @@ class Row:
 
 
 @dataclass
-class GridReport(Printed):
+class GridReport(BaseReport):
     """Everything that was measured. Its truth value is the verdict on refloss, its text the table.
 
     passed  refloss raised nothing and no stage is over its limit: what its records state as their bounds with
             precision "double", 4 ulp of losses and 8 u of all else with "extended"
+    peers   name → package and version, of the peers that may have been asked
     """
 
     width = 190
 
     outcomes: list[Outcome]
+    peers: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def passed(self) -> bool:
@@ -170,7 +178,7 @@ class GridReport(Printed):
         """Everything, for JSON."""
         return {
             "passed": self.passed,
-            "versions": versions(self._peers()),
+            "versions": self.versions(),
             "rows": [asdict(row) for row in self.rows()],
             "outcomes": [
                 {**asdict(outcome), "stages": {name: asdict(s) for name, s in outcome.stages.items()}}
@@ -180,65 +188,15 @@ class GridReport(Printed):
 
     # -- text --------------------------------------------------------------------------------------
 
-    def print(self, console: Any) -> None:
-        """The table, what is over its limit, what stays undecided and the verdict, on a rich console."""
-        from rich.table import Table
-        from rich.text import Text
+    def grid(self, rows: Sequence[Row] | None = None) -> Grid:
+        """One line for each loss and implementation, or for these rows."""
+        rows = self.rows() if rows is None else rows
+        wrong = [row.by in PRECISIONS and bool(row.over_limit or row.raised) for row in rows]
+        return Grid(HEADINGS, [_cells(row) for row in rows], "llrrlrlrrrrrr", wrong)
 
-        table = Table(box=None, pad_edge=False, header_style="bold")
-        for heading in HEADINGS:
-            table.add_column(heading, justify="left" if heading in LEFT else "right", no_wrap=heading in LEFT)
-        for row in self.rows():
-            wrong = row.by in PRECISIONS and (row.over_limit or row.raised)
-            table.add_row(*map(Text, _cells(row)), style="bold red" if wrong else None)
-        console.print(table)
-        for line in (LEGEND, *self._failures(20), *self._undecided(), *self._raised(), self.verdict()):
-            console.print(line, markup=False, highlight=False, soft_wrap=True)
-
-    def to_markdown(self, command: str) -> str:
-        """The page of the docs, headed by the command that makes it."""
-        title = "# How far from the truth: the adversarial grid"
-        made = (
-            f"Made by `{command}` with {', '.join(versions(self._peers()))}. Every number is proven: an upper bound "
-            "of the distance to everything that Arb balls around the true value hold."
-        )
-        own = [row for row in self.rows() if row.by in PRECISIONS]
-        others = [row for row in self.rows() if row.by not in PRECISIONS]
-        parts = [
-            title,
-            made,
-            *DEFINITIONS,
-            self.verdict(),
-            "## refloss",
-            markdown(HEADINGS, [*map(_cells, own)], LEFT),
-        ]
-        if others:
-            parts += [
-                "## In float64 on the same points",
-                PEERS_WORDS,
-                markdown(HEADINGS, [*map(_cells, others)], LEFT),
-            ]
-        parts += ["## Kind by kind", KIND_WORDS, self._kinds()]
-        for heading, lines in (
-            ("Over the limit", self._failures(1000)),
-            ("Undecided", self._undecided()),
-            ("Exceptions", self._raised()),
-        ):
-            if lines:
-                parts += [f"## {heading}", "\n".join(f"- {line}" for line in lines)]
-        return "\n\n".join(parts)
-
-    def _kinds(self) -> str:
-        """A Markdown table: the worst gradient and loss of every kind of point by every implementation."""
-        columns = list(dict.fromkeys(outcome.by for outcome in self.outcomes))
-        rows = []
-        for kind, provokes in KINDS.items():
-            of_survey = [o for o in self.outcomes if o.kind == kind and o.loss != "margin_softmax"]
-            here = [o for o in of_survey if o.owed or o.by != "extended"]
-            if here:
-                worst = [_pair([o for o in here if o.by == by]) for by in columns]
-                rows.append([f"**{kind}**: {provokes}", *worst])
-        return markdown(["points", *columns], rows, ["points"])
+    def details(self) -> list[str]:
+        """What the units are, what is over its limit, what stays undecided and what was raised."""
+        return [LEGEND, *self.failures(20), *self.undecided(), *self.raised()]
 
     def verdict(self) -> str:
         own = [outcome for outcome in self.outcomes if outcome.of_refloss]
@@ -251,17 +209,16 @@ class GridReport(Printed):
             f"{over} over a limit, {raised} exceptions, {open_} entries undecided"
         )
 
-    def _failures(self, most: int) -> list[str]:
+    def failures(self, most: int) -> list[str]:
         lines = [
             f"FAILED {outcome.point} [{outcome.by}] {stage.stage}{list(stage.index)}: {stage.reason}; "
-            f"{_number(stage.worst_u)} u, {_number(stage.worst_ulp)} ulp, {_number(stage.of_limit)} of its limit"
+            f"{number(stage.worst_u)} u, {number(stage.worst_ulp)} ulp, {number(stage.of_limit)} of its limit"
             for outcome in self.outcomes
             for stage in outcome.over_limit
         ]
-        rest = len(lines) - most
-        return lines if rest <= 0 else [*lines[:most], f"… and {rest} more stages over their limit"]
+        return capped(lines, most, "stages over their limit")
 
-    def _undecided(self) -> list[str]:
+    def undecided(self) -> list[str]:
         reasons: dict[str, dict[str, int]] = {}
         for outcome in self.outcomes:
             if outcome.of_refloss:
@@ -274,7 +231,7 @@ class GridReport(Printed):
             for reason, at in reasons.items()
         ]
 
-    def _raised(self) -> list[str]:
+    def raised(self) -> list[str]:
         messages: dict[tuple[str, str], list[str]] = {}
         for outcome in self.outcomes:
             if outcome.raised:
@@ -283,58 +240,29 @@ class GridReport(Printed):
                 messages.setdefault((outcome.by, short), []).append(outcome.point)
         return [f"{by} raised {message} ({_some(at)})" for (by, message), at in messages.items()]
 
-    def _peers(self) -> list[str]:
-        return [by for by in dict.fromkeys(o.by for o in self.outcomes) if by not in PRECISIONS]
+    def versions(self) -> list[str]:
+        """refloss, Python, NumPy, python-flint, and the packages of the peers that were asked."""
+        own = [f"refloss {refloss.__version__}", f"Python {platform.python_version()}"]
+        own += [f"NumPy {np.__version__}", f"python-flint {version('python-flint')}"]
+        return list(
+            dict.fromkeys([*own, *(self.peers[o.by] for o in self.outcomes if o.by not in PRECISIONS)])
+        )
 
 
 HEADINGS = (
-    "loss", "by", "points", "gradients, u", "at", "losses, ulp", "at ", "of limit", "over", "undecided",
+    "loss", "by", "points", "gradients, u", "at", "losses, ulp", "at", "of limit", "over", "undecided",
     "not finite", "no digit", "raised",
 )  # fmt: skip
-LEFT = ("loss", "by", "at", "at ")
 LEGEND = (
     "worst gradient in u = 2^-53 of its natural scale, worst loss in units in its last place; of limit: the largest "
     "part of what refloss owes"
 )
-DEFINITIONS = (
-    "- **u** is 2^-53, the unit roundoff of float64.\n"
-    "- **natural scale**: of a gradient Σ_j G_j‖∇z_j‖, the sizes of its terms before they cancel (G_j those of "
-    "∂L/∂z_j), row by row for x and W; of a logit r(‖x‖, ‖W_j‖) + |b_j|; of everything else its own size.\n"
-    "- **ulp** is the distance between neighbouring floats at the true loss.\n"
-    "- **of limit**: the largest error as a part of what refloss owes at that point: with precision \"double\" the "
-    "bound that its own record states, with \"extended\" 4 ulp of losses and 8 u of all other stages wherever "
-    f"r + |b| ≤ 2^{int(np.log2(LIMIT))} (and, with a margin of one's own, π − θ ≥ 2^-45: it is given θ only); its "
-    "worst errors, too, are over those points.\n"
-    "- **undecided** entries lie at a cone or on a jump of the formula, where the gradient is no single number.\n"
-    f"- **no digit**: points with a loss or a gradient row off by {NO_DIGIT:.0%} of its scale or more, NaN included; "
-    "**not finite**: points with NaN or Inf. An error of inf is NaN, Inf, or anything but 0 where exactly 0 is due.",
-)  # fmt: skip
-KIND_WORDS = (
-    "Worst gradient in u, worst loss in ulp over the survey's losses. (A margin of one's own is left out: it is asked "
-    "for ψ'(θ), and next to π no double θ tells how far π is.) Where `double` keeps no digit: at `confidence` g is "
-    "subnormal; `exact_angle` and `past_pi` hold θ = π/2 with the margin float(π/2), 6e-17 before the jump of "
-    'past_pi="linear", whose side no double can tell.'
-)
-PEERS_WORDS = (
-    "Each as people write it, eager, on the points whose loss and options it has. `torch` takes arccos of the cosine, "
-    "`torch_clamp` clamps the cosine to ±(1 − 1e-7) before, `torch_polynomial` takes cos(θ + m) and cos(mθ) from cos θ "
-    "without arccos, `jax` is the first under jax.grad, `metric_learning` is pytorch-metric-learning."
-)
-
-
-def versions(peers: Sequence[str] = ()) -> list[str]:
-    """refloss, Python, NumPy, python-flint, and the packages of these peers."""
-    from importlib.metadata import version
-
-    own = [f"refloss {refloss.__version__}", f"Python {platform.python_version()}", f"NumPy {np.__version__}"]
-    found = available() if peers else {}
-    return [*own, f"python-flint {version('python-flint')}", *dict.fromkeys(found[name] for name in peers)]
 
 
 def _row(loss: str, by: str, outcomes: Sequence[Outcome]) -> Row:
     mine = by in PRECISIONS
     owed = [outcome for outcome in outcomes if outcome.owed or by != "extended"]
-    (gradient, gradient_at), (ulp, ulp_at) = _worst(owed)
+    (gradient, gradient_at), (ulp, ulp_at) = worst(owed)
     limits = [s.of_limit for o in outcomes for s in o.stages.values() if s.limit is not None]
     return Row(
         loss=loss,
@@ -353,14 +281,7 @@ def _row(loss: str, by: str, outcomes: Sequence[Outcome]) -> Row:
     )
 
 
-def _pair(outcomes: Sequence[Outcome]) -> str:
-    """Worst gradient in u, worst loss in ulp; nothing where there is no point."""
-    if not any(outcome.stages for outcome in outcomes):
-        return ""
-    return ", ".join(_number(error) for error, _ in _worst(outcomes))
-
-
-def _worst(outcomes: Sequence[Outcome]) -> tuple[tuple[float, str], tuple[float, str]]:
+def worst(outcomes: Sequence[Outcome]) -> tuple[tuple[float, str], tuple[float, str]]:
     """The worst gradient in u and the worst loss in ulp, each with its point."""
     stages = [(name, stage, o.point) for o in outcomes for name, stage in o.stages.items()]
     gradients = [(stage.worst_u, point) for name, stage, point in stages if name.startswith("grad_")]
@@ -372,22 +293,15 @@ def _worst(outcomes: Sequence[Outcome]) -> tuple[tuple[float, str], tuple[float,
 def _cells(row: Row) -> list[str]:
     """The row's cells, in the order of HEADINGS; a point is named without its loss."""
     at = [point.partition(".")[2] for point in (row.gradient_at, row.loss_at)]
-    limit = "" if row.of_limit is None else _number(row.of_limit)
+    limit = "" if row.of_limit is None else number(row.of_limit)
     counts = (row.over_limit, row.undecided) if row.by in PRECISIONS else ("", "")
     return [
-        row.loss, row.by, str(row.points), _number(row.gradient_u), at[0], _number(row.loss_ulp), at[1], limit,
+        row.loss, row.by, str(row.points), number(row.gradient_u), at[0], number(row.loss_ulp), at[1], limit,
         *map(str, counts), str(row.not_finite), str(row.no_digit), str(row.raised),
     ]  # fmt: skip
 
 
-def markdown(headings: Sequence[str], rows: Sequence[Sequence[str]], left: Sequence[str] = ()) -> str:
-    """A Markdown table; columns are right-aligned but for those named `left`."""
-    rule = ["---" if heading in left else "---:" for heading in headings]
-    lines = [[heading.strip() for heading in headings], rule, *rows]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
-
-
-def _number(value: float) -> str:
+def number(value: float) -> str:
     return f"{value:.3g}" if value < 1e5 else f"{value:.0e}"
 
 
