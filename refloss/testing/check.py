@@ -185,7 +185,7 @@ class Checker:
         seen = {stage for result in self.found.results for stage in result.grades}
         if "losses" in seen and "loss" not in seen and self.loss.reduction != "none":
             notes.append(
-                f"one loss a sample came back and was checked as `losses`: reduction={self.loss.reduction!r} was not"
+                f"one loss per sample came back and was checked as `losses`: reduction={self.loss.reduction!r} was not"
             )
         if seen and not seen & set(BACKWARD_STAGES):
             notes.append("no gradient came back: only values were checked")

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from refloss.cases.case import Case
 from refloss.record import BACKWARD_STAGES, STAGES
 from refloss.testing.adapters.numpy import BITS, UNWRITTEN, Framework, laid_out, to_bits, to_values
 from refloss.testing.adapters.signature import Takes
@@ -108,7 +109,7 @@ class Given:
 
 class Call:
     def __init__(
-        self, framework: Framework, kernel: Any, case: Any, takes: Takes, per_sample: bool,
+        self, framework: Framework, kernel: Any, case: Case, takes: Takes, per_sample: bool,
         out_shapes: Mapping[str, tuple[int, ...]] | None, scale: float,
     ) -> None:  # fmt: skip
         self.framework, self.kernel, self.case, self.takes = framework, kernel, case, takes

@@ -31,7 +31,7 @@ STABLE, TEXTBOOK = "stable", "textbook"
 
 
 def draw(plain: PlainLoss, dtype: DType, way: str) -> dict[str, np.ndarray]:
-    """Every stage, one copy a draw."""
+    """Every stage, one copy per draw."""
     inputs = [plain.logits_given] if plain.bare else [plain.x, plain.W]
     seed = zlib.crc32(b"".join(np.ascontiguousarray(v).tobytes() for v in inputs))
     with np.errstate(all="ignore"):
@@ -84,7 +84,7 @@ def unexplained(
 
 
 class Draws:
-    """The textbook form of one case in perturbed arithmetic: every stage, one copy a draw."""
+    """The textbook form of one case in perturbed arithmetic: every stage, one copy per draw."""
 
     def __init__(self, plain: PlainLoss, noise: Noise, way: str) -> None:
         self.plain, self.noise, self.way = plain, noise, way

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from refloss.cases.oracle import Case
+from refloss.cases.case import Case
 from refloss.losses import CrossEntropy
 from refloss.testing.adapters import Outcome
 from refloss.testing.judging import units
