@@ -11,16 +11,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from refloss.precision.exact import cos_sin, sine_of_sum
-from refloss.precision.numbers import error_of, functions_of, like, nearest, widened
+from refloss.precision.numbers import Array, error_of, functions_of, like, nearest, widened
 from refloss.steps.angle import Angle
 
 
 class Psi(NamedTuple):
     """ψ(θ) (R,), ψ'(θ) (R,) and ∂ψ/∂m (R,) of the target pairs."""
 
-    value: Any
-    slope: Any
-    in_margin: Any
+    value: Array
+    slope: Array
+    in_margin: Array
 
 
 def plain_cosine(angles: Angle) -> Psi:
@@ -75,7 +75,7 @@ def cone(psi: Psi, angles: Angle) -> np.ndarray:
     return angles.at_pole & (psi.slope != 0)
 
 
-def own_slope(slope: Any, angles: Angle) -> Any:
+def own_slope(slope: Array, angles: Angle) -> Array:
     """A user's ψ'(θ), whose rounding must not make a cone of a smooth pole (sin mπ is not quite 0)."""
     steepness = np.abs(nearest(slope))
     steepest = max(1.0, np.max(steepness, initial=0.0))
