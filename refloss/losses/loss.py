@@ -103,8 +103,8 @@ class Loss(CrossEntropyOptions):
         """The forward pass.
 
         Args:
-            x (N, D): features, one row a sample.
-            W (C, D): class weights, one row a class.
+            x (N, D): features, one row per sample.
+            W (C, D): class weights, one row per class.
             labels (N,): integers, 0 … C − 1 or ignore_index; or soft targets (N, C), ≥ 0, where the loss has no
                 margin.
             b (C,): the bias, where the loss has one; or None.

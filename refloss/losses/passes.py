@@ -28,7 +28,7 @@ from refloss.steps.normalise import spare_exponent
 from refloss.steps.targets import Pairs, Setting
 
 PRECISIONS = ("double", "extended")
-ENTRIES = 1 << 20  # of the largest array of a block of pairs: 8 MiB a double
+ENTRIES = 1 << 20  # in the largest array of a block of pairs: 8 MiB per double
 
 
 class Arithmetic(NamedTuple):
@@ -100,7 +100,7 @@ class Passes:
     ):
         self.loss, self.inputs, self.setting = loss, (x, W, b), setting
         self.arithmetic = Arithmetic(loss.precision, bounded)
-        # rows whose length does not matter: a power of two out of each keeps everything in range
+        # Where a row's length does not matter, a power of two is taken out of it, so that nothing leaves the range
         self.x_exponent = np.zeros(len(x), dtype=int) if loss.feels_x_norm else spare_exponent(x)
         self.W_exponent = np.zeros(len(W), dtype=int) if loss.feels_W_norm else spare_exponent(W)
         self.x = self.arithmetic.of(np.ldexp(x, -self.x_exponent[:, None]))

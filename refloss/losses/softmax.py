@@ -18,7 +18,7 @@ class Softmax(Loss):
 
         ℓ = −Σ_c y_c log p_c,  p = softmax(z),  z_j = W_j·x + b_j
 
-    For one prediction a pixel see `refloss.CrossEntropy`.
+    For one prediction per pixel see `refloss.CrossEntropy`.
 
     Source:
         Survey, section 1.1.

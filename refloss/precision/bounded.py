@@ -1,8 +1,8 @@
-"""Numbers that know how far they may be off: a running error bound, carried through the passes themselves.
+"""Numbers with a running error bound, carried through the passes themselves.
 
 `Bounded` holds a value, doubles or pairs, and for every entry an `error` ≥ |value − truth|, where the truth is the
 formula in real numbers at the given inputs. The same steps that compute a loss run over it, so that every factor that
-the error meets on its way (p_j, r, 1/‖x‖, a cancelling difference) enters by itself. Derivation:
+the error meets on its way (p_j, r, 1/‖x‖, a cancelling difference) enters the bound. Derivation:
 derivations/precision.md, section "Error bounds".
 
 Rounding of one operation is ≤ u |result|, u = 2^-53 for doubles (IEEE 754) and 2^-100 for pairs (their proven bounds

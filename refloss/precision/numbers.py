@@ -147,13 +147,13 @@ def argmax(values: np.ndarray) -> np.ndarray:
 
 @by_kind
 def error_of(value: Array) -> Any:
-    """How far `value` is known to be off at most: 0 for numbers that do not keep count."""
+    """The bound of the error of `value`: 0 for numbers that carry none."""
     return 0.0
 
 
 @by_kind
 def widened(value: Array, by: Any) -> Any:
-    """`value`, known to be off by as much more: for decisions that an error may have turned."""
+    """`value` with its error bound larger by `by`, for a decision that an error may have changed."""
     return value
 
 

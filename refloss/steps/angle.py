@@ -15,8 +15,8 @@ from refloss.precision.products import add_at, combine, inner
 from refloss.precision.scaled import row_exponent
 from refloss.steps.normalise import across, normalise, over_norm
 
-NEAR_POLE = 0.9  # |cos θ|; elsewhere a projection loses at most 1/sin θ < 2.3
-NEAR_POLE_OF_PAIRS = 1 - 2.0**-24  # likewise sin θ > 2^-12, of digits to spare
+NEAR_POLE = 0.9  # |cos θ|; farther from a pole a projection loses a factor of at most 1/sin θ < 2.3
+NEAR_POLE_OF_PAIRS = 1 - 2.0**-24  # likewise sin θ > 2^-12: pairs have 12 bits to spare
 HEIGHT = 480  # bits of a row's largest entry; products of two stay below 2^996
 PAIRS_AT_ONCE = 1 << 14  # so that memory stays bounded where every pair is near a pole
 

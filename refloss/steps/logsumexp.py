@@ -26,7 +26,7 @@ class Mass(NamedTuple):
         return self.largest + self.rest
 
     def lowered(self, by: Array) -> Mass:
-        """times e^−by. The factor has the headroom meanwhile, so that it keeps its digits."""
+        """The mass times e^−by. The factor gets the headroom before it is applied, so that it keeps its digits."""
         headroom = headroom_of(by)
         factor = exp(-by, headroom)
         largest, rest = (
