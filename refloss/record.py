@@ -88,7 +88,7 @@ class Forward(_Stages):
         theta (N,): the target's angle in radians; 0 on ignored rows.
         logits (N, C): what the softmax sees, margin and scale included.
         probabilities (N, C): the softmax of the logits.
-        losses (N,): one a sample, after class weights; 0 on ignored rows.
+        losses (N,): one per sample, after class weights; 0 on ignored rows.
         loss (scalar): reduced; (N,) under reduction="none".
         complement (N,): 1 − p_y without cancellation; 0 on ignored rows, None for soft targets.
         ignored (N,): bool.

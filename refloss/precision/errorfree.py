@@ -1,4 +1,4 @@
-"""Sums and products of doubles that are exact as an unevaluated pair high + low.
+"""Sums and products of doubles, exact as an unevaluated sum high + low of two doubles.
 
 Source: T. J. Dekker, "A floating-point technique for extending the available precision",
 Numer. Math. 18 (1971); D. E. Knuth, TAOCP vol. 2, section 4.2.2, theorem B.

@@ -12,7 +12,7 @@ from refloss.validation.arrays import real_array
 
 
 def per_angle(value: Any, theta: Any, name: str) -> Any:
-    """What a user's function of θ gave: real, finite, one number an angle."""
+    """What a user's function of θ gave: real, finite, one number per angle."""
     array = value if isinstance(value, Numbers) else like(real_array(value, f"{name}(theta, xp)"), theta)
     if array.shape != theta.shape:
         raise ValueError(f"{name}(theta, xp) must keep the shape of theta {theta.shape}, got {array.shape}")

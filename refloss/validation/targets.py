@@ -67,7 +67,7 @@ def _soft_targets(array: np.ndarray, rows: int, classes: int, loss: Any, name: s
 
 
 def flat_targets(value: Any, shape: tuple[int, ...], axis: int, loss: Any) -> Targets:
-    """Targets of logits of this shape as one row a prediction; soft if they have all its axes."""
+    """Targets of logits of this shape as one row per prediction; soft if they have all its axes."""
     array = as_array(value, "targets")
     classes = shape[axis]
     axis = axis % len(shape)

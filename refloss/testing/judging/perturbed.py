@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from refloss.precision.dtypes import DType
+from refloss.precision.numbers import Array
 from refloss.steps.angle import angle
 from refloss.textbook.tape import in_order
 
@@ -218,7 +219,7 @@ def stable_angle(x: Noisy, W: Noisy, y: np.ndarray) -> Noisy:
     at = angle(x.value[0], W.value[0][y])
     theta = np.broadcast_to(at.theta, (noise.draws, len(y)))
 
-    def along(g: np.ndarray, tangent: np.ndarray, length: np.ndarray) -> np.ndarray:
+    def along(g: np.ndarray, tangent: Array, length: Array) -> np.ndarray:
         way = tangent / length[:, None]
         return noise.of(-g[..., None] * way, np.abs(g[..., None]) * _length(way)[:, None], 4)
 
