@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from refloss import bounds, schedules
 from refloss.losses import *  # noqa: F403  (its __all__ is the public list)
 from refloss.losses import __all__ as _losses
-from refloss.losses.base import Loss
+from refloss.losses.loss import Loss
 from refloss.record import Forward, Gradients
 
 __version__ = "0.1.0"

@@ -8,19 +8,20 @@ from time import perf_counter
 import mpmath
 import numpy as np
 import pytest
-from fifty_digits import DIGITS, exact, namespace
 from helpers import VARIANTS, example, make, need
+from many_digits import DIGITS, exact, namespace
 
 import refloss
 from refloss import validation as check
 from refloss.textbook import formulas
-from refloss.witnesses.problem import parameters
+from refloss.textbook.family import parameters
 
 need("flint")
 
 from flint import arb, ctx  # noqa: E402
 
-from refloss.proof import balls  # noqa: E402
+from refloss.proof import tape  # noqa: E402
+from refloss.proof.angle import floor  # noqa: E402
 from refloss.proof.enclosures import enclose  # noqa: E402
 
 STEP = mpmath.mpf(10) ** -35  # a central difference errs by its square, and DIGITS − 35 digits are left
@@ -39,7 +40,7 @@ def truth(loss, x, W, labels, b, upstream):
     targets = check.targets(labels, len(x), C, loss)
     rows = np.flatnonzero(~targets.ignored)
     w = exact(np.ones(C) if loss.class_weights is None else np.array(loss.class_weights))
-    y = targets.target[rows]
+    y = targets.matrix[rows]
     epsilon = mpmath.mpf(float(loss.label_smoothing))
     t = (1 - epsilon) * exact(y) + epsilon / C
     divisor = {"mean": len(rows), "weighted_mean": (exact(y) * w).sum()}.get(loss.reduction, 1)
@@ -50,7 +51,7 @@ def truth(loss, x, W, labels, b, upstream):
         q = parameters(loss, **now)
         if q.detach_margin:
             q.frozen = formulas.frozen_offset(namespace, parameters(loss), x[rows], W, y)
-        z = formulas.LOGITS[q.formula](namespace, q, given["x"][rows], given["W"], given.get("b"), exact(y))
+        z = q.logits(namespace, q, given["x"][rows], given["W"], given.get("b"), exact(y))
         return formulas.cross_entropy(namespace, z, t, w)
 
     return losses, (lambda given: np.sum(share * losses(given))), rows
@@ -86,7 +87,7 @@ def test_enclosures_hold_80_digit_values_and_differences(variant, options):
             gradient = e.stages[f"grad_{name}"]
             direction = exact(rng.normal(size=np.shape(value)))
             ahead, behind = (total(inputs | {name: value + s * direction * STEP}) for s in (1, -1))
-            slope = np.sum(balls.exact(np.asarray(direction, dtype=float)) * gradient)
+            slope = np.sum(tape.exact(np.asarray(direction, dtype=float)) * gradient)
             assert holds(slope, (ahead - behind) / (2 * STEP), mpmath.mpf(10) ** -36), name
             assert all(entry.rad() < 1e-40 for entry in np.ravel(gradient)), name
 
@@ -157,11 +158,11 @@ def test_a_jump_within_reach_is_held_on_both_sides(options):
 
 def test_comparisons_that_stay_open_carry_both_values():
     """|v| of a ball around 0, and a floor that two integers share."""
-    wide = balls.Balls(np.array([arb(0, 1)], dtype=object))
-    assert all(balls.join(abs(wide)).value[0].contains(v) for v in (0, 1))
-    assert balls.join(balls.floor(wide)).value[0].contains(-1)
-    halves = balls.where(wide < 0.5, 1.0, 2.0) + balls.where(wide < -0.5, 10.0, 20.0)
-    held = balls.join(halves).value[0]
+    wide = tape.Balls(np.array([arb(0, 1)], dtype=object))
+    assert all(tape.join(abs(wide)).value[0].contains(v) for v in (0, 1))
+    assert tape.join(floor(wide)).value[0].contains(-1)
+    halves = tape.where(wide < 0.5, 1.0, 2.0) + tape.where(wide < -0.5, 10.0, 20.0)
+    held = tape.join(halves).value[0]
     assert all(held.contains(v) for v in (11, 21, 22))
 
 

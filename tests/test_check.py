@@ -14,7 +14,7 @@ from helpers import NAMES, need
 
 import refloss
 from refloss.testing import Case, MismatchError, UnfitImplementation, assert_matches, cases, check
-from refloss.testing.derived import STEPS, derived_at
+from refloss.textbook.family import FAMILY, derived_at
 
 WEIGHTS = (0.5, 2.0, 1.0, 0.25, 3.0)
 
@@ -291,7 +291,7 @@ def test_the_first_stage_that_diverges_comes_first_in_the_projects_order():
     assert report.derived["cos_theta"] == "arcface.md (2)"
 
 
-@pytest.mark.parametrize("name", [*STEPS])
+@pytest.mark.parametrize("name", [*FAMILY])
 def test_the_steps_that_a_report_cites_are_in_the_derivation(name):
     """No orphaned step number on the report's side."""
     import re

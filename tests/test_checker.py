@@ -9,7 +9,8 @@ import pytest
 from mutants import all_mutants, by_hand, installed, losses_with, places
 
 import refloss
-from refloss.cases.gradcheck import cases, default_loss
+from refloss.cases.configurations import make
+from refloss.cases.gradcheck import cases
 from refloss.witnesses.gradcheck import check_case
 
 MUTANTS = all_mutants()
@@ -17,7 +18,7 @@ MUTANTS = all_mutants()
 
 @functools.cache
 def cases_of(name):
-    return cases(default_loss(name))
+    return cases(make(name))
 
 
 def killer(mutant, witnesses=None):

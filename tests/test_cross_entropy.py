@@ -49,7 +49,7 @@ def row_reference(z, target, weights=None, smoothing=0.0):
             slopes.append(
                 mpmath.mpf(0) if z[k] == -mpmath.inf else mpmath.im(loss_of_row(stepped, *args)) / STEP
             )
-        # the natural scale of DESIGN section 4: |g| for a label, p Σ a + a_j otherwise
+        # the natural scale: |g| for a label, p Σ a + a_j otherwise
         hard = smoothing == 0 and sorted(target)[-2:-1] in ([], [0])
         shares = [
             w * ((1 - mpmath.mpf(smoothing)) * t + mpmath.mpf(smoothing) / len(z))

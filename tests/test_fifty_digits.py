@@ -7,13 +7,15 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from fifty_digits import value_and_gradients
+from many_digits import value_and_gradients
 
 import refloss
 from refloss import validation as check
-from refloss.cases.gradcheck import parabola, parabola_slope, place
+from refloss.cases.angles import place
+from refloss.cases.configurations import parabola, parabola_slope
+from refloss.textbook.rows import row_norm
 from refloss.witnesses.compare import WITNESSES, in_units_of_the_gradient
-from refloss.witnesses.problem import loss_problem, row_norm
+from refloss.witnesses.problem import loss_problem
 
 BOUND = 1e-12  # what the reference promises at angles in [1e-3, π − 1e-3]
 

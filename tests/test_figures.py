@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import re
 import sys
-from pathlib import Path
 
 import mpmath as mp
 import numpy as np
 import pytest
 from helpers import need
+from pages.markdown import ROOT, read, section, tables
 
 from refloss import AMSoftmax, ArcFace, ASoftmax, LSoftmax, Softmax, WNormSoftmax, figures
 from refloss.cli.main import main
@@ -27,8 +27,8 @@ from refloss.figures.style import panels
 from refloss.precision.numbers import nearest
 from refloss.precision.pair import Pair
 
-DOCS = Path(__file__).parents[1] / "docs"
-PAGE = (DOCS / "figures.md").read_text(encoding="utf-8")
+PAGE = read("docs/figures.md")
+SPOKEN = " ".join(PAGE.split())  # without line breaks
 full = pytest.mark.skipif(
     os.environ.get("REFLOSS_REQUIRE_OPTIONAL") != "1",
     reason="trains for half a minute; REFLOSS_REQUIRE_OPTIONAL=1",
@@ -75,7 +75,7 @@ def test_the_settings_of_the_user_stay_outside():
 @pytest.mark.parametrize("name", figures.FIGURES)
 def test_every_figure_is_committed_and_on_the_page(name):
     """Its SVG lies in docs/figures, opaque and small, and docs/figures.md shows it."""
-    svg = (DOCS / "figures" / f"{name}.svg").read_bytes()
+    svg = (ROOT / f"docs/figures/{name}.svg").read_bytes()
     assert len(svg) < 300_000
     assert b'style="fill: #ffffff"' in svg
     assert f"(figures/{name}.svg)" in PAGE
@@ -358,12 +358,9 @@ def test_the_digits_are_learned_a_little():
 
 
 def rows(heading: str) -> list[list[str]]:
-    """The cells of the table under a heading of the page, without its first two lines."""
-    part = PAGE.partition(f"## {heading}\n")[2].partition("\n## ")[0]
-    cells = [
-        [c.strip() for c in line.strip("|").split("|")] for line in part.splitlines() if line.startswith("|")
-    ]
-    return cells[2:]
+    """The cells of the table under a heading of the page, without its head."""
+    [[_, *cells]] = tables(section(PAGE, heading))
+    return cells
 
 
 def test_numbers_in_the_text():
@@ -381,7 +378,7 @@ def test_numbers_in_the_text():
         f"64 pixels, {training.HIDDEN} hidden units",
         f"cut to {training.BITS} bits",
     ):
-        assert said in " ".join(PAGE.split()), said
+        assert said in SPOKEN, said
     schedule = training.annealing(l_softmax_digits.STEPS)
     assert schedule(1) == 100
     assert schedule(l_softmax_digits.STEPS) < 0.001
@@ -391,10 +388,7 @@ def test_numbers_in_the_text():
 def test_numbers_of_l_softmax_digits():
     """Accuracies, mean angles and gaps of all four margins. Cut gradients make them the same on every machine."""
     need("sklearn")
-    table = {}
-    for margin in l_softmax_digits.MARGINS:
-        _, sets = l_softmax_digits.learn(margin)
-        table[margin] = sets
+    table = {margin: l_softmax_digits.learn(margin)[1] for margin in l_softmax_digits.MARGINS}
     numbers = []
     for margin, sets in table.items():
         row = [str(margin)]
@@ -403,9 +397,7 @@ def test_numbers_of_l_softmax_digits():
         numbers.append(row)
     assert rows("l_softmax_digits") == numbers
     _, sets = l_softmax_digits.learn(4, start=0.0)
-    assert f"ends with {100 * sets['training'].accuracy:.1f} % of the training images right" in " ".join(
-        PAGE.split()
-    )
+    assert f"ends with {100 * sets['training'].accuracy:.1f} % of the training images right" in SPOKEN
     for name in ("training", "test"):  # what the picture is for: the gaps widen with m
         gaps = [sets[name].gap for sets in table.values()]
         assert gaps == sorted(gaps)

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import math
-import re
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from agreement import one_thread_of_torch
 from helpers import need
+from pages.markdown import read, section, tables
 from released import ALL, HALF, RELEASED, pml_arcface, pml_cosface, pml_sphereface
 
 import refloss
 from refloss.testing import Case
 from refloss.testing.report import CaseResult, Failure
 
-PAGE = Path(__file__).parents[1] / "docs" / "findings.md"
+PAGE = read("docs/findings.md")
 POLE = ("typical_one_dimension", "pole")
 POLES = (*POLE, "near_poles", "near_poles_turned")
 WRITTEN = {
@@ -62,18 +61,18 @@ def needed(name: str) -> Any:
 
 def table() -> dict[tuple[str, str], str]:
     """(implementation, dtype) → its cell on the page."""
-    found = {}
-    for line in PAGE.read_text(encoding="utf-8").splitlines():
-        cells = [part.strip() for part in line.strip("|").split("|")]
-        if len(cells) == 2 + len(ALL) and cells[0].startswith("`"):
-            found |= {(cells[0].strip("`"), dtype): c for dtype, c in zip(ALL, cells[2:], strict=True) if c}
-    return found
+    _, *rows = tables(PAGE)[0]
+    return {
+        (name.strip("`"), dtype): cell
+        for name, _, *cells in rows
+        for dtype, cell in zip(ALL, cells, strict=True)
+        if cell
+    }
 
 
 def paragraph(heading: str) -> str:
     """The text under a heading, on one line, with ASCII minus signs."""
-    text = PAGE.read_text(encoding="utf-8").replace("−", "-")
-    return re.sub(r"\s+", " ", text.partition(f"## {heading}\n")[2].partition("\n## ")[0])
+    return " ".join(section(PAGE, heading).replace("−", "-").split())
 
 
 def says(heading: str, *numbers: str) -> None:

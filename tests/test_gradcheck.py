@@ -10,10 +10,12 @@ import pytest
 
 import refloss
 from refloss import validation as check
-from refloss.cases.gradcheck import all_cases, cases, place
+from refloss.cases.angles import place
+from refloss.cases.gradcheck import all_cases, cases
+from refloss.textbook.rows import row_norm
 from refloss.witnesses.compare import BLIND, WITNESSES, in_units_of_the_gradient
 from refloss.witnesses.gradcheck import check_case, gradcheck_cases
-from refloss.witnesses.problem import loss_problem, row_norm
+from refloss.witnesses.problem import loss_problem
 from refloss.witnesses.report import GradcheckError
 from refloss.witnesses.steps import check_steps
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from fractions import Fraction
 
 import mpmath
@@ -10,9 +11,9 @@ import pytest
 from helpers import BIAS, MARGIN, PSI, SOFT
 
 import refloss
-from refloss.cases import grid as adversarial
-from refloss.cases.grid import GROUPS, KINDS, LIMIT, grid, largest_logit, variants
-from refloss.cases.placing import PI, cos_sin, place
+from refloss.cases.angles import PI, cos_sin, exact_pairs, parallel_pairs, place_in_decimal, tiny_pairs
+from refloss.cases.configurations import GROUPS
+from refloss.cases.grid import KINDS, LIMIT, grid, largest_logit, variants
 
 POINTS = {name: grid([name]) for name in GROUPS}
 ALL = [point for points in POINTS.values() for point in points]
@@ -80,7 +81,7 @@ def test_every_kind_is_there(name):
     )
     assert {point.kind for point in POINTS[name]} == due
     assert {point.kind for point in POINTS[name] if point.quick} == due
-    assert all(point.provokes for point in POINTS[name])
+    assert all(point.reason for point in POINTS[name])
 
 
 @every_loss
@@ -147,13 +148,13 @@ def test_what_extended_precision_owes(name):
 
 @pytest.mark.parametrize("D", [2, 3, 128])
 def test_placed_vectors_have_their_angle(D):
-    """`place` meets the angle to 2^-53, at every size of angle and vector."""
+    """`place_in_decimal` meets the angle to 2^-53, at every size of angle and vector."""
     rng = np.random.default_rng(D)
     for theta in (*map(mpmath.mpf, ("1e-12", "1e-4", "0.5", "2.5")), mpmath.pi - mpmath.mpf("1e-12")):
         w, toward = rng.normal(size=(2, D)) * 10.0 ** rng.integers(-100, 100)
         with mpmath.workdps(60):
             theta = +mpmath.mpf(theta)
-            x = place(w, toward, adversarial.Decimal(mpmath.nstr(theta, 50)), 3.7e50)
+            x = place_in_decimal(w, toward, Decimal(mpmath.nstr(theta, 50)), 3.7e50)
             assert abs(exact_angle(x, w) - theta) <= 2.0**-53
         assert np.linalg.norm(x) == pytest.approx(3.7e50, rel=1e-15)
 
@@ -162,7 +163,7 @@ def test_the_series_of_cos_and_sin():
     """`cos_sin` against mpmath, from 0 to π."""
     with mpmath.workdps(40):
         for theta in ("0", "1e-20", "0.7", "1.6", "3.1", str(PI)):
-            cos, sin = cos_sin(adversarial.Decimal(theta))
+            cos, sin = cos_sin(Decimal(theta))
             assert abs(mpmath.mpf(str(cos)) - mpmath.cos(mpmath.mpf(theta))) < 1e-25
             assert abs(mpmath.mpf(str(sin)) - mpmath.sin(mpmath.mpf(theta))) < 1e-25
 
@@ -170,7 +171,7 @@ def test_the_series_of_cos_and_sin():
 def test_tiny_angles():
     """1e-300; 6e-33 between general vectors; one rounding; and the same before π: never 0, never a cosine below 1."""
     due = {"1e-300": 1e-300, "1e-300_3d": 1e-300 / np.sqrt(45), "6e-33": 6.16e-33, "2e-32_3d": 1.0e-32}
-    for name, (x, w) in adversarial.tiny_pairs().items():
+    for name, (x, w) in tiny_pairs().items():
         supplement = name.removeprefix("pi_minus_")
         sign, square = exact_cosine(x, w)
         assert sign == (1 if supplement == name else -1)
@@ -182,7 +183,7 @@ def test_tiny_angles():
 
 def test_parallel_pairs_are_exactly_parallel():
     """All 2 × 2 determinants are 0 without rounding; the sign says which pole."""
-    for name, (x, w) in adversarial.parallel_pairs().items():
+    for name, (x, w) in parallel_pairs().items():
         sign, square = exact_cosine(x, w)
         assert square == 1
         assert sign == (1 if name.startswith("0_") else -1)
@@ -191,7 +192,7 @@ def test_parallel_pairs_are_exactly_parallel():
 def test_exact_angles_are_exact():
     """cos² θ is the rational number that it must be, also with lengths of 53 bits."""
     squares = {30: Fraction(3, 4), 45: Fraction(1, 2), 60: Fraction(1, 4), 90: Fraction(0)}
-    pairs = adversarial.exact_pairs()
+    pairs = exact_pairs()
     for name, (degrees, x, w) in pairs.items():
         sign, square = exact_cosine(x, w)
         assert square == squares[min(degrees, 180 - degrees)], name
@@ -234,7 +235,7 @@ def test_knots(name):
             with mpmath.workdps(40):
                 away = theta - k * mpmath.pi / m
             assert float(away) == pytest.approx(sign * offset, rel=0.12, abs=0), point.name
-    exact = {degrees for degrees, _, _ in adversarial.exact_pairs().values()}
+    exact = {degrees for degrees, _, _ in exact_pairs().values()}
     for m in (2, 3, 4, 6):
         assert {180 * k // m for k in range(1, m)} <= exact
 

@@ -10,7 +10,8 @@ import refloss
 from refloss import validation as check
 from refloss.cases.gradcheck import all_cases
 from refloss.textbook.namespaces import from_module
-from refloss.witnesses.problem import loss_problem, row_norm
+from refloss.textbook.rows import row_norm
+from refloss.witnesses.problem import loss_problem
 
 NAMES = (
     "typical",

@@ -11,8 +11,9 @@ from helpers import need
 
 need("flint")
 
-from refloss.cases.grid import GROUPS, grid, largest_logit  # noqa: E402
-from refloss.score.grid_table import GridReport, run_point  # noqa: E402
+from refloss.cases.configurations import GROUPS  # noqa: E402
+from refloss.cases.grid import grid, largest_logit  # noqa: E402
+from refloss.proof.grid_report import GridReport, run_point  # noqa: E402
 
 U = 2.0**-53
 AT_AN_ANGLE = (

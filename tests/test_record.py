@@ -502,7 +502,7 @@ def test_aliases_are_the_same_class(alias, cls):
 
 
 def test_defaults_are_the_surveys():
-    """Defaults of the table in DESIGN section 2."""
+    """The defaults that the docstrings give: values of the papers, no option chosen."""
     for name in ("l_softmax", "a_softmax", "f_norm_sphereface"):
         loss = refloss.get(name)
         assert (loss.margin, loss.annealing, loss.continuation, loss.detach_margin) == (4, 0.0, None, False)
@@ -522,7 +522,7 @@ def test_defaults_are_the_surveys():
 
 
 def test_everything_public_is_listed():
-    """refloss.__all__ names what exists, and the names of the design are among it."""
+    """refloss.__all__ names what exists, and the promised names are among it."""
     assert all(hasattr(refloss, name) for name in refloss.__all__ if name != "gradcheck")
     due = {
         "CrossEntropy",

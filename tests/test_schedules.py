@@ -22,7 +22,7 @@ RELEASED = {
 }
 FAMILY = [refloss.LSoftmax(), refloss.ASoftmax(), refloss.FNormSphereFace(scale=1)]
 
-# name, iteration, λ as the project's notes on released code have it, its last digit, m
+# name, iteration, λ of the released code, its last digit, m
 PRINTED = [
     ("L_SOFTMAX_MNIST", 1, 999.125, 1e-3, 4),
     ("L_SOFTMAX_MNIST", 30000, 3.117e-6, 1e-9, 4),

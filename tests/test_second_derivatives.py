@@ -14,16 +14,17 @@ import io
 import math
 from dataclasses import replace
 
-import fifty_digits
+import many_digits
 import mpmath
 import numpy as np
 import pytest
-from agreement import features_at, one_thread_of_torch
+from agreement import one_thread_of_torch
 from helpers import logits_pass
-from pages.test_derivations import DERIVATIONS
+from pages.markdown import derivation
 
 import refloss
 from refloss import validation as check
+from refloss.cases.angles import place
 from refloss.witnesses.problem import loss_problem
 
 PI = math.pi
@@ -31,7 +32,7 @@ PI = math.pi
 
 def of_the_page():
     """The functions that the page defines."""
-    text = (DERIVATIONS / "second_derivatives.md").read_text(encoding="utf-8")
+    text = derivation("second_derivatives.md")
     names: dict = {}
     with contextlib.redirect_stdout(io.StringIO()):
         for example in doctest.DocTestParser().get_examples(text):
@@ -95,7 +96,7 @@ ANGLES = np.array(
 def inputs(D, seed=0):
     rng = np.random.default_rng(seed)
     W, labels = rng.normal(size=(3, D)), np.array([0, 2, 1, 0])
-    x = features_at(ANGLES, W, labels, rng, norms=[0.7, 1.5, 1.1, 0.9])
+    x = place(rng, W, labels, ANGLES, [0.7, 1.5, 1.1, 0.9])
     return x, W, labels, rng.normal(size=x.shape), rng.normal(size=W.shape)
 
 
@@ -132,12 +133,11 @@ def test_hessian_vector_product_against_80_digits(name):
     x, W, labels, v_x, v_W = inputs(3)
     problem = loss_problem(loss, x, W, check.targets(labels, len(x), len(W), loss), None, np.asarray(1.0))
     step, everyone = mpmath.mpf(10) ** -15, np.arange(len(x))
-    with mpmath.workdps(fifty_digits.DIGITS):
+    with mpmath.workdps(many_digits.DIGITS):
         given = {
-            k: fifty_digits.exact(v) if np.ndim(v) else mpmath.mpf(float(v))
-            for k, v in problem.inputs.items()
+            k: many_digits.exact(v) if np.ndim(v) else mpmath.mpf(float(v)) for k, v in problem.inputs.items()
         }
-        along = {"x": fifty_digits.exact(v_x), "W": fifty_digits.exact(v_W)}
+        along = {"x": many_digits.exact(v_x), "W": many_digits.exact(v_W)}
 
         def value(place, sign, sign_of_v):
             there = dict(given)
@@ -145,7 +145,7 @@ def test_hessian_vector_product_against_80_digits(name):
                 there[k] = given[k] + sign_of_v * step * direction
             k, index = place
             there[k][index] += sign * step
-            return np.sum(problem.terms(fifty_digits.namespace, there, everyone))
+            return np.sum(problem.terms(many_digits.namespace, there, everyone))
 
         def second(place):
             total = value(place, 1, 1) - value(place, 1, -1) - value(place, -1, 1) + value(place, -1, -1)
@@ -165,7 +165,7 @@ def test_a_slip_in_the_product_would_be_noticed(part):
     """The control: without the curvature of the logits, with ψ'' off by 0.05 %, or without the mean in (H2)."""
     _, radius, psi = LOSSES["arcface"]
     x, W, labels, v_x, v_W = inputs(5)
-    text = (DERIVATIONS / "second_derivatives.md").read_text(encoding="utf-8")
+    text = derivation("second_derivatives.md")
     source = next(
         e.source for e in doctest.DocTestParser().get_examples(text) if "def hessian_vector" in e.source
     )

@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 
 import refloss
-from refloss.cases.gradcheck import all_cases, default_loss, parabola, parabola_slope, place
+from refloss.cases.angles import place
+from refloss.cases.configurations import default_upstream, make, parabola, parabola_slope
+from refloss.cases.gradcheck import all_cases
 from refloss.testing.diagnosis.suspects import GROUPS, SLIP, SUSPECTS, Suspect, suspects, wrong
 from refloss.testing.plain_loss import Kernel
-from refloss.witnesses.problem import default_upstream
 
 N, C, D = 11, 10, 9  # one more, or a few more, than a block of 8
 VISIBLE = {
@@ -135,7 +136,7 @@ def own_slope(theta: Any, xp: Any) -> Any:
 
 def objects() -> dict[str, Any]:
     """Loss objects by readable id: the defaults, each option of the cross-entropy, each option of a margin."""
-    found: dict[str, Any] = {name: default_loss(name) for name in refloss.losses()}
+    found: dict[str, Any] = {name: make(name) for name in refloss.losses()}
     found["weighted_softmax"] = refloss.WeightedSoftmax(class_weights=WEIGHTS)
     found |= {"cross_entropy": refloss.CrossEntropy(), "cross_entropy-axis1": refloss.CrossEntropy(axis=1)}
     for name in ("cross_entropy-axis1", "l2_softmax", "arcface"):

@@ -73,7 +73,7 @@ def add_to(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """The command. Returns its exit status."""
-    from refloss.cases.gradcheck import WEIGHTS
+    from refloss.cases.configurations import WEIGHTS
     from refloss.testing.adapters import load
     from refloss.testing.check import Checker
 
@@ -110,7 +110,7 @@ def run(options: argparse.Namespace) -> int:
 
 def run_suspects(options: argparse.Namespace) -> int:
     """Lists the suspects."""
-    from refloss.cases.gradcheck import WEIGHTS
+    from refloss.cases.configurations import WEIGHTS
     from refloss.testing.diagnosis.suspects import SUSPECTS, suspects
 
     known = (
@@ -139,9 +139,9 @@ class _Listing:
         self.chosen = chosen
 
     def to_dict(self) -> dict[str, Any]:
-        from refloss.cases.gradcheck import default_loss
+        from refloss.cases.configurations import make
 
-        losses = [default_loss(name) for name in refloss.losses()]
+        losses = [make(name) for name in refloss.losses()]
         return {
             "suspects": [
                 {

@@ -76,7 +76,8 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _on_cases(own: list[Any], options: argparse.Namespace, witnesses: Sequence[str]) -> tuple[list, list]:
-    from refloss.cases.gradcheck import WEIGHTS, cases
+    from refloss.cases.configurations import WEIGHTS
+    from refloss.cases.gradcheck import cases
     from refloss.witnesses.gradcheck import check_case
     from refloss.witnesses.steps import check_steps
 

@@ -10,6 +10,7 @@ import sys
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from multiprocessing import get_context
 from typing import Any
 
@@ -87,6 +88,19 @@ def named(things: list[Any], names: list[str], what: str) -> list[Any]:
             raise CallError(message)
         print(f"refloss: {message}", file=sys.stderr)
     return [thing for thing in things if thing.name in names]
+
+
+@contextmanager
+def of_a_checkout(what: str) -> Iterator[None]:
+    """For imports from refloss.score, which is no part of the installed package."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name != "refloss.score":
+            raise
+        raise CallError(
+            f"{what} is not in the installed package: run `python -m refloss` in a checkout of the repository"
+        ) from error
 
 
 # -- running ---------------------------------------------------------------------------------------

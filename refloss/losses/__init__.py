@@ -7,11 +7,11 @@ from typing import Any
 from refloss.losses.a_softmax import ASoftmax
 from refloss.losses.am_softmax import AMSoftmax
 from refloss.losses.arcface import ArcFace
-from refloss.losses.base import Loss
 from refloss.losses.cross_entropy import CrossEntropy
 from refloss.losses.f_norm_sphereface import FNormSphereFace
 from refloss.losses.l2_softmax import L2Softmax
 from refloss.losses.l_softmax import LSoftmax
+from refloss.losses.loss import Loss
 from refloss.losses.margin_softmax import MarginSoftmax
 from refloss.losses.softmax import Softmax
 from refloss.losses.w_norm_softmax import WNormSoftmax

@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from refloss.losses.base import LogitsPass, Pairs, PsiMarginLoss, add_at_pairs, target_stages
+from refloss.losses.margins import PsiMarginLoss, target_stages
+from refloss.losses.passes import LogitsPass, add_at_pairs
 from refloss.precision.products import combine
 from refloss.steps.angle import angle, angle_backward, cosines, cosines_backward
 from refloss.steps.normalise import normalise, normalise_backward
 from refloss.steps.psi import multiplied_angle
+from refloss.steps.targets import Pairs
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -56,30 +58,32 @@ class ASoftmax(PsiMarginLoss):
         x_norm, x_hat = normalise(x)
         W_norm, W_hat = normalise(W)
         cos_theta = cosines(x_hat, W_hat)  # (2) cos θ_ij = x̂_i·ŵ_j
-        at = angle(x[pairs.rows], W[pairs.y])  # (3) θ_y of the target pairs
+        angles = angle(x[pairs.rows], W[pairs.y])  # (3) θ_y of the target pairs
         # (4) ψ(θ) = (−1)^k cos mθ − 2k
-        psi = self._with_options(multiplied_angle(at, self.margin, self.continuation), at)
+        psi = self._with_options(multiplied_angle(angles, self.margin, self.continuation), angles)
         # (5) z_j = ‖x‖ cos θ_j, z_y = ‖x‖ ψ(θ_y)
         z = x_norm[:, None] * cos_theta
-        z[pairs] = at.x_norm * psi.value
+        z[pairs] = angles.x_norm * psi.value
         # (6) cross-entropy of z, in steps/cross_entropy.py
         return LogitsPass(
             x=x, W=W, x_norm=x_norm, W_norm=W_norm, x_hat=x_hat, W_hat=W_hat, cos_theta=cos_theta, logits=z,
-            **target_stages(psi, at, pairs),
+            **target_stages(psi, angles, pairs),
         )  # fmt: skip
 
-    def backward_logits(self, at: LogitsPass, g: Any) -> dict[str, Any]:
-        rows, _ = at.pairs
-        g_y, g_others = at.pairs.split(g)
+    def backward_logits(self, kept: LogitsPass, g: Any) -> dict[str, Any]:
+        rows, _ = kept.pairs
+        g_y, g_others = kept.pairs.split(g)
         # (7) the other classes, z_j = ŵ_j·x = ‖x‖ cos θ_j: plain in x, smooth where x = 0
-        grad_x = combine(g_others, at.W_hat)
-        _, grad_W_hat = cosines_backward(at.x_norm[:, None] * g_others, at.x, at.W, at.x_hat, at.W_hat)
+        grad_x = combine(g_others, kept.W_hat)
+        _, grad_W_hat = cosines_backward(
+            kept.x_norm[:, None] * g_others, kept.x, kept.W, kept.x_hat, kept.W_hat
+        )
         # (8) through ŵ: (I − ŵ ŵᵀ) / ‖W‖
-        grad_W = normalise_backward(grad_W_hat, at.W_norm, at.W_hat)
+        grad_W = normalise_backward(grad_W_hat, kept.W_norm, kept.W_hat)
         # (9) the target's tangential part: ∂L/∂θ_y = g_y ‖x‖ ψ'(θ_y), along the unit tangents
-        at_x, at_W = angle_backward(g_y * at.angle.x_norm * at.psi.slope, at.angle)
+        pair_x, pair_W = angle_backward(g_y * kept.angles.x_norm * kept.psi.slope, kept.angles)
         # (10) its radial part: ∂z_y/∂‖x‖ = ψ(θ_y), along x̂
-        at_x += (g_y * at.psi.value)[:, None] * at.x_hat[rows]
+        pair_x += (g_y * kept.psi.value)[:, None] * kept.x_hat[rows]
         # (11) both added where they belong
-        add_at_pairs(grad_x, grad_W, at.pairs, at_x, at_W)
+        add_at_pairs(grad_x, grad_W, kept.pairs, pair_x, pair_W)
         return {"x": grad_x, "W": grad_W}

@@ -7,10 +7,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from refloss.losses.base import LogitsPass, MarginLoss, Pairs, add_at_pairs, target_stages
+from refloss.losses.margins import MarginLoss, target_stages
+from refloss.losses.passes import LogitsPass, add_at_pairs
 from refloss.steps.angle import angle, angle_backward, cosines, cosines_backward
 from refloss.steps.margin import cosine_margin
 from refloss.steps.normalise import normalise, normalise_backward
+from refloss.steps.targets import Pairs
 from refloss.validation import cosine_offset, positive
 
 
@@ -65,30 +67,30 @@ class AMSoftmax(MarginLoss):
         x_norm, x_hat = normalise(x)
         W_norm, W_hat = normalise(W)
         cos_theta = cosines(x_hat, W_hat)  # (2) cos θ_ij = x̂_i·ŵ_j
-        at = angle(x[pairs.rows], W[pairs.y])  # (3) θ_y of the target pairs
-        psi = self._with_options(cosine_margin(at, m), at)  # (4) ψ(θ) = cos θ − m
+        angles = angle(x[pairs.rows], W[pairs.y])  # (3) θ_y of the target pairs
+        psi = self._with_options(cosine_margin(angles, m), angles)  # (4) ψ(θ) = cos θ − m
         # (5) z_j = s cos θ_j, z_y = s ψ(θ_y)
         z = s * cos_theta
         z[pairs] = s * psi.value
         # (6) cross-entropy of z, in steps/cross_entropy.py
         return LogitsPass(
             x=x, W=W, x_norm=x_norm, W_norm=W_norm, x_hat=x_hat, W_hat=W_hat, cos_theta=cos_theta, logits=z,
-            **target_stages(psi, at, pairs),
+            **target_stages(psi, angles, pairs),
         )  # fmt: skip
 
-    def backward_logits(self, at: LogitsPass, g: Any) -> dict[str, Any]:
+    def backward_logits(self, kept: LogitsPass, g: Any) -> dict[str, Any]:
         s = self.scale
-        g_y, g_others = at.pairs.split(g)
+        g_y, g_others = kept.pairs.split(g)
         # (7) the other classes: ∂L/∂cos θ_ij = s g_ij
-        grad_x_hat, grad_W_hat = cosines_backward(s * g_others, at.x, at.W, at.x_hat, at.W_hat)
+        grad_x_hat, grad_W_hat = cosines_backward(s * g_others, kept.x, kept.W, kept.x_hat, kept.W_hat)
         # (8) through x̂ and ŵ: (I − v̂ v̂ᵀ) / ‖v‖
-        grad_x = normalise_backward(grad_x_hat, at.x_norm, at.x_hat)
-        grad_W = normalise_backward(grad_W_hat, at.W_norm, at.W_hat)
+        grad_x = normalise_backward(grad_x_hat, kept.x_norm, kept.x_hat)
+        grad_W = normalise_backward(grad_W_hat, kept.W_norm, kept.W_hat)
         # (9) the target: ∂L/∂θ_y = s g_y ψ'(θ_y), along the unit tangents
-        at_x, at_W = angle_backward(s * g_y * at.psi.slope, at.angle)
-        add_at_pairs(grad_x, grad_W, at.pairs, at_x, at_W)
+        pair_x, pair_W = angle_backward(s * g_y * kept.psi.slope, kept.angles)
+        add_at_pairs(grad_x, grad_W, kept.pairs, pair_x, pair_W)
         # (10) ∂L/∂s = Σ_{j≠y} g_j cos θ_j + g_y ψ(θ_y)
-        grad_scale = np.sum(g_others * at.cos_theta) + np.sum(g_y * at.psi.value)
+        grad_scale = np.sum(g_others * kept.cos_theta) + np.sum(g_y * kept.psi.value)
         # (11) ∂L/∂m = s Σ g_y ∂ψ/∂m
-        grad_margin = s * np.sum(g_y * at.psi.in_margin)
+        grad_margin = s * np.sum(g_y * kept.psi.in_margin)
         return {"x": grad_x, "W": grad_W, "scale": grad_scale, "margin": grad_margin}

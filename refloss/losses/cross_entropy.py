@@ -9,8 +9,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from refloss import validation as check
-from refloss.losses.base import CrossEntropyOptions, silent
-from refloss.losses.blocks import BareLogits
+from refloss.losses.bare import BareLogits
+from refloss.losses.options import CrossEntropyOptions
 from refloss.record import Forward, Gradients
 
 
@@ -77,10 +77,7 @@ class CrossEntropy(CrossEntropyOptions):
         rows = check.flat_targets(targets, logits.shape, self.axis, self)
         check.unmasked_targets(z, rows, self, shape)
         passes = BareLogits(logits, self.axis, self._setting(rows), self.precision)
-        with silent():
-            stages = passes.forward()
-        check.finite_losses(stages["losses"], stages["loss"], passes.end.empty)
-        return Forward(**stages, ignored=rows.ignored.reshape(shape), _made_by=self, _passes=passes)
+        return self._recorded(passes, rows.ignored.reshape(shape))
 
     def backward(self, out: Forward, upstream: Any = 1.0) -> Gradients:
         """The backward pass of a record, which it does not change.
@@ -98,13 +95,7 @@ class CrossEntropy(CrossEntropyOptions):
             ValueError: out was made by another loss, upstream has another shape, NaN or Inf, or a gradient leaves
                 the range of float64.
         """
-        out = self._made(out)
-        upstream = check.upstream_gradient(upstream, out.losses.shape, self.reduction)
-        with silent():
-            g, _ = out._passes.backward(upstream)
-        if not out._passes.end.empty:
-            check.finite_gradients({"logits": g})
-        return Gradients(logits=g, _made_by=self, _passes=out._passes, _upstream=upstream)
+        return self._gradients(out, upstream)
 
     def value_and_grad(self, logits: Any, targets: Any, upstream: Any = 1.0) -> tuple[np.ndarray, Gradients]:
         """One forward and one backward pass.

@@ -7,11 +7,13 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from refloss.losses.base import LogitsPass, NormalisingLoss, Pairs
+from refloss.losses.loss import NormalisingLoss
+from refloss.losses.passes import LogitsPass
 from refloss.precision.products import combine
 from refloss.steps.angle import cosines_backward
 from refloss.steps.linear import linear
 from refloss.steps.normalise import normalise, normalise_backward
+from refloss.steps.targets import Pairs
 from refloss.validation import positive
 
 
@@ -67,17 +69,17 @@ class L2Softmax(NormalisingLoss):
             x=x, W=W, has_b=b is not None, x_norm=x_norm, x_hat=x_hat, along=along, logits=z
         )  # fmt: skip
 
-    def backward_logits(self, at: LogitsPass, g: Any) -> dict[str, Any]:
+    def backward_logits(self, kept: LogitsPass, g: Any) -> dict[str, Any]:
         # (4) u_i = Σ_j g_ij W_j = Σ_j g_ij ‖W_j‖ ŵ_j arrives at α x̂_i; its part across x̂_i
-        W_norm, W_hat = normalise(at.W)
-        across, _ = cosines_backward(g * W_norm, at.x, at.W, at.x_hat, W_hat)
+        W_norm, W_hat = normalise(kept.W)
+        grad_x_hat, _ = cosines_backward(g * W_norm, kept.x, kept.W, kept.x_hat, W_hat)
         # (5) ∂L/∂W_j = Σ_i g_ij α x̂_i
-        grad_W = combine(g.T, self.alpha * at.x_hat)
+        grad_W = combine(g.T, self.alpha * kept.x_hat)
         # (6) ∂L/∂b_j = Σ_i g_ij
         grad_b = g.sum(axis=0)
         # (7) ∂L/∂x_i = (I − x̂_i x̂_iᵀ) α u_i / ‖x_i‖
-        grad_x = normalise_backward(self.alpha * across, at.x_norm, at.x_hat)
+        grad_x = normalise_backward(self.alpha * grad_x_hat, kept.x_norm, kept.x_hat)
         # (8) ∂L/∂α = Σ_ij g_ij W_j·x̂_i
-        grad_alpha = np.sum(g * at.along)
+        grad_alpha = np.sum(g * kept.along)
         grads = {"x": grad_x, "W": grad_W, "alpha": grad_alpha}
-        return grads | {"b": grad_b} if at.has_b else grads
+        return grads | {"b": grad_b} if kept.has_b else grads

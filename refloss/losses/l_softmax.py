@@ -7,11 +7,13 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from refloss.losses.base import LogitsPass, Pairs, PsiMarginLoss, add_at_pairs, target_stages
+from refloss.losses.margins import PsiMarginLoss, target_stages
+from refloss.losses.passes import LogitsPass, add_at_pairs
 from refloss.steps.angle import angle, cosines
 from refloss.steps.linear import linear_backward
 from refloss.steps.normalise import normalise
 from refloss.steps.psi import multiplied_angle
+from refloss.steps.targets import Pairs
 from refloss.validation import no_zero_rows
 
 
@@ -63,34 +65,34 @@ class LSoftmax(PsiMarginLoss):
         x_norm, x_hat = normalise(x)
         W_norm, W_hat = normalise(W)
         cos_theta = cosines(x_hat, W_hat)  # (2) cos θ_ij = x̂_i·ŵ_j
-        at = angle(x[pairs.rows], W[pairs.y])  # (3) θ_y of the target pairs
+        angles = angle(x[pairs.rows], W[pairs.y])  # (3) θ_y of the target pairs
         # (4) ψ(θ) = (−1)^k cos mθ − 2k
-        psi = self._with_options(multiplied_angle(at, self.margin, self.continuation), at)
+        psi = self._with_options(multiplied_angle(angles, self.margin, self.continuation), angles)
         # (5) z_j = ‖W_j‖‖x‖ cos θ_j, z_y = ‖W_y‖‖x‖ ψ(θ_y)
         z = x_norm[:, None] * W_norm * cos_theta
-        z[pairs] = at.x_norm * at.w_norm * psi.value
+        z[pairs] = angles.x_norm * angles.w_norm * psi.value
         # (6) cross-entropy of z, in steps/cross_entropy.py
         return LogitsPass(
             x=x, W=W, x_norm=x_norm, W_norm=W_norm, x_hat=x_hat, W_hat=W_hat, cos_theta=cos_theta, logits=z,
-            **target_stages(psi, at, pairs),
+            **target_stages(psi, angles, pairs),
         )  # fmt: skip
 
-    def backward_logits(self, at: LogitsPass, g: Any) -> dict[str, Any]:
-        rows, y = at.pairs
-        x_norm, w_norm = at.angle.x_norm, at.angle.w_norm
-        g_y, g_others = at.pairs.split(g)
+    def backward_logits(self, kept: LogitsPass, g: Any) -> dict[str, Any]:
+        rows, y = kept.pairs
+        x_norm, w_norm = kept.angles.x_norm, kept.angles.w_norm
+        g_y, g_others = kept.pairs.split(g)
         if self.margin == 1:  # no margin: the target is one more plain class, smooth at zero rows too
             g_y, g_others = np.zeros_like(g_y), g
         # (7) the other classes, z_j = W_j·x: plain
-        grad_x, grad_W, _ = linear_backward(g_others, at.x, at.W)
+        grad_x, grad_W, _ = linear_backward(g_others, kept.x, kept.W)
         # (8) the target's tangential part: −‖W_y‖ ψ'(θ_y) t_x, and −‖x‖ ψ'(θ_y) t_w
-        at_x = -(g_y * w_norm * at.psi.slope)[:, None] * at.angle.t_x
-        at_W = -(g_y * x_norm * at.psi.slope)[:, None] * at.angle.t_w
+        pair_x = -(g_y * w_norm * kept.psi.slope)[:, None] * kept.angles.t_x
+        pair_W = -(g_y * x_norm * kept.psi.slope)[:, None] * kept.angles.t_w
         # (9) its radial part: ∂z_y/∂‖x‖ = ‖W_y‖ ψ(θ_y) along x̂, ∂z_y/∂‖W_y‖ = ‖x‖ ψ(θ_y) along ŵ_y
-        at_x += (g_y * w_norm * at.psi.value)[:, None] * at.x_hat[rows]
-        at_W += (g_y * x_norm * at.psi.value)[:, None] * at.W_hat[y]
+        pair_x += (g_y * w_norm * kept.psi.value)[:, None] * kept.x_hat[rows]
+        pair_W += (g_y * x_norm * kept.psi.value)[:, None] * kept.W_hat[y]
         # (10) both added where they belong
-        add_at_pairs(grad_x, grad_W, at.pairs, at_x, at_W)
+        add_at_pairs(grad_x, grad_W, kept.pairs, pair_x, pair_W)
         return {"x": grad_x, "W": grad_W}
 
     def _refuse_zero_rows(self, x: np.ndarray, W: np.ndarray, pairs: Pairs, valid: np.ndarray) -> None:

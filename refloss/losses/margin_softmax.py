@@ -8,11 +8,13 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from refloss.losses.base import LogitsPass, MarginLoss, Pairs, add_at_pairs, target_stages
+from refloss.losses.margins import MarginLoss, target_stages
+from refloss.losses.passes import LogitsPass, add_at_pairs
 from refloss.precision.numbers import functions_of, like
 from refloss.steps.angle import angle, cosines, cosines_backward
-from refloss.steps.margin import Target, own_slope
+from refloss.steps.margin import Psi, own_slope
 from refloss.steps.normalise import across, normalise, over_norm
+from refloss.steps.targets import Pairs
 from refloss.validation import function, one_of, per_angle, positive
 
 
@@ -85,12 +87,12 @@ class MarginSoftmax(MarginLoss):
         x_norm, x_hat = normalise(x)
         W_norm, W_hat = normalise(W)
         cos_theta = cosines(x_hat, W_hat)  # (G2) cos θ_ij = x̂_i·ŵ_j
-        at = angle(x[pairs.rows], W[pairs.y])  # (G3) θ_y of the target pairs
+        angles = angle(x[pairs.rows], W[pairs.y])  # (G3) θ_y of the target pairs
         # (G4) ψ(θ_y), ψ'(θ_y)
-        theta, xp = at.theta, functions_of(at.theta)
+        theta, xp = angles.theta, functions_of(angles.theta)
         value = per_angle(self.psi(theta, xp), theta, "psi")
         slope = per_angle(self.dpsi(theta, xp), theta, "dpsi")
-        psi = self._with_options(Target(value, own_slope(slope, at), np.zeros_like(value)), at)
+        psi = self._with_options(Psi(value, own_slope(slope, angles), np.zeros_like(value)), angles)
         # (G5) z_j = r cos θ_j, z_y = r ψ(θ_y)
         r, _, _ = self._radius(x_norm, W_norm)
         z = r * cos_theta
@@ -98,33 +100,33 @@ class MarginSoftmax(MarginLoss):
         # (G6) cross-entropy of z, in steps/cross_entropy.py
         return LogitsPass(
             x=x, W=W, x_norm=x_norm, W_norm=W_norm, x_hat=x_hat, W_hat=W_hat, cos_theta=cos_theta, logits=z,
-            **target_stages(psi, at, pairs),
+            **target_stages(psi, angles, pairs),
         )  # fmt: skip
 
-    def backward_logits(self, at: LogitsPass, g: Any) -> dict[str, Any]:
-        _, r_over_x, r_over_W = self._radius(at.x_norm, at.W_norm)
-        g_y, g_others = at.pairs.split(g)
+    def backward_logits(self, kept: LogitsPass, g: Any) -> dict[str, Any]:
+        _, r_over_x, r_over_W = self._radius(kept.x_norm, kept.W_norm)
+        g_y, g_others = kept.pairs.split(g)
         # (G7) the tangential parts of the other classes: (r/‖x‖) (I − x̂ x̂ᵀ) ŵ_j and (r/‖W‖) (I − ŵ ŵᵀ) x̂
-        rows = at.x, at.W, at.x_hat, at.W_hat
-        grad_x = across(cosines_backward(r_over_x * g_others, *rows)[0], at.x_hat)
-        grad_W = across(cosines_backward(r_over_W * g_others, *rows)[1], at.W_hat)
+        vectors = kept.x, kept.W, kept.x_hat, kept.W_hat
+        grad_x = across(cosines_backward(r_over_x * g_others, *vectors)[0], kept.x_hat)
+        grad_W = across(cosines_backward(r_over_W * g_others, *vectors)[1], kept.W_hat)
         # (G8) the target's tangential part: −(r/‖x‖) ψ'(θ_y) t_x and −(r/‖W_y‖) ψ'(θ_y) t_w
-        along = -g_y * at.psi.slope
-        at_x = (along * r_over_x[at.pairs])[:, None] * at.angle.t_x
-        at_W = (along * r_over_W[at.pairs])[:, None] * at.angle.t_w
-        add_at_pairs(grad_x, grad_W, at.pairs, at_x, at_W)
+        turn = -g_y * kept.psi.slope
+        pair_x = (turn * r_over_x[kept.pairs])[:, None] * kept.angles.t_x
+        pair_W = (turn * r_over_W[kept.pairs])[:, None] * kept.angles.t_w
+        add_at_pairs(grad_x, grad_W, kept.pairs, pair_x, pair_W)
         # (G9) the radius, for every class: ∂z/∂r = ψ for the target, cos θ for the others
-        in_radius = g_others * at.cos_theta
-        in_radius[at.pairs] = g_y * at.psi.value
+        in_radius = g_others * kept.cos_theta
+        in_radius[kept.pairs] = g_y * kept.psi.value
         grads = {"x": grad_x, "W": grad_W}
         # (G10) ∂r/∂s = 1; ∂r/∂‖x‖ = 1 or ‖W_j‖, along x̂; ∂r/∂‖W_j‖ = ‖x‖, along ŵ
         if self.radius == "scale":
             return grads | {"scale": np.sum(in_radius)}
         if self.radius == "x_norm":
-            grads["x"] += in_radius.sum(axis=1)[:, None] * at.x_hat
+            grads["x"] += in_radius.sum(axis=1)[:, None] * kept.x_hat
             return grads
-        grads["x"] += (in_radius * at.W_norm).sum(axis=1)[:, None] * at.x_hat
-        grads["W"] += (in_radius.T * at.x_norm).sum(axis=1)[:, None] * at.W_hat
+        grads["x"] += (in_radius * kept.W_norm).sum(axis=1)[:, None] * kept.x_hat
+        grads["W"] += (in_radius.T * kept.x_norm).sum(axis=1)[:, None] * kept.W_hat
         return grads
 
     def _radius(self, x_norm: Any, W_norm: Any) -> tuple[Any, Any, Any]:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from refloss.losses.base import LogitsPass, Loss, Pairs
+from refloss.losses.loss import Loss
+from refloss.losses.passes import LogitsPass
 from refloss.steps.linear import linear, linear_backward
+from refloss.steps.targets import Pairs
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -53,8 +55,8 @@ class Softmax(Loss):
         # (2) cross-entropy of z, in steps/cross_entropy.py
         return LogitsPass(x=x, W=W, has_b=b is not None, logits=z)
 
-    def backward_logits(self, at: LogitsPass, g: Any) -> dict[str, Any]:
+    def backward_logits(self, kept: LogitsPass, g: Any) -> dict[str, Any]:
         # (3) ∂L/∂x_i = Σ_j g_ij W_j,  (4) ∂L/∂W_j = Σ_i g_ij x_i,  (5) ∂L/∂b_j = Σ_i g_ij
-        grad_x, grad_W, grad_b = linear_backward(g, at.x, at.W)
+        grad_x, grad_W, grad_b = linear_backward(g, kept.x, kept.W)
         grads = {"x": grad_x, "W": grad_W}
-        return grads | {"b": grad_b} if at.has_b else grads
+        return grads | {"b": grad_b} if kept.has_b else grads

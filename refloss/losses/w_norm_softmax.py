@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from refloss.losses.base import LogitsPass, NormalisingLoss, Pairs
+from refloss.losses.loss import NormalisingLoss
+from refloss.losses.passes import LogitsPass
 from refloss.precision.products import combine
 from refloss.steps.angle import cosines_backward
 from refloss.steps.linear import linear
 from refloss.steps.normalise import normalise, normalise_backward
+from refloss.steps.targets import Pairs
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -55,11 +57,11 @@ class WNormSoftmax(NormalisingLoss):
         # (3) cross-entropy of z, in steps/cross_entropy.py
         return LogitsPass(x=x, W=W, W_norm=W_norm, W_hat=W_hat, logits=z)
 
-    def backward_logits(self, at: LogitsPass, g: Any) -> dict[str, Any]:
+    def backward_logits(self, kept: LogitsPass, g: Any) -> dict[str, Any]:
         # (4) ∂L/∂x_i = Σ_j g_ij ŵ_j
-        grad_x = combine(g, at.W_hat)
+        grad_x = combine(g, kept.W_hat)
         # (5) ∂L/∂ŵ_j = Σ_i g_ij x_i = Σ_i g_ij ‖x_i‖ x̂_i
-        x_norm, x_hat = normalise(at.x)
-        _, grad_W_hat = cosines_backward(x_norm[:, None] * g, at.x, at.W, x_hat, at.W_hat)
+        x_norm, x_hat = normalise(kept.x)
+        _, grad_W_hat = cosines_backward(x_norm[:, None] * g, kept.x, kept.W, x_hat, kept.W_hat)
         # (6) ∂L/∂W_j = (I − ŵ_j ŵ_jᵀ) ∂L/∂ŵ_j / ‖W_j‖
-        return {"x": grad_x, "W": normalise_backward(grad_W_hat, at.W_norm, at.W_hat)}
+        return {"x": grad_x, "W": normalise_backward(grad_W_hat, kept.W_norm, kept.W_hat)}

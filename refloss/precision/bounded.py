@@ -157,8 +157,8 @@ def _rounding_of_function(value: Any) -> float:
     return FUNCTION_OF_PAIRS if is_extended(value) else FUNCTION
 
 
-def _exp(a: Bounded, exponent: int = 0) -> Any:
-    value = exp(a.value, exponent)
+def _exp(a: Bounded, headroom: int = 0) -> Any:
+    value = exp(a.value, headroom)
     with np.errstate(over="ignore", invalid="ignore"):
         grown = np.expm1(np.minimum(a.error, 1e4))
         # where the value has vanished, the truth may not have

@@ -26,11 +26,11 @@ def pi() -> Pair:
     return Pair(*_doubles(PI, 2))
 
 
-def exp(v: Pair, exponent: int = 0) -> Pair:
-    """e^v · 2^exponent: the power of two keeps digits that a subnormal result would lose."""
+def exp(v: Pair, headroom: int = 0) -> Pair:
+    """e^v · 2^headroom, which keeps digits that a subnormal result would lose."""
     n, k, less = _reduced_exp(v)
     table = Pair(*(part[k] for part in _powers()))
-    power = n + exponent
+    power = n + headroom
     whole = add(table, multiply(table, less))
     return Pair(np.ldexp(whole.high, power), np.ldexp(whole.low, power))
 

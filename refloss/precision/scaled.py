@@ -1,4 +1,7 @@
-"""Powers of two that keep small numbers away from the subnormals."""
+"""Powers of two that keep small numbers away from the subnormals.
+
+A *headroom* h was put into a number: it is stored times 2^h. An *exponent* e was taken out: it is stored times 2^−e.
+"""
 
 from __future__ import annotations
 
@@ -11,15 +14,15 @@ from refloss.precision.numbers import by_kind, is_extended, nearest
 HEADROOM = 900  # e^v · 2^900 is a normal number down to v = −1332
 
 
-def headroom(numbers: Any) -> int:
-    """The power of two by which probabilities and what comes of them are kept larger: 0 for doubles."""
+def headroom_of(numbers: Any) -> int:
+    """What probabilities and what comes of them have in numbers of this kind: 0 for doubles."""
     return HEADROOM if is_extended(numbers) else 0
 
 
 @by_kind
-def exp(v: np.ndarray, exponent: int) -> np.ndarray:
-    """e^v · 2^exponent."""
-    return np.ldexp(np.exp(v), exponent) if exponent else np.exp(v)
+def exp(v: np.ndarray, headroom: int) -> np.ndarray:
+    """e^v · 2^headroom."""
+    return np.ldexp(np.exp(v), headroom) if headroom else np.exp(v)
 
 
 def exponent_of(v: Any) -> int:

@@ -21,9 +21,10 @@ from typing import Any
 import numpy as np
 
 from refloss import validation as check
-from refloss.cases.grid import Point
+from refloss.cases.case import Point
 from refloss.textbook import formulas
-from refloss.witnesses.problem import formula_of, row_norm
+from refloss.textbook.family import formula_of, member_of, radius_kind
+from refloss.textbook.rows import row_norm
 
 Stages = Mapping[str, np.ndarray]
 
@@ -62,12 +63,12 @@ def _problem(point: Point) -> SimpleNamespace | None:
     weights = np.ones(C) if loss.class_weights is None else np.array(loss.class_weights)
     divisor = {
         "mean": float(valid.sum()),
-        "weighted_mean": float((targets.target * weights)[valid].sum()),
+        "weighted_mean": float((targets.matrix * weights)[valid].sum()),
     }.get(loss.reduction, 1.0)
     return SimpleNamespace(
-        target=targets.target,
+        target=targets.matrix,
         smooth=np.where(
-            valid[:, None], (1 - loss.label_smoothing) * targets.target + loss.label_smoothing / C, 0.0
+            valid[:, None], (1 - loss.label_smoothing) * targets.matrix + loss.label_smoothing / C, 0.0
         ),
         weights=weights,
         share=np.where(valid, point.upstream / divisor, 0.0),
@@ -82,7 +83,9 @@ def _problem(point: Point) -> SimpleNamespace | None:
 def _torch(point: Point, how: str = "arccos") -> Stages | None:
     """torch in eager mode: F.normalize, F.linear, F.cross_entropy."""
     problem = _problem(point)
-    if problem is None or (how != "arccos" and formula_of(point.loss) not in (*formulas.PSI, "arcface")):
+    if problem is None or (
+        how != "arccos" and member_of(point.loss).target not in (formulas.annealed_psi, formulas.arc_margin)
+    ):
         return None
     import torch
     from torch.nn import functional as F
@@ -150,7 +153,7 @@ def _logits(lib: Any, loss: Any, x: Any, W: Any, b: Any, hot: Any, how: str) -> 
         "scale": lambda: loss.scale,
         "x_norm": lambda: lib.length(x)[:, None],
         "both_norms": lambda: lib.length(x)[:, None] * lib.length(W),
-    }[formulas.RADIUS[formula]]()
+    }[radius_kind(loss)]()
     return radius * lib.xp.where(hot, _psi(lib, loss, formula, cos, how), cos)
 
 

@@ -21,8 +21,8 @@ import numpy as np
 from refloss.losses import CrossEntropy
 from refloss.precision.dtypes import DTYPES, rounded
 from refloss.textbook import formulas
+from refloss.textbook.family import differentiable, parameters
 from refloss.textbook.namespaces import from_module
-from refloss.witnesses.problem import differentiable, parameters
 
 # run(inputs, labels, upstream) → stages. inputs: x, W and perhaps b, or logits. Read are `loss` (or `losses`, where
 # nothing is reduced) and its gradients
@@ -433,7 +433,7 @@ def _textbook_losses(torch: Any, loss: Any, leaves: dict[str, Any], y: np.ndarra
         q: SimpleNamespace = parameters(loss, **{name: leaves[name] for name in differentiable(loss)})
         if getattr(loss, "detach_margin", False):
             q.frozen = formulas.frozen_offset(xp, q, x, W, hot).detach()
-        z = formulas.LOGITS[q.formula](xp, q, x, W, leaves.get("b"), hot)
+        z = q.logits(xp, q, x, W, leaves.get("b"), hot)
     count = z.shape[1]
     t = (1 - loss.label_smoothing) * hot + loss.label_smoothing / count
     w = torch.ones(count) if loss.class_weights is None else torch.tensor(loss.class_weights)

@@ -5,5 +5,7 @@
 `angle`          cos θ of every pair; θ and both unit tangents of the target pairs
 `psi`            the multiplicative margin ψ(θ) of L-Softmax and SphereFace
 `margin`         what else may happen to a target logit: additive margins, annealing, detaching
-`cross_entropy`  from logits and targets to the loss, and back
+`targets`        what logits are compared with
+`logsumexp`      partial log-sum-exp of blocks of classes, joined; probabilities
+`cross_entropy`  from these to the loss, and back to the logits
 """

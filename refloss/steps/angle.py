@@ -40,10 +40,10 @@ def cosines_backward(grad_cos: Any, x: Any, W: Any, x_hat: Any, W_hat: Any) -> t
     rows, columns = np.nonzero(near & ((grad_cos != 0) | (error_of(grad_cos) > 0)))
     for start in range(0, len(rows), PAIRS_AT_ONCE):
         i, j = rows[start : start + PAIRS_AT_ONCE], columns[start : start + PAIRS_AT_ONCE]
-        at = angle(x[i], W[j])
-        turn = (grad_cos[i, j] * at.sin)[:, None]
-        add_at(grad_x_hat, i, turn * at.t_x)
-        add_at(grad_W_hat, j, turn * at.t_w)
+        angles = angle(x[i], W[j])
+        turn = (grad_cos[i, j] * angles.sin)[:, None]
+        add_at(grad_x_hat, i, turn * angles.t_x)
+        add_at(grad_W_hat, j, turn * angles.t_w)
     return grad_x_hat, grad_W_hat
 
 
@@ -126,7 +126,7 @@ def _over_pivot(x: Any, w: Any, x_p: Any, w_p: Any) -> Any:
     return r / np.where(x_p == 0, 1.0, x_p)
 
 
-def angle_backward(grad_theta: Any, at: Angle) -> tuple[Any, Any]:
+def angle_backward(grad_theta: Any, angles: Angle) -> tuple[Any, Any]:
     """(A8) ∇_x θ = −t_x / ‖x‖ and ∇_w θ = −t_w / ‖w‖. grad_theta: (R,). Returns (R, D) twice."""
     back = -grad_theta[:, None]
-    return over_norm(back * at.t_x, at.x_norm), over_norm(back * at.t_w, at.w_norm)
+    return over_norm(back * angles.t_x, angles.x_norm), over_norm(back * angles.t_w, angles.w_norm)

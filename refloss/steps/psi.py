@@ -12,25 +12,25 @@ import numpy as np
 from refloss.precision.exact import sine_of_multiple
 from refloss.precision.numbers import error_of, functions_of, nearest, widened
 from refloss.steps.angle import Angle
-from refloss.steps.margin import Target, choose, own_slope
+from refloss.steps.margin import Psi, choose, own_slope
 from refloss.validation.functions import per_angle
 
 Continuation = tuple[Callable, Callable]
 
 
-def multiplied_angle(at: Angle, m: int, continuation: Continuation | None = None) -> Target:
+def multiplied_angle(angles: Angle, m: int, continuation: Continuation | None = None) -> Psi:
     """ψ(θ) = (−1)^k cos(mθ) − 2k on [kπ/m, (k+1)π/m], k = 0 … m − 1, and ψ'(θ).
 
     Liu et al., "Large-Margin Softmax Loss", ICML 2016, eq. (6). `continuation` = (D, D') replaces
     the branches beyond π/m (eq. (5)); each is called as f(theta, xp).
     """
     # (P1) cos kθ and sin kθ by turning m − 1 times through θ
-    cos_m, sin_m = at.cos, at.sin
+    cos_m, sin_m = angles.cos, angles.sin
     for _ in range(m - 1):
-        cos_m, sin_m = cos_m * at.cos - sin_m * at.sin, sin_m * at.cos + cos_m * at.sin
+        cos_m, sin_m = cos_m * angles.cos - sin_m * angles.sin, sin_m * angles.cos + cos_m * angles.sin
     # next to kπ/m its terms cancel; on every branch (−1)^k sin mθ = |sin mθ|
-    sin_m = sine_of_multiple(np.abs(sin_m), m * at.sin, at.x, at.w, m)
-    theta = at.theta
+    sin_m = sine_of_multiple(np.abs(sin_m), m * angles.sin, angles.x, angles.w, m)
+    theta = angles.theta
     if continuation is not None:
         # (P2) the user's own monotone D beyond π/m: right derivative at the joint
         D, slope_of_D = continuation
@@ -39,10 +39,10 @@ def multiplied_angle(at: Angle, m: int, continuation: Continuation | None = None
         inner, unsure = short > 0, np.abs(nearest(short)) <= error_of(short)
         # D is asked only where it is defined
         beyond = np.where(inner & ~unsure, xp.pi, np.maximum(theta, xp.pi / m))
-        slope = own_slope(per_angle(slope_of_D(beyond, xp), theta, "dD"), at)
+        slope = own_slope(per_angle(slope_of_D(beyond, xp), theta, "dD"), angles)
         value = choose(inner, cos_m, per_angle(D(beyond, xp), theta, "D"), unsure)
         slope = choose(inner, -m * sin_m, slope, unsure)
-        return Target(value, slope, np.zeros_like(value))
+        return Psi(value, slope, np.zeros_like(value))
     # (P3) the branch. At a knot either k is right: ψ is continuously differentiable
     k = np.clip(np.floor(m * nearest(theta) / np.pi), 0, m - 1)
     # (P4) ψ(θ) = (−1)^k cos mθ − 2k
@@ -51,4 +51,4 @@ def multiplied_angle(at: Angle, m: int, continuation: Continuation | None = None
     value = widened(value, (m * error_of(theta)) ** 2)
     # (P5) ψ'(θ) = −m |sin mθ|
     slope = -m * sin_m
-    return Target(value, slope, np.zeros_like(value))
+    return Psi(value, slope, np.zeros_like(value))

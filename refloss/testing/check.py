@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from refloss.cases.oracle import Case, regimes, wanted
+from refloss.cases.case import Case
+from refloss.cases.coverage import regimes, wanted
 from refloss.cases.oracle import cases as all_cases
 from refloss.losses import CrossEntropy
-from refloss.losses.base import Loss
+from refloss.losses.loss import Loss
 from refloss.precision.dtypes import DTYPES, rounded, ulp
 from refloss.record import BACKWARD_STAGES
 from refloss.testing.adapters import Adapter, Outcome, Takes, UnfitImplementation
@@ -22,8 +23,8 @@ from refloss.testing.judging.tolerances import GRADES, ROWWISE, Truth, truth
 from refloss.testing.report import CaseResult, Failure, Report, derived_stages
 from refloss.testing.reproduce import described, reproducer
 from refloss.testing.shrink import shrunk
+from refloss.textbook.family import member_of
 from refloss.validation import one_of
-from refloss.witnesses.problem import formula_of
 
 SUM, ACROSS_X, ACROSS_W, LINEAR = "Σ_j ∂z_j = 0", "∂x ⟂ x", "∂W ⟂ W", "linear in upstream"
 
@@ -126,8 +127,10 @@ class Checker:
             raise ValueError(f"seed must be an integer ≥ 0, got {seed!r}")
         if isinstance(loss, type):
             raise TypeError(f"loss must be an object, got the class {loss.__name__}: pass {loss.__name__}(…)")
-        if not isinstance(loss, CrossEntropy) and not (isinstance(loss, Loss) and formula_of(loss)):
+        if not isinstance(loss, (CrossEntropy, Loss)):
             raise TypeError(f"loss must be one of refloss, got {type(loss).__name__}")
+        if isinstance(loss, Loss):
+            member_of(loss)  # says what is missing
         self.implementation, self.loss = implementation, replace(loss, precision="double")
         self.dtype, self.require, self.slack = dtype, require, float(slack)
         self.compute = compute or ("float32" if DTYPES[dtype].is_half else dtype)

@@ -16,18 +16,10 @@ from refloss import validation as check
 from refloss.losses import CrossEntropy
 from refloss.record import STAGES
 from refloss.textbook import formulas
+from refloss.textbook.family import POWERS, differentiable, factor_name, parameters
 from refloss.textbook.namespaces import complex_namespace
-from refloss.witnesses.problem import differentiable, parameters
 
 STEP = 1e-30  # of the complex step
-POWERS = {  # r = s‖x‖^p‖W‖^q
-    "softmax": (1, 1),
-    "both_norms": (1, 1),
-    "w_norm_softmax": (1, 0),
-    "x_norm": (1, 0),
-    "l2_softmax": (0, 1),
-    "scale": (0, 0),
-}
 
 
 class Kernel:
@@ -73,8 +65,8 @@ class Kernel:
             self.C, rows = len(self.W), len(self.x)
             targets = check.targets(labels, rows, self.C, loss)
             self.q = parameters(loss)
-            kind = self.q.formula if self.q.radius is None else self.q.radius
-            self.p_x, self.p_W = POWERS[kind]
+            self.factor_name = factor_name(loss)
+            self.p_x, self.p_W = POWERS[self.q.radius]
             # a record holds only what its loss needs
             self.owed = [name for name, power in (("x_norm", self.p_x), ("W_norm", self.p_W)) if not power]
             if loss.has_margin:
@@ -84,7 +76,7 @@ class Kernel:
             self.radial_x: Any = True
             self.radial_W: Any = True
         self.hard = targets.labels is not None
-        self.target, self.valid = np.array(targets.target, dtype=float), ~targets.ignored
+        self.target, self.valid = np.array(targets.matrix, dtype=float), ~targets.ignored
         self.given = labels
         # an ignored row's label may be no class at all
         self.y = (
@@ -147,7 +139,7 @@ class Kernel:
 
     def psi(self, theta: np.ndarray) -> np.ndarray:
         """What becomes of the target's angle; theta may be complex, and then its slope is the complex step's."""
-        return formulas.TARGETS[self.q.formula](complex_namespace, self.q, theta)
+        return self.q.target(complex_namespace, self.q, theta)
 
     def values(self) -> np.ndarray:
         """(N, C) cos θ, and ψ(θ) where the margin is."""
@@ -162,9 +154,7 @@ class Kernel:
 
     def factor(self) -> float:
         """s or α."""
-        if self.q.formula == "l2_softmax":
-            return self.q.alpha
-        return self.q.scale if self.q.radius == "scale" else 1.0
+        return getattr(self.q, self.factor_name) if self.factor_name else 1.0
 
     def logits(self) -> np.ndarray:
         z = self.r * self.value
@@ -244,9 +234,9 @@ class Kernel:
     def _at_pole(self) -> float:
         """dψ/dcos θ at θ = 0 and π where it exists, else the centre of the cone."""
         m = getattr(self.q, "margin", 0.0)
-        if self.q.formula in formulas.PSI:
+        if self.q.target is formulas.annealed_psi:
             return (self.q.annealing + m**2) / (1 + self.q.annealing)
-        return 1.0 if self.q.formula == "am_softmax" else 0.0
+        return 1.0 if self.q.target is formulas.cosine_margin else 0.0
 
     def grad_x(self) -> np.ndarray:
         A, B, over = self.g * self.r * self.rise, self.g * self.r * self.value, inverse(self.x_norm)[:, None]

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from refloss.cases.oracle import Case
+from refloss.cases.case import Case
 from refloss.testing.adapters import FROM_FILE
 from refloss.testing.report import Failure
 

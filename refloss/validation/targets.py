@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from refloss.steps.cross_entropy import Targets
+from refloss.steps.targets import Targets
 from refloss.validation.arrays import as_array, first, indexed, integers, itself, real_array
 from refloss.validation.parameters import integer
 
@@ -101,12 +101,12 @@ def unmasked_targets(z: np.ndarray, rows: Targets, loss: Any, shape: tuple[int, 
     def place(i: int) -> str:
         return ", ".join(map(str, itself(*np.unravel_index(i, shape))))
 
-    target = rows.target
-    wanted = (target > 0) | (loss.label_smoothing > 0)
+    y = rows.matrix
+    wanted = (y > 0) | (loss.label_smoothing > 0)
     bad = masked & wanted & ~rows.ignored[:, None]
     if bad.any():
         i, c = first(bad)
-        why = "label_smoothing gives every class a share" if target[i, c] == 0 else "the target is on it"
+        why = "label_smoothing gives every class a share" if y[i, c] == 0 else "the target is on it"
         raise ValueError(f"logits: class {c} of prediction {place(i)} is masked (-inf), but {why}")
     empty = np.flatnonzero(masked.all(axis=1) & ~rows.ignored)
     if empty.size:

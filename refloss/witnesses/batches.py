@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from refloss.witnesses.problem import Problem, as_rows
+from refloss.textbook.rows import as_rows
+from refloss.witnesses.problem import Problem
 
 WORK = 4e8  # logit terms an input may cost: a second or two
 AT_ONCE = 4e6  # numbers held in memory

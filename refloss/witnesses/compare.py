@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 
 from refloss import validation as check
+from refloss.textbook.rows import as_rows, row_norm
 from refloss.witnesses.autograd_tape import autograd
 from refloss.witnesses.complex_step import complex_step
 from refloss.witnesses.estimate import Estimate
 from refloss.witnesses.finite_difference import finite_difference
-from refloss.witnesses.problem import TINY, Problem, as_rows, row_norm
+from refloss.witnesses.problem import TINY, Problem
 
 WITNESSES: dict[str, Callable[[Problem], dict[str, Estimate]]] = {
     "finite_difference": finite_difference,

@@ -9,10 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from refloss.cases.configurations import default_upstream
 from refloss.losses import CrossEntropy
 from refloss.textbook.namespaces import numpy_namespace
+from refloss.textbook.rows import row_norm
 from refloss.witnesses.autograd_tape import autograd
-from refloss.witnesses.problem import Problem, U, default_upstream, or_one, row_norm
+from refloss.witnesses.problem import Problem, U, or_one
 
 INPUTS = ("x", "W", "b")
 

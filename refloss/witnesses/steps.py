@@ -8,17 +8,19 @@ from typing import Any
 import numpy as np
 
 from refloss.losses import get
-from refloss.losses.blocks import BareLogits
+from refloss.losses.bare import BareLogits
 from refloss.steps.angle import angle, angle_backward, cosines_backward
-from refloss.steps.cross_entropy import Setting, Targets
 from refloss.steps.linear import linear_backward
 from refloss.steps.margin import arc_margin, cosine_margin
 from refloss.steps.normalise import normalise, normalise_backward
 from refloss.steps.psi import multiplied_angle
+from refloss.steps.targets import Setting, Targets
 from refloss.textbook import formulas
+from refloss.textbook.family import parameters
 from refloss.textbook.namespaces import numpy_namespace
+from refloss.textbook.rows import as_rows, row_norm
 from refloss.witnesses.compare import compare, usable
-from refloss.witnesses.problem import Problem, as_rows, or_one, parameters, rounding_of, row_norm
+from refloss.witnesses.problem import Problem, or_one, rounding_of
 from refloss.witnesses.report import CaseResult
 
 N, C, D = 5, 4, 6

@@ -1,7 +1,6 @@
 """Numbers that papers and released code print, reproduced through refloss' public interface.
 
-Source of every number, unless a line says otherwise: the project's notes on released code, section 9,
-which name the paper or repository. A number printed to d digits is compared to half a unit of the last.
+Each test names the paper or the repository. A number printed to d digits is compared to half a unit of the last.
 """
 
 from __future__ import annotations
@@ -70,7 +69,7 @@ def test_psi_equals_its_polynomial_form(m):
     """ψ on 0, 1, … 180 degrees is the polynomial of cos θ with the authors' signs."""
     theta = degrees(*range(181))
     value = target_logits(refloss.FNormSphereFace(scale=1, margin=m), theta)
-    # as the notes found; the polynomial's own terms reach 8 c⁴ = 8 and 2k = 6
+    # 10 u, of a polynomial whose terms reach 8 c⁴ = 8 and 2k = 6
     np.testing.assert_allclose(value, polynomial_psi(m, np.cos(theta)), rtol=0, atol=2e-15)
 
 
@@ -262,7 +261,7 @@ def test_boundary_intercepts():
 @pytest.mark.parametrize("m", [2, 3, 4], ids=lambda m: f"m{m}")
 def test_the_arc_of_class_1_under_a_softmax(m):
     """Two classes at an angle t: A-Softmax accepts class 1 on the arc [−t/(m−1), t/(m+1)] around W₁ (from
-    m θ₁ = θ₂ with θ₂ = t ± θ₁; the notes' section 3, after the SphereFace paper's property 1)."""
+    m θ₁ = θ₂ with θ₂ = t ± θ₁, after the SphereFace paper's property 1)."""
     t, loss = math.radians(50), refloss.ASoftmax(margin=m)
     W = in_the_plane(0.0, t)
 

@@ -11,21 +11,21 @@ import math
 import re
 from decimal import Decimal, localcontext
 from fractions import Fraction
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 import refloss
+from pages.markdown import derivation
 from refloss.precision import errorfree, slicing
 from refloss.precision.numbers import is_extended, nearest
 from refloss.precision.pair import Pair
 from refloss.precision.products import combine, inner
-from refloss.precision.scaled import headroom
-from refloss.steps.cross_entropy import gather, join
+from refloss.precision.scaled import headroom_of
+from refloss.steps.logsumexp import gather, join
 
 U = Fraction(1, 2**53)
-PAGE = (Path(__file__).parents[2] / "derivations" / "precision.md").read_text(encoding="utf-8")
+PAGE = derivation("precision.md")
 
 
 def exact(v, *index):
@@ -254,12 +254,12 @@ def test_joined_blocks_are_the_whole(numbers, cuts, backwards):
     while parts:
         whole = join(whole, parts.pop(-1 if backwards else 0))
     relative = Fraction(1, 2**66) if is_extended(whole.z_max) else 8 * U
-    power = 2 ** headroom(whole.z_max)
+    power = 2 ** headroom_of(whole.z_max)
     for i in range(len(z)):
         top = max(z[i])
         assert exact(whole.z_max, i) == Fraction(top)
         # multiples of 1/16: nothing is rounded
-        assert exact(whole.below, i) == sum(
+        assert exact(whole.weighted_gap, i) == sum(
             Fraction(p) * Fraction(top - q) for p, q in zip(a[i], z[i], strict=True)
         )
         with localcontext() as context:
@@ -269,9 +269,9 @@ def test_joined_blocks_are_the_whole(numbers, cuts, backwards):
         assert z[i, whole.mass.column[i]] == top
         due = sum(terms) - 1
         assert abs(exact(whole.mass.rest, i) / power - due) <= relative * due
-        assert exact(whole.targets.largest, i) == Fraction(max(a[i]))
-        assert a[i, whole.targets.column[i]] == max(a[i])
-        assert exact(whole.targets.rest, i) == sum(map(Fraction, a[i])) - Fraction(max(a[i]))
+        assert exact(whole.weight.largest, i) == Fraction(max(a[i]))
+        assert a[i, whole.weight.column[i]] == max(a[i])
+        assert exact(whole.weight.rest, i) == sum(map(Fraction, a[i])) - Fraction(max(a[i]))
         # without any one class
         all_classes = slice(0, z.shape[1])
         v = numbers(np.where(z == z.max(axis=1, keepdims=True), 1.0, 0.0) * float(power))
@@ -302,10 +302,9 @@ def test_headroom_keeps_a_gradient_of_a_lost_probability(gap):
 
 def test_end_of_the_headroom():
     """cross_entropy.md: 2^900 e^−d is a normal number up to d = 1922 log 2 = 1332.2."""
-    page = (Path(__file__).parents[2] / "derivations" / "cross_entropy.md").read_text(encoding="utf-8")
-    assert r"1922 \log 2 = 1332.2" in page
+    assert r"1922 \log 2 = 1332.2" in derivation("cross_entropy.md")
     assert format(1922 * math.log(2), ".1f") == "1332.2"
-    assert headroom(Pair(np.zeros(1))) == 900
+    assert headroom_of(Pair(np.zeros(1))) == 900
     assert 900 + 1022 == 1922
 
 

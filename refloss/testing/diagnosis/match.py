@@ -12,7 +12,7 @@ from refloss.precision.dtypes import rounded, ulp
 from refloss.testing.diagnosis.suspects import SLIP, Suspect, suspects, wrong
 from refloss.testing.judging.tolerances import ROWWISE, Truth
 from refloss.testing.plain_loss import Kernel
-from refloss.witnesses.problem import row_norm
+from refloss.textbook.rows import row_norm
 
 FIRST, BEST = 10, 12  # cases that every suspect sees; suspects that see all of them
 SMALL = 20_000  # entries of x, W and the logits together: a larger case tells nothing more, but takes time

@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from refloss.losses import AMSoftmax, ArcFace, CrossEntropy, L2Softmax
+from refloss.losses import AMSoftmax, ArcFace, ASoftmax, CrossEntropy, L2Softmax
 from refloss.precision.dtypes import DTYPES, DType, rounded
-from refloss.testing.plain_loss import POWERS, Kernel
+from refloss.testing.plain_loss import Kernel
 from refloss.textbook import formulas
-from refloss.witnesses.problem import differentiable, formula_of
+from refloss.textbook.family import differentiable, formula_of, member_of, radius_kind, radius_of
 
 GROUPS = (
     "margin", "scale", "norms", "gradient", "reduction", "upstream",
@@ -148,7 +148,7 @@ def has_features(loss: Any) -> bool:
 
 def has_margin(loss: Any) -> bool:
     """A margin that changes something."""
-    neutral = 1 if _formula(loss) in formulas.PSI else 0
+    neutral = 1 if multiplies_angle(loss) else 0
     return getattr(loss, "has_margin", False) and getattr(loss, "margin", None) != neutral
 
 
@@ -162,11 +162,11 @@ def is_cosine(loss: Any) -> bool:
 
 def is_psi(loss: Any) -> bool:
     """The papers' ψ, with branches."""
-    return _formula(loss) in formulas.PSI and has_margin(loss) and loss.continuation is None
+    return multiplies_angle(loss) and has_margin(loss) and loss.continuation is None
 
 
 def is_annealed(loss: Any) -> bool:
-    return _formula(loss) in formulas.PSI and has_margin(loss) and loss.annealing > 0
+    return multiplies_angle(loss) and has_margin(loss) and loss.annealing > 0
 
 
 def has_slope(loss: Any) -> bool:
@@ -175,15 +175,15 @@ def has_slope(loss: Any) -> bool:
 
 
 def has_scale(loss: Any) -> bool:
-    return _kind(loss) == "scale" and loss.scale != 1
+    return is_scaled(loss) and loss.scale != 1
 
 
 def normalises_x(loss: Any) -> bool:
-    return has_features(loss) and POWERS[_kind(loss)][0] == 0
+    return has_features(loss) and not radius_of(loss).p
 
 
 def normalises_W(loss: Any) -> bool:
-    return has_features(loss) and POWERS[_kind(loss)][1] == 0
+    return has_features(loss) and not radius_of(loss).q
 
 
 def through_x_norm(loss: Any) -> bool:
@@ -229,23 +229,24 @@ def both(*conditions: Callable[[Any], bool]) -> Callable[[Any], bool]:
     return lambda loss: all(condition(loss) for condition in conditions)
 
 
-def _formula(loss: Any) -> str:
-    return formula_of(loss)
+def multiplies_angle(loss: Any) -> bool:
+    return has_features(loss) and member_of(loss).multiplies_angle
 
 
-def _kind(loss: Any) -> str:
-    """The loss's key in POWERS; "" of bare logits."""
-    if isinstance(loss, CrossEntropy):
-        return ""
-    return getattr(loss, "radius", None) or formulas.RADIUS.get(_formula(loss), _formula(loss))
+def is_scaled(loss: Any) -> bool:
+    """r = s: no length counts."""
+    return has_features(loss) and radius_kind(loss) == "scale"
 
 
 def reach(loss: Any) -> float:
     """How far below the others a target logit can be: inf where the features' length counts."""
-    if _kind(loss) != "scale":
+    if not is_scaled(loss):
         return np.inf
-    m = getattr(loss, "margin", 0.0)
-    lowest = {"am_softmax": -1.0 - m, **dict.fromkeys(formulas.PSI, 1.0 - 2 * m)}.get(_formula(loss), -1.0)
+    lowest = -1.0
+    if multiplies_angle(loss):
+        lowest = 1.0 - 2 * loss.margin
+    elif member_of(loss).target is formulas.cosine_margin:
+        lowest = -1.0 - loss.margin
     return loss.scale * (1.0 - lowest)
 
 
@@ -294,7 +295,7 @@ def set_factor(kernel: Kernel, factor: float, slope: float) -> None:
 def from_cosine(kernel: Kernel) -> None:
     """θ = arccos of the cosine at hand, clipped to ±1: for cosines that are not the angle's own."""
     kernel.angles = lambda: np.arccos(np.clip(kernel.cos, -1, 1))
-    if kernel.q.formula == "am_softmax":  # needs no angle
+    if kernel.q.target is formulas.cosine_margin:  # needs no angle
         kernel.values = lambda: kernel.cos - kernel.on * kernel.q.margin
         return
     slope = kernel.slope
@@ -422,13 +423,13 @@ def margin_forgotten(k: Kernel) -> None:
 @suspect("margin", is_arc)
 def cosine_margin_for_angle(k: Kernel) -> None:
     """CosFace in place of ArcFace: cos θ − m for cos(θ + m)."""
-    k.q.formula = "am_softmax"
+    k.q.target = formulas.cosine_margin
 
 
 @suspect("margin", is_cosine)
 def angle_margin_for_cosine(k: Kernel) -> None:
     """ArcFace in place of CosFace: cos(θ + m) for cos θ − m."""
-    k.q.formula, k.q.past_pi, k.q.easy_margin = "arcface", "cos", False
+    k.q.target, k.q.past_pi, k.q.easy_margin = formulas.arc_margin, "cos", False
 
 
 @suspect("margin", lambda loss: isinstance(loss, (ArcFace, AMSoftmax)) and loss.margin == 0)
@@ -1121,7 +1122,7 @@ def x_gradient_ignores_margin(k: Kernel) -> None:
     without_margin(k, "grad_x")
 
 
-@suspect("gradient", lambda loss: _formula(loss) == "a_softmax" and is_psi(loss) and not loss.detach_margin)
+@suspect("gradient", lambda loss: isinstance(loss, ASoftmax) and is_psi(loss) and not loss.detach_margin)
 def sphereface_released_backward(k: Kernel) -> None:
     """The released layer's backward: the target's part of grad_x is divided by √(coeff_w² + coeff_x²), and
     grad_W is grad_logitsᵀ x, without margin, projection or 1/‖W‖.
@@ -1832,7 +1833,7 @@ def argmax_of_soft_targets(k: Kernel) -> None:
 
 @suspect(
     "softmax",
-    lambda loss: _kind(loss) != "scale" or loss.scale > 11.1,
+    lambda loss: not is_scaled(loss) or loss.scale > 11.1,
     variants=("float16", "float32", "float64"),
 )
 def exp_without_maximum(k: Kernel, dtype: str) -> None:

@@ -35,7 +35,8 @@ from refloss.testing.judging.perturbed import (
 )
 from refloss.testing.plain_loss import Kernel, inverse
 from refloss.textbook import formulas
-from refloss.witnesses.problem import differentiable, parameters, row_norm
+from refloss.textbook.family import differentiable, parameters
+from refloss.textbook.rows import row_norm
 
 GRADES = "ABCD"  # and F
 DRAWS, LOSSY = 16, 2
@@ -381,7 +382,7 @@ class Draws:
             if q.detach_margin:
                 q.frozen = Noisy(formulas.frozen_offset(xp, q, x, W, self.y).value, noise)  # a constant
             theta = formulas.theta(xp, q, x, W, self.y).value
-        return formulas.LOGITS[q.formula](xp, q, x, W, leaves.get("b"), self.y), theta
+        return q.logits(xp, q, x, W, leaves.get("b"), self.y), theta
 
     def _geometry(self) -> tuple[np.ndarray, ...]:
         """Logits of every row as if it were ignored (no margin), cosines and lengths; no derivative."""
@@ -396,7 +397,7 @@ class Draws:
         y = np.zeros((k.N, k.C))
         y[:, 0] = 1.0
         b = None if k.b is None else variable(k.b, noise)
-        plain = formulas.LOGITS[q.formula](xp, q, x, W, b, y).value
+        plain = q.logits(xp, q, x, W, b, y).value
         return plain[:, rows].copy(), cos, formulas.norm(xp, x).value, formulas.norm(xp, W).value
 
 

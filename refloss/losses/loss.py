@@ -1,0 +1,236 @@
+"""What every loss is: logits of its own, then the cross-entropy, which is the same for all.
+
+The passes of a loss stand in its own file, as `forward_logits` and `backward_logits`. Here they are only joined:
+
+    forward     inputs → forward_logits → z → cross_entropy → loss
+    backward    upstream → cross_entropy_backward → ∂L/∂z → backward_logits → gradients
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+
+from refloss import validation as check
+from refloss.losses.options import SHARED, CrossEntropyOptions, silent
+from refloss.losses.passes import Arithmetic, LogitsPass, Passes
+from refloss.record import Forward, Gradients
+from refloss.steps.targets import Pairs
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Loss(CrossEntropyOptions):
+    """What every loss is: logits, then the cross-entropy of their softmax::
+
+        ℓ_i = −Σ_c w_c t_ic log p_ic,  p_i = softmax(z_i),  t_i = (1 − ε) target_i + ε/C
+
+    Frozen, made with keywords only, compared and hashed by its parameters. The inputs may be arrays of any real
+    dtype, strides and byte order, or lists; they are copied to float64 and never changed. All losses share the
+    options below, but for zero_norm, of those that are singular at zero rows, and detach_margin, of those with a
+    margin on the target.
+
+    Source:
+        Survey, sections 1.1 and 2.1.3.
+
+    Args:
+        reduction (str): "mean", Σℓ / the number of valid rows; "sum"; "none"; or "weighted_mean", Σℓ / Σ w_y over
+            the valid rows (with soft targets Σ w_c target_c). torch's "mean" is our "weighted_mean" for labels
+            and our "mean" for soft targets.
+        class_weights (C,): w_c ≥ 0, or None for all 1.
+        label_smoothing (float): ε in [0, 1].
+        ignore_index (int): rows with this label have loss 0 and gradient 0, and are not counted.
+        empty_mean (str): where a divisor is 0: "error", "zero" or "nan".
+        precision (str): "double"; or "extended", every intermediate number of 106 bits, so that losses are right
+            to a few units in the last place and gradients to a few u = 2^-53 of their natural scale.
+        zero_norm (str): "error" names the zero rows; "zero" takes the zero vector for their direction
+            (cos θ = 0, θ = π/2), and nothing flows back through that normalisation.
+        detach_margin (bool): True: z_y = r · (cos θ + stop(ψ(θ) − cos θ)), as current InsightFace and OpenSphere
+            do on purpose: the value with its margin, the slope without it.
+
+    Attributes:
+        name (str): what `refloss.get` calls it.
+        has_bias (bool): whether b may be given.
+        has_margin (bool): whether the target's logit has a margin; then soft targets are refused.
+        feels_x_norm (bool): whether the logits change with ‖x‖.
+        feels_W_norm (bool): whether they change with ‖W_j‖.
+
+    Raises:
+        TypeError: a parameter of another kind.
+        ValueError: a parameter outside its domain. The message names it and what was due.
+    """
+
+    name: ClassVar[str]
+    has_bias: ClassVar[bool] = False
+    has_margin: ClassVar[bool] = False  # on the target's logit; then soft targets are refused
+    feels_x_norm: ClassVar[bool] = True  # whether the logits change with ‖x‖, with ‖W_j‖
+    feels_W_norm: ClassVar[bool] = True
+
+    # -- the passes, in the file of each loss ------------------------------------------------------
+
+    def forward_logits(self, x: Any, W: Any, b: Any, pairs: Pairs) -> LogitsPass:
+        """The logits of a block of classes: the part of a loss that is its own, in the file of each.
+
+        Args:
+            x (N, D): features, doubles or pairs of them.
+            W (B, D): the block's class weights.
+            b (B,): the block's bias, or None.
+            pairs (Pairs): the target pairs (row, class of the block); a block without the target lists none.
+
+        Returns:
+            LogitsPass: z (N, B), and what `backward_logits` needs.
+        """
+        raise NotImplementedError
+
+    def backward_logits(self, kept: LogitsPass, g: Any) -> dict[str, Any]:
+        """The backward of `forward_logits`, right under it in the file of each loss.
+
+        Args:
+            kept (LogitsPass): what `forward_logits` returned.
+            g (N, B): the gradient arriving at its logits.
+
+        Returns:
+            dict: name → gradient of Σ g_ij z_ij, for x (N, D), W (B, D), and b (B,), scale, margin, alpha where they
+            exist.
+        """
+        raise NotImplementedError
+
+    # -- joined to the cross-entropy ---------------------------------------------------------------
+
+    def forward(self, x: Any, W: Any, labels: Any, b: Any = None) -> Forward:
+        """The forward pass.
+
+        Args:
+            x (N, D): features, one row a sample.
+            W (C, D): class weights, one row a class.
+            labels (N,): integers, 0 … C − 1 or ignore_index; or soft targets (N, C), ≥ 0, where the loss has no
+                margin.
+            b (C,): the bias, where the loss has one; or None.
+
+        Returns:
+            Forward: the record of every stage.
+
+        Raises:
+            TypeError: what is no array of real numbers (labels: of integers).
+            ValueError: NaN, Inf, shapes that do not fit, a label out of range, soft targets where there is a margin,
+                zero rows where the loss is singular, a mean over nothing, a loss beyond float64. The message names
+                the argument, the shape or the first offending index, and what was due.
+        """
+        x, W = check.features_and_weights(x, W)
+        b = check.bias(b, len(W), self)
+        targets = check.targets(labels, len(x), len(W), self)
+        self._refuse_zero_rows(x, W, targets.pairs, np.flatnonzero(~targets.ignored))
+        return self._recorded(Passes(self, x, W, b, self._setting(targets)), targets.ignored)
+
+    def backward(self, out: Forward, upstream: Any = 1.0) -> Gradients:
+        """The backward pass of a record, which it does not change.
+
+        Args:
+            out (Forward): what `forward` of an equal loss returned.
+            upstream (scalar or (N,)): the gradient arriving at `out.loss`; (N,) only under reduction="none", where a
+                scalar means every sample.
+
+        Returns:
+            Gradients: of Σ upstream · out.loss.
+
+        Raises:
+            TypeError: out is no record, or upstream holds no real numbers.
+            ValueError: out was made by another loss, upstream has another shape, NaN or Inf, or a gradient leaves the
+                range of float64 (a row so short that 1/‖x‖ is too large).
+        """
+        return self._gradients(out, upstream)
+
+    def value_and_grad(
+        self, x: Any, W: Any, labels: Any, b: Any = None, upstream: Any = 1.0
+    ) -> tuple[np.ndarray, Gradients]:
+        """One forward and one backward pass.
+
+        Args:
+            x (N, D): features.
+            W (C, D): class weights.
+            labels (N,): classes, or soft targets (N, C).
+            b (C,): the bias, or None.
+            upstream (scalar or (N,)): the gradient arriving at the loss, as `backward` takes it.
+
+        Returns:
+            tuple: (out.loss, Gradients).
+
+        Raises:
+            TypeError, ValueError: as `forward` and `backward`.
+        """
+        out = self.forward(x, W, labels, b)
+        return out.loss, self.backward(out, upstream)
+
+    def inference_logits(self, x: Any, W: Any, b: Any = None) -> np.ndarray:
+        """Logits without any margin: what a classifier uses at test time.
+
+        Args:
+            x (N, D): features.
+            W (C, D): class weights.
+            b (C,): the bias, or None.
+
+        Returns:
+            (N, C) float64: the logits.
+
+        Raises:
+            TypeError, ValueError: as `forward`; a logit beyond float64 is named.
+        """
+        x, W = check.features_and_weights(x, W)
+        return self._logits(x, W, check.bias(b, len(W), self), np.arange(0))
+
+    def decision_boundary(self, x: Any, W: Any, b: Any = None) -> np.ndarray:
+        """Class 1's target logit minus class 2's plain logit; zero on class 1's boundary.
+
+        Source:
+            The survey's Table 1 (Deng et al., arXiv 1801.07698v1, Table 1), wherever its formula is the loss's own.
+
+        Args:
+            x (N, D): features.
+            W (2, D): class 1 in the first row; swap the rows for class 2's boundary.
+            b (2,): the bias, or None.
+
+        Returns:
+            (N,) float64: the difference.
+
+        Raises:
+            TypeError, ValueError: as `forward`, and where W has not two rows.
+        """
+        x, W = check.features_and_weights(x, W)
+        if len(W) != 2:
+            raise ValueError(f"W must have two rows, class 1 and class 2, got shape {W.shape}")
+        z = self._logits(x, W, check.bias(b, 2, self), np.arange(len(x)))
+        return z[:, 0] - z[:, 1]
+
+    def _logits(self, x: np.ndarray, W: np.ndarray, b: np.ndarray | None, rows: np.ndarray):
+        """Logits with class 0 as the target of `rows`; the others carry no margin."""
+        pairs = Pairs(rows, np.zeros(len(rows), dtype=np.intp))
+        self._refuse_zero_rows(x, W, pairs, np.arange(len(x)))
+        arithmetic = Arithmetic(self.precision)
+        bias = None if b is None else arithmetic.of(b)
+        with silent():
+            kept = self.forward_logits(arithmetic.of(x), arithmetic.of(W), bias, pairs)
+        return check.finite_logits(arithmetic.read(kept.logits))
+
+    def _refuse_zero_rows(self, x: np.ndarray, W: np.ndarray, pairs: Pairs, valid: np.ndarray) -> None:
+        """Losses with singular zero rows name them here."""
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class NormalisingLoss(Loss):
+    """A loss that is singular at zero rows of x or W."""
+
+    normalises_x: ClassVar[bool] = True
+    normalises_W: ClassVar[bool] = True
+
+    zero_norm: str = field(default="error", metadata=SHARED)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._set(zero_norm=check.one_of(self.zero_norm, "zero_norm", ("error", "zero")))
+
+    def _refuse_zero_rows(self, x: np.ndarray, W: np.ndarray, pairs: Pairs, valid: np.ndarray) -> None:
+        if self.normalises_x:
+            check.no_zero_rows(x, "x", valid, self)
+        if self.normalises_W:
+            check.no_zero_rows(W, "W", np.arange(len(W)), self)

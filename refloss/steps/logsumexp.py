@@ -1,0 +1,131 @@
+"""Log-sum-exp over blocks of classes: partial sums, and an associative operator on them.
+
+`gather` makes the partial sums of a block, `join` combines two of them, `softmax` gives a block's probabilities from
+the sums over all classes. Derivation: derivations/cross_entropy.md, steps (C2)–(C4).
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from refloss.precision.numbers import argmax, like, nearest
+from refloss.precision.scaled import exp, headroom_of, times_power
+
+
+class Mass(NamedTuple):
+    """Σ_j v_j of M rows, v ≥ 0, the (first) largest term kept apart from the rest, each (M,)."""
+
+    largest: Any
+    rest: Any
+    column: np.ndarray  # the class of the largest
+
+    @property
+    def total(self) -> Any:
+        return self.largest + self.rest
+
+    def lowered(self, by: Any) -> Mass:
+        """times e^−by. The factor has the headroom meanwhile, so that it keeps its digits."""
+        headroom = headroom_of(by)
+        factor = exp(-by, headroom)
+        largest, rest = (
+            np.where(nearest(by) == 0, v, times_power(v, -headroom) * factor)
+            for v in (self.largest, self.rest)
+        )
+        return Mass(largest, rest, self.column)
+
+    def join(self, other: Mass) -> Mass:
+        ahead = self.largest >= other.largest
+        return Mass(
+            np.where(ahead, self.largest, other.largest),
+            self.rest + other.rest + np.where(ahead, other.largest, self.largest),
+            np.where(ahead, self.column, other.column),
+        )
+
+    def without(self, v: Any, block: slice) -> Any:
+        """Σ_{k≠j} v_k for the classes j of a block, (M, B).
+
+        Leaving out anything but the largest leaves at least half of the total, and leaving out the largest, the rest:
+        no digit is lost.
+        """
+        columns = np.arange(block.start, block.stop)
+        return np.where(self.column[:, None] == columns, self.rest[:, None], self.total[:, None] - v)
+
+
+def mass_of(v: Any, column: np.ndarray, block: slice) -> Mass:
+    """(C3) the term of every row that stands in `column`, and the sum of the others."""
+    rows = np.arange(len(v))
+    others = v.copy()
+    others[rows, column] = 0.0
+    return Mass(v[rows, column], others.sum(axis=1), column + block.start)
+
+
+class Gathered(NamedTuple):
+    """Partial log-sum-exp over some classes of M rows, each (M,).
+
+        Σ_j e^{z_j} = e^{z_max} · (mass.largest + mass.rest) / 2^headroom
+
+    Two of them are combined by `join`, in any order.
+
+    z_max         the largest logit
+    mass          of e^{z_j − z_max}, times 2^headroom: digits that a subnormal would lose
+    weighted_gap  Σ_c a_c (z_max − z_c)
+    weight        mass of a_c
+    """
+
+    z_max: Any
+    mass: Mass
+    weighted_gap: Any
+    weight: Mass
+
+    @property
+    def headroom(self) -> int:
+        return headroom_of(self.z_max)
+
+    @property
+    def total(self) -> Any:
+        """Σ_j e^{z_j − z_max} = 1 + r, once all classes are in."""
+        return 1.0 + times_power(self.mass.rest, -self.headroom)
+
+
+def join(a: Gathered, b: Gathered) -> Gathered:
+    """The partial sums of two blocks as those of both together: each is lowered to the larger z_max, then added."""
+    z_max = np.where(a.z_max >= b.z_max, a.z_max, b.z_max)
+    masses, weighted_gap = [], like(np.zeros(len(z_max)), z_max)
+    for part in (a, b):
+        lower = np.where(nearest(part.z_max) == -np.inf, 0.0, z_max - part.z_max)
+        masses.append(part.mass.lowered(lower))
+        weighted_gap = weighted_gap + part.weighted_gap + lower * part.weight.total
+    return Gathered(z_max, masses[0].join(masses[1]), weighted_gap, a.weight.join(b.weight))
+
+
+def gather(z: Any, a: Any, block: slice) -> Gathered:
+    """(C2), (C3) of a block. z: (M, B), −inf where a class is masked; a: (M, B)."""
+    column = argmax(z)
+    z_max = z[np.arange(len(z)), column]
+    gap, e = _gaps(z, z_max, column)
+    mass, weight = mass_of(e, column, block), mass_of(a, argmax(a), block)
+    return Gathered(z_max, mass, (a * gap).sum(axis=1), weight)
+
+
+def _gaps(z: Any, z_max: Any, column: np.ndarray) -> tuple[Any, Any]:
+    """(C2) d_j = z_max − z_j ≥ 0 and e_j = e^−d_j · 2^headroom; a masked class gives 0 and 0.
+
+    column: (M,) where z_max itself stands; below 0 or beyond z if it is in another block.
+    """
+    headroom = headroom_of(z)
+    seen = nearest(z) > -np.inf
+    gap = np.where(seen, z_max[:, None] - z, 0.0)
+    e = np.where(seen, exp(-gap, headroom), 0.0)
+    rows = np.flatnonzero((column >= 0) & (column < z.shape[1]) & (nearest(z_max) > -np.inf))
+    gap[rows, column[rows]] = 0.0
+    e[rows, column[rows]] = 2.0**headroom
+    return gap, e
+
+
+def softmax(z: Any, gathered: Gathered, block: slice) -> tuple[Any, Any]:
+    """(C4) p_j and 1 − p_j = Σ_{k≠j} p_k of a block, each (M, B) and times 2^headroom."""
+    _, e = _gaps(z, gathered.z_max, gathered.mass.column - block.start)
+    total = gathered.total[:, None]
+    return e / total, gathered.mass.without(e, block) / total

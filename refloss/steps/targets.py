@@ -1,0 +1,96 @@
+"""What logits are compared with: target pairs, targets, and the options that weigh them.
+
+Derivation: derivations/cross_entropy.md, step (C1).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from refloss.precision.numbers import like
+from refloss.precision.scaled import exponent_of
+
+
+class Pairs(NamedTuple):
+    """The target pairs (x_i, W_{y_i}) of the rows that have a class: two index arrays (R,)."""
+
+    rows: np.ndarray
+    y: np.ndarray
+
+    def split(self, g: Any) -> tuple[Any, Any]:
+        """∂L/∂z (N, C) as g_y (R,) and the rest (N, C), where the target's entries are zero."""
+        others = g.copy()
+        others[self] = 0.0
+        return g[self], others
+
+    def within(self, block: slice) -> Pairs:
+        """The pairs whose class lies in a block, counted from its start."""
+        here = (self.y >= block.start) & (self.y < block.stop)
+        return Pairs(self.rows[here], self.y[here] - block.start)
+
+
+@dataclass(frozen=True, eq=False)
+class Targets:
+    """What M rows of logits are compared with, already checked.
+
+    labels   (M,)    the classes, or None for soft targets
+    soft     (M, C)  y_c, or None for labels
+    ignored  (M,)    bool
+    classes  C
+    """
+
+    labels: np.ndarray | None
+    soft: np.ndarray | None
+    ignored: np.ndarray
+    classes: int
+
+    @property
+    def pairs(self) -> Pairs:
+        """Rows that have a class, and their classes."""
+        if self.labels is None:
+            return Pairs(np.arange(0), np.arange(0))
+        rows = np.flatnonzero(~self.ignored)
+        return Pairs(rows, self.labels[rows])
+
+    @property
+    def matrix(self) -> np.ndarray:
+        """(M, C) y_c: one-hot for labels, zero on ignored rows."""
+        return self.of(slice(0, self.classes))
+
+    def of(self, block: slice) -> np.ndarray:
+        """(M, B) y_c of the classes of a block."""
+        if self.soft is not None:
+            return self.soft[:, block]
+        one_hot = np.zeros((len(self.ignored), block.stop - block.start))
+        one_hot[self.pairs.within(block)] = 1.0
+        return one_hot
+
+
+@dataclass(frozen=True, eq=False)
+class Setting:
+    """Targets and options of a cross-entropy."""
+
+    targets: Targets
+    reduction: str
+    class_weights: np.ndarray | None
+    label_smoothing: float
+    empty_mean: str
+
+    @property
+    def exponent(self) -> int:
+        """The e ≥ 0 with every w_c t_c below 2^e."""
+        sizes = [v for v in (self.class_weights, self.targets.soft) if v is not None]
+        return sum(max(0, exponent_of(v)) for v in sizes) + 1
+
+    def weighted(self, block: slice, numbers: Any) -> Any:
+        """(C1) a = w ⊙ t, t = (1 − ε) y + ε/C, (M, B); an ignored row has no target at all."""
+        epsilon = like(self.label_smoothing, numbers)
+        t = like(self.targets.of(block), numbers)
+        if self.label_smoothing:
+            t = (1.0 - epsilon) * t + epsilon / float(self.targets.classes)
+        if self.class_weights is not None:
+            t = t * self.class_weights[block]
+        return np.where(self.targets.ignored[:, None], 0.0, t)
