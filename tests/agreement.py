@@ -1,4 +1,4 @@
-"""Comparing gradients against other implementations: the natural scale, and inputs at given angles.
+"""Comparing gradients against other implementations: the natural scale, and points in a plane.
 
 The natural scale of a gradient is the sum of its terms' sizes before they
 cancel, Σ_j G_j ‖∇z_j‖, with G_j the terms of ∂L/∂z_j. It is computed here from plain formulas and
@@ -90,16 +90,6 @@ def assert_values_agree(got, want, what, tolerance=TOLERANCE):
     """Losses against themselves: all their terms have one sign, so nothing cancels."""
     want = np.asarray(want, dtype=float)
     assert_rows_agree(np.ravel(got), want.ravel(), np.abs(want).ravel(), what, tolerance)
-
-
-def features_at(theta, W, labels, rng, norms=None):
-    """x (N, D) with the angle theta_i to W[labels_i] exactly as asked for, in a random direction (D ≥ 2)."""
-    w = W[labels] / np.linalg.norm(W[labels], axis=1)[:, None]
-    across = rng.normal(size=w.shape)
-    across -= w * np.sum(across * w, axis=1)[:, None]
-    across /= np.linalg.norm(across, axis=1)[:, None]
-    x = np.cos(theta)[:, None] * w + np.sin(theta)[:, None] * across
-    return x if norms is None else x * np.asarray(norms)[:, None]
 
 
 def in_the_plane(*angles):

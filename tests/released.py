@@ -280,7 +280,7 @@ def cell(released: Released, dtype: str) -> str:
     grade, wrong = max(result.grade for result in results), sum(bool(result.failures) for result in results)
     if wrong:
         return f"{grade} {wrong}/{len(results)}"
-    return f"{grade} ?" if checker.vacuity.not_checked() else grade
+    return f"{grade} ?" if checker.self_check.not_checked() else grade
 
 
 def main(begins: str = "", dtype: str = "") -> None:

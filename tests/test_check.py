@@ -325,10 +325,9 @@ def test_the_failing_case_is_shrunk():
 def test_the_reproducer_runs_and_fails_the_same_way(capsys):
     loss = make("arcface", scale=16.0)
     report = quick(kernel_of(loss, change=broken("grad_W", lambda v: -v)), loss)
-    code = report.reproducer.replace("implementation = ...  # yours", "")
+    code = report.reproducer.replace("kernel = ...  # yours", "")
     code = "\n".join(line for line in code.split("\n") if not line.startswith("from test_check"))
-    implementation = kernel_of(loss, change=broken("grad_W", lambda v: -v))
-    exec(code, {"implementation": implementation})
+    exec(code, {"kernel": kernel_of(loss, change=broken("grad_W", lambda v: -v))})
     assert "FAILED" in capsys.readouterr().out
 
 
@@ -444,6 +443,17 @@ def test_the_bug_is_named():
     assert report.suspects[0].match > 0.95
     assert report.suspects[0].explanation
     assert report.suspects[0].seen_in
+
+
+def test_a_suspect_that_fits_in_part_says_where_it_does_not():
+    """grad_x alone is negated: the bug that negates every gradient would get grad_W wrong, which is right here."""
+    loss = make("arcface", scale=16.0)
+    match = quick(kernel_of(loss, change=broken("grad_x", lambda v: -v)), loss, cases="quick").suspects[0]
+    assert (match.name, match.as_well, match.but_not) == ("gradient_of_wrong_sign", ("grad_W",), ())
+    words = (
+        "partly like gradient_of_wrong_sign (50%): it gets grad_W wrong as well. That bug is: Every gradient"
+    )
+    assert str(match).startswith(words)
 
 
 def test_a_bug_that_nobody_knows_is_not_named():

@@ -16,10 +16,11 @@ from __future__ import annotations
 import mpmath
 import numpy as np
 import pytest
-from agreement import features_at, in_the_plane
+from agreement import in_the_plane
 from scipy.optimize import brentq
 
 import refloss
+from refloss.cases.angles import place
 
 PI = np.pi
 
@@ -166,14 +167,14 @@ def pairs_of_rows(D):
     rng = np.random.default_rng(D)
     for between in (np.radians(50), 2.9, 1e-3):
         w1 = rng.normal(size=(1, D))
-        w2 = features_at(np.array([between]), w1, np.array([0]), rng)
+        w2 = place(rng, w1, np.array([0]), between, 1.0)
         yield np.vstack([1.3 * w1, 0.7 * w2])
 
 
 def features_around(W, rng):
     """x at 39 angles to W₁ between 0 and π, of norms 0.1 … 10, in random directions, and 21 Gaussian ones."""
     theta = np.linspace(0.02, PI - 0.02, 39)
-    x = features_at(theta, W, np.zeros(39, dtype=int), rng, 10.0 ** rng.uniform(-1, 1, 39))
+    x = place(rng, W, np.zeros(39, dtype=int), theta, 10.0 ** rng.uniform(-1, 1, 39))
     return np.vstack([x, rng.normal(size=(21, W.shape[1]))])
 
 

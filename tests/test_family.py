@@ -94,7 +94,9 @@ def ends(domain: Domain) -> list[tuple[float, bool]]:
 
 
 @pytest.mark.parametrize(
-    ("name", "parameter"), [(name, p) for name in NAMES for p in FAMILY[name].parameters], ids="-".join
+    ("name", "parameter"),
+    [(name, p) for name in FAMILY for p in FAMILY[name].parameters if name in NAMES],
+    ids="-".join,
 )
 def test_a_domain_is_what_the_loss_accepts(name, parameter):
     """Its ends, and one step beyond."""
@@ -125,7 +127,9 @@ def test_zero_rows_are_refused_where_they_are_singular(name, side, rng):
             loss.forward(**zeroed)
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if FAMILY[name].target is not None])
+@pytest.mark.parametrize(
+    "name", [name for name in NAMES if name in FAMILY and FAMILY[name].target is not None]
+)
 def test_branches_follow_each_other(name):
     """Their numbers rise with θ, one after the other, and the value has no other kind of piece."""
     loss = make(name)

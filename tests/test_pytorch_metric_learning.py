@@ -22,7 +22,6 @@ import pytest
 from agreement import (
     assert_rows_agree,
     assert_values_agree,
-    features_at,
     in_the_plane,
     logit_terms,
     one_thread_of_torch,
@@ -33,6 +32,7 @@ from agreement import (
 from helpers import need
 
 import refloss
+from refloss.cases.angles import place
 
 PI = np.pi
 
@@ -93,7 +93,7 @@ def aimed(angles, D, norms=(0.5, 3.0)):
     W = axis + 0.4 * np.linspace(-1, 1, 5)[:, None] * np.eye(D)[1] + 0.02 * rng.normal(size=(5, D))
     W *= rng.uniform(*norms, 5)[:, None] / np.linalg.norm(W, axis=1)[:, None]
     labels = np.arange(len(angles)) % 4  # class 4 is absent
-    x = features_at(angles, W, labels, rng, rng.uniform(*norms, len(angles)))
+    x = place(rng, W, labels, angles, rng.uniform(*norms, len(angles)))
     upstream = rng.normal(size=len(angles)) * 10.0 ** rng.integers(-2, 3, len(angles))
     upstream[3] = 0.0
     return x, W, labels, upstream

@@ -18,12 +18,13 @@ import many_digits
 import mpmath
 import numpy as np
 import pytest
-from agreement import features_at, one_thread_of_torch
+from agreement import one_thread_of_torch
 from helpers import logits_pass
 from pages.markdown import derivation
 
 import refloss
 from refloss import validation as check
+from refloss.cases.angles import place
 from refloss.witnesses.problem import loss_problem
 
 PI = math.pi
@@ -95,7 +96,7 @@ ANGLES = np.array(
 def inputs(D, seed=0):
     rng = np.random.default_rng(seed)
     W, labels = rng.normal(size=(3, D)), np.array([0, 2, 1, 0])
-    x = features_at(ANGLES, W, labels, rng, norms=[0.7, 1.5, 1.1, 0.9])
+    x = place(rng, W, labels, ANGLES, [0.7, 1.5, 1.1, 0.9])
     return x, W, labels, rng.normal(size=x.shape), rng.normal(size=W.shape)
 
 

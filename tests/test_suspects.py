@@ -1,4 +1,4 @@
-"""The wrong implementations: each is really wrong, and the kernel that they are made of is right."""
+"""The wrong implementations: each is really wrong, and the plain loss that they are made of is right."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from refloss.cases.angles import place
 from refloss.cases.configurations import default_upstream, make, parabola, parabola_slope
 from refloss.cases.gradcheck import all_cases
 from refloss.testing.diagnosis.suspects import GROUPS, SLIP, SUSPECTS, Suspect, suspects, wrong
-from refloss.testing.plain_loss import Kernel
+from refloss.testing.plain_loss import PlainLoss
 
 N, C, D = 11, 10, 9  # one more, or a few more, than a block of 8
 VISIBLE = {
@@ -49,12 +49,12 @@ class Input:
         return self.loss.forward(self.inputs["x"], self.inputs["W"], self.labels, **bias)
 
     @functools.cached_property
-    def previous(self) -> Kernel:
+    def previous(self) -> PlainLoss:
         """An earlier call on other numbers."""
         other = {name: 1.5 * value + 0.25 for name, value in self.inputs.items()}
-        kernel = Kernel(self.loss, other, self.labels, self.upstream)
-        kernel.run()
-        return kernel
+        plain = PlainLoss(self.loss, other, self.labels, self.upstream)
+        plain.run()
+        return plain
 
 
 def difference(got: dict[str, np.ndarray], expected: dict[str, np.ndarray], stages: Any = None) -> float:
@@ -72,9 +72,9 @@ def difference(got: dict[str, np.ndarray], expected: dict[str, np.ndarray], stag
     return worst
 
 
-# -- the kernel ------------------------------------------------------------------------------------
+# -- the plain loss --------------------------------------------------------------------------------
 
-# The kernel sees a logit as r cos θ, with everything about ‖x‖ in r; at a row of length 0 it passes nothing on.
+# The plain loss sees a logit as r cos θ, with everything about ‖x‖ in r; at a row of length 0 it passes nothing on.
 # Where the loss's logit is a plain product of x (W_j), as in these, that row's own gradient is W_j's (x's) share.
 PLAIN_AT_ZERO = {
     "w_norm_softmax": ("grad_x",),
@@ -85,7 +85,7 @@ PLAIN_AT_ZERO = {
 
 
 @pytest.mark.parametrize("name", refloss.losses())
-def test_the_untouched_kernel_is_the_reference(name: str) -> None:
+def test_the_untouched_plain_loss_is_the_reference(name: str) -> None:
     """On every aimed case of gradcheck, in every stage."""
     for case in all_cases([name]):
         given = Input(
@@ -96,12 +96,14 @@ def test_the_untouched_kernel_is_the_reference(name: str) -> None:
         )
         if case.b is not None:
             given.inputs["b"] = case.b
-        got = Kernel(case.loss, given.inputs, case.labels, given.upstream).run()
+        got = PlainLoss(case.loss, given.inputs, case.labels, given.upstream).run()
         expected = given.reference
         stages = list(expected)
         if case.name == "zero_rows":
             stages = [stage for stage in stages if stage not in PLAIN_AT_ZERO.get(name, ())]
-        if case.name == "one_dimension":  # nothing can turn: exactly 0, and a rounding error in the kernel
+        if (
+            case.name == "one_dimension"
+        ):  # nothing can turn: exactly 0, and a rounding error in the plain loss
             still = {f"grad_{v}" for v in "xW" if getattr(case.loss, f"normalises_{v}", False)}
             stages = [stage for stage in stages if stage not in still]
             for stage in still:

@@ -1,4 +1,4 @@
-"""Calling implementations: what they are handed, what is read back, and what is said of those that misbehave."""
+"""Calling kernels: what they are handed, what is read back, and what is said of those that misbehave."""
 
 from __future__ import annotations
 
@@ -49,10 +49,14 @@ def bare():
     return Case(inputs={"logits": z})
 
 
-def call(implementation, case=None, framework="numpy", dtype="float64", per_sample=False, **options):
+def call(kernel, case=None, framework="numpy", dtype="float64", per_sample=False, **options):
+    """One call; the test is skipped where the framework, or NumPy's bfloat16, is not installed."""
+    need(framework)
+    if (framework, dtype) == ("numpy", "bfloat16"):
+        need("ml_dtypes")
     adapter, case = Adapter(framework, dtype), case or Case()
-    takes = adapter.signature(implementation, bare="logits" in case.inputs)
-    return adapter.call(implementation, case, takes, per_sample=per_sample, **options)
+    takes = adapter.signature(kernel, bare="logits" in case.inputs)
+    return adapter.call(kernel, case, takes, per_sample=per_sample, **options)
 
 
 def only(outcome, kind):
@@ -107,9 +111,6 @@ def assert_gradients(outcome, case, **options):
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 def test_arguments_are_of_framework_and_dtype(framework, dtype):
     """x, W and labels by position, b and upstream by keyword; int64 labels (int32 in jax without x64)."""
-    need(framework)
-    if dtype == "bfloat16":
-        need("ml_dtypes")
     seen = {}
 
     def kernel(x, W, labels, b=None, upstream=None):
@@ -198,7 +199,7 @@ def everything(x, W, labels, b=None, upstream=1.0, out=None): ...
 
 
 @pytest.mark.parametrize(
-    ("implementation", "takes"),
+    ("kernel", "takes"),
     [
         (lambda x, W, y: 0, ""),
         (lambda *args: 0, ""),
@@ -214,13 +215,13 @@ def everything(x, W, labels, b=None, upstream=1.0, out=None): ...
         (min, ""),  # a builtin without a signature
     ],
 )
-def test_what_is_taken(implementation, takes):
+def test_what_is_taken(kernel, takes):
     taken = takes.split()
-    assert Adapter().signature(implementation) == Takes(*(name in taken for name in ("b", "upstream", "out")))
+    assert Adapter().signature(kernel) == Takes(*(name in taken for name in ("b", "upstream", "out")))
 
 
 @pytest.mark.parametrize(
-    ("implementation", "words"),
+    ("kernel", "words"),
     [
         (3, "callable as f(x, W, labels), got python int"),
         (None, "got None"),
@@ -232,9 +233,9 @@ def test_what_is_taken(implementation, takes):
         (lambda *, x, W, labels: 0, "too many positional arguments"),
     ],
 )
-def test_wrong_implementations(implementation, words):
+def test_wrong_kernels(kernel, words):
     with pytest.raises(UnfitImplementation) as raised:
-        Adapter().signature(implementation)
+        Adapter().signature(kernel)
     assert words in str(raised.value)
     assert "\n" not in str(raised.value)
 
@@ -367,9 +368,6 @@ def test_stages_come_in_the_projects_order():
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 def test_conversion_is_exact(framework, dtype):
     """Bit for bit there and back: the largest and smallest numbers, signed zeros, infinities and NaN."""
-    need(framework)
-    if dtype == "bfloat16":
-        need("ml_dtypes")
     from refloss.precision.dtypes import DTYPES as KINDS
 
     kind = KINDS[dtype]
@@ -440,7 +438,7 @@ def test_unknown_stages(name, hint):
     with pytest.raises(UnfitImplementation) as raised:
         call(lambda x, W, y: {name: x})
     message = str(raised.value)
-    assert message.startswith(f"the implementation returned the unknown stage {name!r}")
+    assert message.startswith(f"the kernel returned the unknown stage {name!r}")
     assert message.endswith(f"known are {', '.join(KNOWN)}")
     assert (f"did you mean {hint}?" in message) == (hint is not None)
 
@@ -457,7 +455,6 @@ def test_numpy_losses_have_values_only():
 
 
 def test_torch_loss_is_differentiated():
-    need("torch")
     outcome = call(torch_loss, framework="torch", upstream_scale=2.0)
     assert list(outcome.stages) == ["loss", "grad_x", "grad_W", "grad_b"]
     assert (outcome.reduced, outcome.differentiated) == ("loss", ("grad_x", "grad_W", "grad_b"))
@@ -469,7 +466,6 @@ def test_torch_loss_is_differentiated():
 
 @pytest.mark.parametrize("layout", ["contiguous", "strided", "transposed", "read_only", "upstream_strided"])
 def test_torch_losses_are_differentiated_with_each_upstream(layout):
-    need("torch")
     outcome = call(torch_losses, Case(layout=layout), framework="torch")
     assert (outcome.reduced, next(iter(outcome.stages)), outcome.problems) == ("losses", "losses", [])
     assert_gradients(outcome, Case(), per_sample=True)
@@ -501,8 +497,8 @@ def test_torch_own_gradients_stay():
     def taking(x, W, labels, b=None, upstream=None):
         return kernel(x, W, labels, b)
 
-    for implementation, scale in ((kernel, 1 / Case().upstream), (taking, 1.0)):
-        outcome = call(implementation, framework="torch")
+    for one, scale in ((kernel, 1 / Case().upstream), (taking, 1.0)):
+        outcome = call(one, framework="torch")
         assert outcome.differentiated == ("grad_W", "grad_b")
         assert (outcome.stages["grad_x"] == 7).all()
         np.testing.assert_allclose(outcome.stages["grad_W"], due(Case(), scale=scale)["grad_W"], rtol=1e-13)
@@ -520,8 +516,7 @@ def test_torch_own_gradients_and_losses_of_samples():
 
 
 def test_torch_own_backward():
-    """An implementation that calls backward itself has used up its graph; nothing more is asked of it."""
-    need("torch")
+    """A kernel that calls backward itself has used up its graph; nothing more is asked of it."""
 
     def kernel(x, W, labels):
         z = x @ W.T
@@ -542,7 +537,6 @@ def test_torch_own_backward():
     ],
 )
 def test_torch_loss_without_a_graph(kernel, words):
-    need("torch")
     outcome = call(kernel, framework="torch")
     problem = only(outcome, "no_gradient")
     assert (problem.stage, list(outcome.stages)) == ("grad_x", ["loss"])
@@ -550,7 +544,6 @@ def test_torch_loss_without_a_graph(kernel, words):
 
 
 def test_torch_gradient_that_is_missing():
-    need("torch")
     outcome = call(lambda x, W, y: torch_loss(x, W.detach(), y), without_b(), framework="torch")
     problem = only(outcome, "no_gradient")
     assert problem.message == "no grad_W: in torch's graph the loss does not depend on W"
@@ -588,7 +581,6 @@ def test_torch_kernel_that_autograd_cannot_follow():
 
 
 def test_torch_half_inputs_with_a_float32_loss():
-    need("torch")
     outcome = call(lambda x, W, y: torch_losses(x.float(), W.float(), y), framework="torch", dtype="bfloat16")
     assert outcome.dtypes == {"losses": "float32", "grad_x": "bfloat16", "grad_W": "bfloat16"}
 
@@ -704,9 +696,6 @@ def test_jax_below_float64_is_without_x64():
 @pytest.mark.parametrize("framework", ["numpy", "torch"])
 def test_out(framework, dtype):
     """Buffers full of NaN; what is left of it is named, and a NaN that was computed is no such thing."""
-    need(framework)
-    if dtype == "bfloat16":
-        need("ml_dtypes")
     whole = []
 
     def kernel(x, W, labels, out=None):
@@ -764,7 +753,6 @@ def test_out_is_not_passed_without_shapes():
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 def test_exceptions_are_problems(framework):
-    need(framework)
 
     def inner():
         raise ZeroDivisionError("over\n   two lines")
@@ -822,7 +810,6 @@ def test_interrupts_pass():
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 def test_warnings_do_not_escape(framework):
-    need(framework)
 
     def kernel(x, W, labels):
         warnings.warn("noise", stacklevel=1)
@@ -836,9 +823,6 @@ def test_warnings_do_not_escape(framework):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("framework", ["numpy", "torch"])
 def test_changed_inputs(framework, dtype, layout):
-    need(framework)
-    if dtype == "bfloat16":
-        need("ml_dtypes")
     case = Case(layout=layout)
 
     def kernel(x, W, labels, b=None):
@@ -894,7 +878,6 @@ def test_backward_that_changes_what_arrives():
 
 def test_torch_input_changed_in_place():
     """An error of autograd's where there is a loss to differentiate, else a changed input."""
-    need("torch")
 
     def kernel(x, W, labels, own=False):
         x /= x.norm(dim=1, keepdim=True)
@@ -925,7 +908,6 @@ def stride(array):
 )
 @pytest.mark.parametrize("framework", ["numpy", "torch"])
 def test_layouts(framework, layout, x, W, upstream):
-    need(framework)
     seen = {}
 
     def kernel(x, W, labels, b=None, upstream=None):
@@ -951,7 +933,6 @@ def test_writing_to_read_only_arrays():
 
 
 def test_jax_has_no_layouts():
-    need("jax")
     assert_gradients(call(jax_loss, Case(layout="transposed"), "jax"), Case())
 
 
@@ -1009,8 +990,8 @@ def test_load(folder, monkeypatch):
 @pytest.mark.parametrize(
     ("where", "words"),
     [
-        ("kernels.py", "an implementation is named FILE.py:FUNCTION or package.module:FUNCTION, got 'kernels.py'"),
-        ("kernels.py:", "an implementation is named FILE.py:FUNCTION or package.module:FUNCTION, got 'kernels.py:'"),
+        ("kernels.py", "a kernel is named FILE.py:FUNCTION or package.module:FUNCTION, got 'kernels.py'"),
+        ("kernels.py:", "a kernel is named FILE.py:FUNCTION or package.module:FUNCTION, got 'kernels.py:'"),
         ("none.py:f", "none.py does not exist"),
         ("./notes.txt:f", "./notes.txt is no Python file"),
         ("broken.py:f", "broken.py fails on import, line 3: ValueError: math domain error"),

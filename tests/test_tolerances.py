@@ -11,9 +11,11 @@ from helpers import NAMES
 import refloss
 from refloss.cases.oracle import cases
 from refloss.precision.dtypes import DTYPES, rounded, ulp
+from refloss.testing.judging.draws import Draws
 from refloss.testing.judging.perturbed import Noise, gradients, namespace, variable
-from refloss.testing.judging.tolerances import GRADES, ROWWISE, Draws, truth
-from refloss.testing.plain_loss import Kernel
+from refloss.testing.judging.truth import GRADES, truth_on
+from refloss.testing.judging.units import ROWWISE
+from refloss.testing.plain_loss import PlainLoss
 from refloss.textbook import formulas
 
 WEIGHTS = (0.5, 2.0, 1.0, 0.25, 3.0)
@@ -27,7 +29,7 @@ def truths(loss, dtype, only_quick=True):
     for case in cases(loss, dtype):
         if case.quick or not only_quick:
             upstream = case.upstreams if loss.reduction == "none" else case.upstream
-            yield case, truth(loss, case.inputs, case.labels, upstream, dtype)
+            yield case, truth_on(loss, case.inputs, case.labels, upstream, dtype)
 
 
 # -- rounding to a dtype ---------------------------------------------------------------------------
@@ -73,14 +75,14 @@ def test_without_noise_the_tape_is_the_derivative():
     for name in NAMES:
         loss = make(name)
         case = next(c for c in cases(loss, "float64") if c.name == "typical")
-        kernel = Kernel(loss, case.inputs, case.labels, case.upstream)
-        kernel.run()
+        plain = PlainLoss(loss, case.inputs, case.labels, case.upstream)
+        plain.run()
         noise = Noise(DTYPES["float64"], 2, 0)
         noise.u = noise.least = 0.0
         out = loss.forward(case.inputs["x"], case.inputs["W"], case.labels, case.inputs.get("b"))
         due = {**out.stages(), **loss.backward(out, case.upstream).stages()}
         for way in ("textbook", "stable"):
-            found = Draws(kernel, noise, way).stages()
+            found = Draws(plain, noise, way).stages()
             for stage, value in due.items():
                 size = np.max(np.abs(value))
                 np.testing.assert_allclose(
@@ -146,7 +148,7 @@ def test_the_same_case_has_the_same_envelope(name):
 def test_slack_widens_what_a_formula_may_err_by_and_nothing_else():
     loss = make("arcface")
     case = next(c for c in cases(loss, "float32") if c.name == "typical")
-    one, two = (truth(loss, case.inputs, case.labels, 1.0, "float32", slack=s) for s in (1.0, 2.0))
+    one, two = (truth_on(loss, case.inputs, case.labels, 1.0, "float32", slack=s) for s in (1.0, 2.0))
     for stage in one.stages:
         np.testing.assert_array_equal(2 * one.allowed(stage, "C"), two.allowed(stage, "C"))
         assert not np.any(two.allowed(stage, "A"))
@@ -156,7 +158,7 @@ def test_where_nothing_arrives_the_gradient_must_be_zero():
     """No upstream: no draw strays, so that any gradient at all is wrong."""
     loss = make("softmax")
     case = next(c for c in cases(loss, "float32") if c.name == "upstream_zeros")
-    at = truth(loss, case.inputs, case.labels, 0.0, "float32")
+    at = truth_on(loss, case.inputs, case.labels, 0.0, "float32")
     assert at.grade_of("grad_x", np.zeros_like(at.stages["grad_x"])) == "A"
     assert at.grade_of("grad_x", np.full_like(at.stages["grad_x"], 1e-30)) == "F"
 
@@ -166,7 +168,7 @@ def test_at_a_cone_what_lies_across_the_row_is_accepted_and_nothing_else():
     loss = refloss.ArcFace(scale=8.0)
     W = np.array([[1.0, 0, 0], [0.8, 0.6, 0]])
     inputs = {"x": 2 * W[:1], "W": W}
-    at = truth(loss, inputs, np.array([0]), 1.0, "float32")
+    at = truth_on(loss, inputs, np.array([0]), 1.0, "float32")
     radius = at.cone["grad_x"][0]
     g = abs(at.stages["grad_logits"][0, 0])
     np.testing.assert_allclose(radius, g * 8 * np.sin(0.5) / 2, rtol=1e-12)
@@ -183,7 +185,7 @@ def test_a_jump_accepts_either_side():
     """θ = π − m to within the dtype's error of θ: the draws fall on both sides."""
     loss = refloss.ArcFace(past_pi="linear")
     case = next(c for c in cases(loss, "float32") if c.name == "at_pi_minus_m")
-    at = truth(loss, case.inputs, case.labels, 1.0, "float32")
+    at = truth_on(loss, case.inputs, case.labels, 1.0, "float32")
     rows = np.flatnonzero(np.abs(at.out.theta - (np.pi - 0.5)) < 1e-8)
     assert rows.size
     i, y = rows[0], case.labels[rows[0]]
@@ -195,7 +197,7 @@ def test_flushed_subnormals_are_no_error():
     """Hardware may flush what is below the normal numbers of float32; half as much again is wrong."""
     loss = refloss.Softmax()
     inputs = {"x": np.array([[1.0, 0.0]]), "W": np.array([[90.0, 0.0], [0.0, 0.0]])}
-    at = truth(loss, inputs, np.array([0]), 1.0, "float32")
+    at = truth_on(loss, inputs, np.array([0]), 1.0, "float32")
     due = at.stages["grad_logits"]
     assert 0 < abs(due[0, 1]) < DTYPES["float32"].smallest_normal
     assert at.grade_of("grad_logits", np.zeros_like(due)) == "A"
@@ -206,7 +208,7 @@ def test_a_percent_is_seen_in_float32(stage):
     """Negative control: 1 % in one row (or entry) is far outside."""
     loss = make("arcface")
     case = next(c for c in cases(loss, "float32") if c.name == "typical")
-    at = truth(loss, case.inputs, case.labels, case.upstream, "float32")
+    at = truth_on(loss, case.inputs, case.labels, case.upstream, "float32")
     wrong = at.stages[stage].copy()
     wrong[(0,) * wrong.ndim if stage not in ROWWISE else 0] *= 1.01
     assert at.grade_of(stage, wrong) == "F"

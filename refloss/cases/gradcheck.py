@@ -70,7 +70,7 @@ class _Cases:
 # -- shapes ----------------------------------------------------------------------------------------
 
 
-def _shapes(cases: _Cases) -> None:
+def _shapes(found: _Cases) -> None:
     shapes = [
         ("typical", N, C, D, "Gaussian features, every class present"),
         ("one_sample", 1, C, D, "N = 1: a mean over one row"),
@@ -79,60 +79,60 @@ def _shapes(cases: _Cases) -> None:
         ("one_dimension", N, C, 1, "D = 1: directions are ±1 and cannot turn"),
         ("two_dimensions", N, C, 2, "D = 2: the plane of the survey's pictures"),
     ]
-    if cases.formula:
+    if found.formula:
         reason = "odd sizes beyond 8, 16 and 128: what a blocked kernel gets wrong"
         shapes.append(("tiles", 130, 9, 17, reason))
-    weights: Any = getattr(cases.loss, "class_weights", None)
+    weights: Any = getattr(found.loss, "class_weights", None)
     for name, n, c, d, reason in shapes:
-        _, x, W, b = cases.gaussian(n, c, d)
+        _, x, W, b = found.gaussian(n, c, d)
         fits = weights is None or len(weights) == c
-        loss = cases.loss if fits else replace(cases.loss, class_weights=np.resize(weights, c))
-        cases.add(name, reason, x, W, np.arange(n) % c, b, loss=loss)
-    _, x, W, b = cases.gaussian()
+        loss = found.loss if fits else replace(found.loss, class_weights=np.resize(weights, c))
+        found.add(name, reason, x, W, np.arange(n) % c, b, loss=loss)
+    _, x, W, b = found.gaussian()
     if b is not None:
-        cases.add("no_bias", "the bias left out", x, W)
+        found.add("no_bias", "the bias left out", x, W)
     reason = "one class on every row: its gradients accumulate"
-    cases.add("duplicate_labels", reason, x, W, 0 * Y + 2, b)
-    cases.add("absent_labels", "classes without a sample still get a gradient", x, W, Y % 2 * 3, b)
+    found.add("duplicate_labels", reason, x, W, 0 * Y + 2, b)
+    found.add("absent_labels", "classes without a sample still get a gradient", x, W, Y % 2 * 3, b)
 
 
 # -- sizes -----------------------------------------------------------------------------------------
 
 
-def _sizes(cases: _Cases) -> None:
-    rng, x, W, b = cases.gaussian()
+def _sizes(found: _Cases) -> None:
+    rng, x, W, b = found.gaussian()
     b = None if b is None else b / 8
     tiny, huge = np.logspace(-30, 0, N)[:, None], np.logspace(0, 30, N)[:, None]
     W_sizes = np.logspace(-30, 30, C)[:, None]
-    radius = radius_of(cases.loss)
-    if cases.factor == "scale":
+    radius = radius_of(found.loss)
+    if found.factor == "scale":
         reason = "x and W normalised: only the gradient's size changes"
         both = np.vstack([x * tiny, x * huge])
-        cases.add("norms_1e-30_1e30", reason, both, W * W_sizes, np.tile(Y, 2), loss=cases.with_factor(4.0))
+        found.add("norms_1e-30_1e30", reason, both, W * W_sizes, np.tile(Y, 2), loss=found.with_factor(4.0))
     else:
         reason = "features of length 1e-30 … 1: the logits all but vanish"
-        cases.add("x_norms_1e-30", reason, x * tiny, W, Y, b)
+        found.add("x_norms_1e-30", reason, x * tiny, W, Y, b)
         if not radius.q:
             reason = "W normalised: lengths of W only scale its gradient"
-            cases.add("W_norms_1e-30_1e30", reason, x, W * W_sizes, Y, b)
+            found.add("W_norms_1e-30_1e30", reason, x, W * W_sizes, Y, b)
         if not radius.p:
-            cases.add("x_norms_1e30", "x normalised: lengths of x only scale its gradient", x * huge, W, Y, b)
+            found.add("x_norms_1e30", "x normalised: lengths of x only scale its gradient", x * huge, W, Y, b)
         if radius.q:
-            cases.add(
+            found.add(
                 "x_1e30_W_1e-30", "huge features, tiny weights, ordinary logits", x * 1e30, W * 1e-30, Y, b
             )
     toward = place(rng, W, (Y + 1) % C, 0.3, 1.0)
-    loud = cases.loss
-    if cases.factor:
-        loud = cases.with_factor(1e4)
+    loud = found.loss
+    if found.factor:
+        loud = found.with_factor(1e4)
     else:
         toward = toward * 1e4
-    W_loud = W if cases.factor == "scale" else directions(W)
+    W_loud = W if found.factor == "scale" else directions(W)
     reason = "logits of ±1e4, the target far below: gradients of size 1"
-    cases.add("logits_1e4_wrong", reason, toward, W_loud, Y, b, loss=loud)
+    found.add("logits_1e4_wrong", reason, toward, W_loud, Y, b, loss=loud)
     right = place(rng, W, Y[N // 2 :], 0.02, np.linalg.norm(toward[0]))
     reason = "half of the rows so confident that no float64 witness can see them"
-    cases.add("logits_1e4_both", reason, np.vstack([toward[: N // 2], right]), W_loud, Y, b, loss=loud)
+    found.add("logits_1e4_both", reason, np.vstack([toward[: N // 2], right]), W_loud, Y, b, loss=loud)
 
 
 # -- angles ----------------------------------------------------------------------------------------
@@ -162,28 +162,28 @@ AIMED_AT: dict[Callable | None, dict[str, str]] = {
 }
 
 
-def _angles(cases: _Cases) -> None:
-    rng, _, W, b = cases.gaussian()
-    loss, quiet = cases.loss, cases.quiet
+def _angles(found: _Cases) -> None:
+    rng, _, W, b = found.gaussian()
+    loss, quiet = found.loss, found.quiet
 
     def aim(name: str, reason: str, theta: Any, loss: Any = quiet) -> None:
         y = np.arange(len(theta)) % C
-        cases.add(name, reason, place(rng, W, y, theta), W, y, b, loss=loss)
+        found.add(name, reason, place(rng, W, y, theta), W, y, b, loss=loss)
 
     poles = [1e-2, 1e-3, 1e-5, np.pi - 1e-2, np.pi - 1e-3, np.pi - 1e-5]
     aim("every_angle", "target angles from 0.1 to π − 0.1", np.linspace(0.1, np.pi - 0.1, 12))
     aim("near_poles", "target angles 1e-2, 1e-3, 1e-5 from 0 and from π", poles)
     aim("trained", "small target angles, confident rows", np.linspace(0.05, 0.6, 6), loss)
-    if not cases.formula:
+    if not found.formula:
         return
-    _confident(cases)
+    _confident(found)
     if not loss.has_margin:
         return
     x = place(rng, W, Y, np.linspace(0.3, 2.8, N))
     x[0], x[1] = 2 * W[Y[0]], -W[Y[1]]
     reason = "two samples exactly at θ = 0 and π: set aside, the rest is judged"
-    cases.add("pole", reason, x, W, loss=quiet)
-    member, named = FAMILY[cases.formula], variants(cases.formula)
+    found.add("pole", reason, x, W, loss=quiet)
+    member, named = FAMILY[found.formula], variants(found.formula)
     for variant, words in [(quiet, "")] + [
         (replace(quiet, **named[key]), words) for key, words in AIMED_AT.get(member.target, {}).items()
     ]:
@@ -204,34 +204,34 @@ def _angles(cases: _Cases) -> None:
             aim(f"cosine{words}", "the margin's extremes", np.linspace(0.2, 2.9, 6), variant)
 
 
-def _confident(cases: _Cases) -> None:
+def _confident(found: _Cases) -> None:
     """Targets ahead in logits: as far as autograd can see, and farther."""
-    rng = cases.gaussian()[0]
+    rng = found.gaussian()[0]
     W = np.eye(C, D) + 0.01 * rng.normal(size=(C, D))
     for name, reason, ahead in (
         ("confident", "targets 5 … 20 ahead: gradients down to 1e-9, small and still visible", np.linspace(5, 20, N)),
         ("very_confident", "60 ahead: no witness can confirm 1e-26, but what is not tiny is caught", np.full(N, 60.0)),
     ):  # fmt: skip
-        loss = cases.loss
-        if cases.factor == "scale":
-            m = 4 if FAMILY[cases.formula].multiplies_angle else 1
+        loss = found.loss
+        if found.factor == "scale":
+            m = 4 if FAMILY[found.formula].multiplies_angle else 1
             x = place(rng, W, Y, np.linspace(0.1, 0.6, N) / m)
-            best = cases.with_factor(1.0).forward(x, W, Y).logits[0, 0]
-            loss = cases.with_factor(ahead.max() / best)
-        elif cases.factor:
-            x, loss = place(rng, W, Y, np.linspace(0.1, 0.8, N)), cases.with_factor(ahead.max())
+            best = found.with_factor(1.0).forward(x, W, Y).logits[0, 0]
+            loss = found.with_factor(ahead.max() / best)
+        elif found.factor:
+            x, loss = place(rng, W, Y, np.linspace(0.1, 0.8, N)), found.with_factor(ahead.max())
         else:
             x = place(rng, W, Y, 0.05, ahead)
-        cases.add(name, reason, x, W, loss=loss)
+        found.add(name, reason, x, W, loss=loss)
 
 
 # -- options of the cross-entropy ------------------------------------------------------------------
 
 
-def _options(cases: _Cases) -> None:
-    rng, _, W, b = cases.gaussian()
+def _options(found: _Cases) -> None:
+    rng, _, W, b = found.gaussian()
     x = place(rng, W, Y, np.linspace(0.4, 2.6, N), 1.0)
-    loss = cases.with_factor(6.0) if cases.factor == "scale" else cases.loss
+    loss = found.with_factor(6.0) if found.factor == "scale" else found.loss
     some = np.where(Y == 1, -100, Y)
     none, total, weighted = ({"reduction": name} for name in ("none", "sum", "weighted_mean"))
     ignore, weights = {"ignore_index": -100}, {"class_weights": WEIGHTS}
@@ -253,12 +253,12 @@ def _options(cases: _Cases) -> None:
         ("mean_weights_smoothing_ignore", "all of them under a mean", every, Y, None),
         ("weighted_mean_weights_smoothing_ignore", "all of them under a weighted mean", weighted | every, Y, None),
     ):  # fmt: skip
-        cases.add(name, reason, x, W, labels, b, upstream, replace(loss, **options))
-    if FAMILY[cases.formula].zero_rows:
+        found.add(name, reason, x, W, labels, b, upstream, replace(loss, **options))
+    if FAMILY[found.formula].zero_rows:
         x_zero, W_zero = x.copy(), W.copy()
         x_zero[2] = W_zero[1] = 0.0
         reason = "zero_norm='zero': nothing flows back through a direction that does not exist"
-        cases.add("zero_rows", reason, x_zero, W_zero, Y, b, loss=replace(loss, zero_norm="zero"))
+        found.add("zero_rows", reason, x_zero, W_zero, Y, b, loss=replace(loss, zero_norm="zero"))
     if not loss.has_margin:
         soft = rng.dirichlet(np.ones(C), size=N) * np.linspace(0.5, 1.5, N)[:, None]
         for name, options in (
@@ -269,4 +269,4 @@ def _options(cases: _Cases) -> None:
             ("soft_none", none),
         ):
             reason = "soft targets whose sum is not 1"
-            cases.add(name, reason, x, W, soft, b, loss=replace(loss, **options))
+            found.add(name, reason, x, W, soft, b, loss=replace(loss, **options))

@@ -97,20 +97,20 @@ def largest_logit(loss: Any, x: np.ndarray, W: np.ndarray) -> np.ndarray:
 
 
 def _points(name: str) -> list[Point]:
-    grid = _Grid(name)
+    points = _Points(name)
     for part in (
         _pairs, _knots, _past_pi, _variants, _norms, _scales, _confidence, _lost_gradient, _p_is_t, _shapes,
         _cancelling, _ties, _mixed, _options,
     ):  # fmt: skip
-        part(grid)
-    return list(grid.points.values())
+        part(points)
+    return list(points.found.values())
 
 
-class _Grid:
+class _Points:
     """The points of one loss as they are collected, and what the kinds share."""
 
     def __init__(self, name: str) -> None:
-        self.name, self.points = name, dict[str, Point]()
+        self.name, self.found = name, dict[str, Point]()
         self.plain = make(name)  # refuses what is no loss
         p, q = POWERS[FAMILY[name].radius or "scale"]
         self.free_x, self.free_W = not p, not q  # whether the logits see only the direction of x, of W_j
@@ -125,7 +125,7 @@ class _Grid:
         bias: a small one, where the loss has one.
         """
         name = f"{self.name}.{what}"
-        if name in self.points:
+        if name in self.found:
             raise AssertionError(f"two points are called {name}")
         loss = make(self.name, len(W), **options) if loss is None else loss
         if size is not None:
@@ -133,7 +133,7 @@ class _Grid:
         if bias:
             b = self.bias(len(W))
         point = Point(name, KINDS[kind], loss, x, W, np.array(labels), b, upstream, kind, quick)
-        self.points[name] = point
+        self.found[name] = point
 
     def bias(self, classes: int) -> np.ndarray | None:
         """A small bias where the loss has one."""
@@ -164,7 +164,7 @@ def _bystanders(x: np.ndarray) -> np.ndarray:
 # -- angles ----------------------------------------------------------------------------------------
 
 
-def _pairs(grid: _Grid) -> None:
+def _pairs(points: _Points) -> None:
     """Single pairs at every special angle: the target's, and another class's."""
     w, toward = general(2, 3, seed=3)
     small = {t: (place_in_decimal(w, toward, Decimal(t), 2.0), w) for t in SMALL}
@@ -178,7 +178,7 @@ def _pairs(grid: _Grid) -> None:
         """x against W = (w, and two bystanders): w is the target's row, or not."""
         x, w = pair
         W, label = np.vstack([w, _bystanders(x)]), [int(role == "other")]
-        grid.add(f"{what}_{role}", kind, x[None, :].copy(), W, label, size, quick=quick)
+        points.add(f"{what}_{role}", kind, x[None, :].copy(), W, label, size, quick=quick)
 
     for role in ("target", "other"):
         for what, kind, pairs, quick in (
@@ -189,34 +189,34 @@ def _pairs(grid: _Grid) -> None:
         ):
             for key, pair in pairs.items():
                 add(role, f"{what}_{key}", kind, pair, quick=key in quick)
-        if factor_name(grid.plain):  # the same where the other classes still count
+        if factor_name(points.plain):  # the same where the other classes still count
             for key in ("1e-300", "6e-33", "pi_minus_2e-32_3d", "rounded_8d"):
                 add(role, f"gentle.angle_{key}", "tiny_angle", tiny[key], 4.0)
             for key in ("1e-15", "1e-8", "pi_minus_1e-12"):
                 add(role, f"gentle.angle_{key}", "small_angle", small[key], 4.0)
 
 
-def _knots(grid: _Grid) -> None:
+def _knots(points: _Points) -> None:
     """Both sides of every kπ/m: all of one m in a batch, and alone, where nothing else gives W_y a gradient."""
-    if not FAMILY[grid.name].multiplies_angle:
+    if not FAMILY[points.name].multiplies_angle:
         return
     for m in (2, 3, 4, 6):
         knots = [PI * k / m for k in range(1, m)]
         for D, offset in itertools.product((3, 16), ("1e-15", "1e-9")):
             theta = [knot + side * Decimal(offset) for knot in knots for side in (-1, 1)]
             what, quick = f"m{m}.knots_{offset}_{D}d", D == 3 and m == 4
-            grid.add(what, "knots", *grid.batch(theta, D), 4.0, margin=m, quick=quick)
+            points.add(what, "knots", *points.batch(theta, D), 4.0, margin=m, quick=quick)
         for side, words in ((-1, "before"), (1, "behind")):
             theta = [knots[len(knots) // 2] + side * Decimal("1e-15")]
-            grid.add(f"m{m}.knot_{words}", "knots", *grid.batch(theta, 3), 4.0, margin=m, quick=m == 3)
+            points.add(f"m{m}.knot_{words}", "knots", *points.batch(theta, 3), 4.0, margin=m, quick=m == 3)
 
 
-def _past_pi(grid: _Grid) -> None:
+def _past_pi(points: _Points) -> None:
     """Both sides of π − m; of π/2 with easy_margin; and that jump itself."""
-    if not FAMILY[grid.name].adds_to_angle:
+    if not FAMILY[points.name].adds_to_angle:
         return
-    for variant, options in variants(grid.name).items():
-        m = Decimal(make(grid.name, **options).margin)
+    for variant, options in variants(points.name).items():
+        m = Decimal(make(points.name, **options).margin)
         edges = [PI - m] if m else []
         if options.get("easy_margin"):
             edges.append(PI / 2)
@@ -224,59 +224,61 @@ def _past_pi(grid: _Grid) -> None:
         quick = variant in ("plain", "linear", "easy")
         for D in (3, 16) if edges else ():
             theta = [edge + offset for edge in edges for offset in offsets]
-            batch = grid.batch(theta, D)
-            grid.add(f"{variant}.past_pi_{D}d", "past_pi", *batch, 8.0, quick=quick and D == 3, **options)
+            batch = points.batch(theta, D)
+            points.add(f"{variant}.past_pi_{D}d", "past_pi", *batch, 8.0, quick=quick and D == 3, **options)
         for side, words in ((-1, "before"), (1, "behind")) if edges else ():
-            batch = grid.batch([edges[-1] + side * Decimal("1e-12")], 3)
-            grid.add(f"{variant}.edge_{words}", "past_pi", *batch, 8.0, quick=quick, **options)
+            batch = points.batch([edges[-1] + side * Decimal("1e-12")], 3)
+            points.add(f"{variant}.edge_{words}", "past_pi", *batch, 8.0, quick=quick, **options)
         if variant in ("easy", "half_pi"):
             # at the jump: π/2 exactly, and for half_pi π − m itself is only 6e-17 away
             x, W = np.array([[AWKWARD[0], 0.0]]), np.array([[0.0, AWKWARD[1]], [0.5, 0.5]])
-            grid.add(f"{variant}.jump", "past_pi", x, W, [0], **options)
+            points.add(f"{variant}.jump", "past_pi", x, W, [0], **options)
 
 
-def _variants(grid: _Grid) -> None:
+def _variants(points: _Points) -> None:
     """Every variant of the target's logit: all those pairs in one batch, and ordinary angles."""
     pairs = [*tiny_pairs().values(), *parallel_pairs().values()]
     exact = [(x, w) for _, x, w in exact_pairs().values()]
     theta = ("0.1", "0.4", "0.9", "1.3", "1.7", "2.2", "2.7", "3.0")
-    for variant, options in variants(grid.name).items():
+    for variant, options in variants(points.name).items():
         for what, kind, chosen in (("poles", "tiny_angle", pairs), ("exact", "exact_angle", exact)):
             D = max(len(x) for x, _ in chosen)
             x, W = (np.array([np.pad(pair[k], (0, D - len(pair[k]))) for pair in chosen]) for k in (0, 1))
             y = np.arange(len(x))
-            grid.add(f"{variant}.{what}_target", kind, x, W, y, 8.0, **options)
-            grid.add(f"{variant}.{what}_other", kind, x, W, (y + 1) % len(y), 8.0, **options)
+            points.add(f"{variant}.{what}_target", kind, x, W, y, 8.0, **options)
+            points.add(f"{variant}.{what}_other", kind, x, W, (y + 1) % len(y), 8.0, **options)
         for D in (4, 64):
-            batch = grid.batch(theta, D)
-            grid.add(f"{variant}.ordinary_{D}d", "ordinary", *batch, 8.0, bias=True, quick=D == 4, **options)
+            batch = points.batch(theta, D)
+            points.add(
+                f"{variant}.ordinary_{D}d", "ordinary", *batch, 8.0, bias=True, quick=D == 4, **options
+            )
 
 
 # -- sizes -----------------------------------------------------------------------------------------
 
 
-def _norms(grid: _Grid) -> None:
-    x, W, y = grid.batch(THETA, 4, length=1.0)
+def _norms(points: _Points) -> None:
+    x, W, y = points.batch(THETA, 4, length=1.0)
     # (exponent of x, exponent of W): free where the formula divides it out, else such that W·x stays ordinary
-    if grid.free_x and grid.free_W:
+    if points.free_x and points.free_W:
         sizes = [(p, q) for p in (-150, 0, 150) for q in (-150, 0, 150) if p or q]
-    elif grid.free_W:
+    elif points.free_W:
         sizes = [(0, -150), (0, 150), (-150, 0), (10, -150), (10, 150)]
-    elif grid.free_x:
+    elif points.free_x:
         sizes = [(-150, 0), (150, 0), (-150, -150), (150, 10)]
     else:
         sizes = [(-150, 150), (150, -150), (-150, -150), (-140, 150)]
     for p, q in sizes:
         quick = (p, q) in (sizes[0], sizes[-1])
-        grid.add(f"norms_1e{p}_1e{q}", "norms", x * 10.0**p, W * 10.0**q, y, 8.0, bias=True, quick=quick)
+        points.add(f"norms_1e{p}_1e{q}", "norms", x * 10.0**p, W * 10.0**q, y, 8.0, bias=True, quick=quick)
 
 
-def _scales(grid: _Grid) -> None:
-    batch = grid.batch(THETA, 4, length=1.0)
+def _scales(points: _Points) -> None:
+    batch = points.batch(THETA, 4, length=1.0)
     for factor in (1e-3, 1.0, 64.0, 1e4):
-        grid.add(f"scale_{factor:g}", "scale", *batch, factor, quick=factor in (1e-3, 1e4))
+        points.add(f"scale_{factor:g}", "scale", *batch, factor, quick=factor in (1e-3, 1e4))
     for exponent in (41, 60, 200):
-        grid.add(f"scale_2^{exponent}", "beyond", *batch, 2.0**exponent, quick=exponent == 60)
+        points.add(f"scale_2^{exponent}", "beyond", *batch, 2.0**exponent, quick=exponent == 60)
 
 
 def _at_gap(loss: Any, x: np.ndarray, W: np.ndarray, label: int, gap: float) -> tuple[Any, np.ndarray]:
@@ -287,72 +289,72 @@ def _at_gap(loss: Any, x: np.ndarray, W: np.ndarray, label: int, gap: float) -> 
     return sized(loss, x, gap / ahead)
 
 
-def _confidence(grid: _Grid) -> None:
+def _confidence(points: _Points) -> None:
     axis = np.array([0.6, 0.0, 0.8])
     W = np.vstack([axis, _bystanders(axis)])
     x = place_in_decimal(axis, general(1, 3, seed=4)[0], Decimal("0.02"))[None, :]
     # −log p_y is about e^−gap: 1e-300 at 690.8, the smallest normal number at 708.4, the last subnormal at 744.4
     for gap in (2.5, 23.0, 37.0, 100.0, 400.0, 690.8, 705.0, 712.0, 730.0, 744.0, 746.0, 900.0):
-        loss, at = _at_gap(make(grid.name, 3), x, W, 0, gap)
+        loss, at = _at_gap(make(points.name, 3), x, W, 0, gap)
         quick = gap in (37.0, 690.8, 730.0, 900.0)
-        grid.add(f"confident_{gap:g}", "confidence", at, W, [0], loss=loss, quick=quick)
+        points.add(f"confident_{gap:g}", "confidence", at, W, [0], loss=loss, quick=quick)
     for gap in (1.0, 37.0, 700.0, 1e4, 1e6):
         far = gap == 1e6  # a hundred times 1e4, so that s stays near 1e4
         options = {"class_weights": (100.0, 100.0, 100.0)} if far else {}
-        loss, at = _at_gap(make(grid.name, 3, **options), x, W, 2, -min(gap, 1e4))
+        loss, at = _at_gap(make(points.name, 3, **options), x, W, 2, -min(gap, 1e4))
         words = "1e6" if far else f"{gap:g}"
-        grid.add(f"wrong_by_{words}", "confidence", at, W, [2], loss=loss, quick=gap >= 1e4)
+        points.add(f"wrong_by_{words}", "confidence", at, W, [2], loss=loss, quick=gap >= 1e4)
 
 
-def _lost_gradient(grid: _Grid) -> None:
+def _lost_gradient(points: _Points) -> None:
     """Logits of 1e4 whose largest two are 720 apart: g about 1e-313, while g r/‖x‖ is far from subnormal."""
     x = np.array([[0.8, 0.6, 0.0]])
     target = place_in_decimal(x[0], np.array([0.0, 0.0, 1.0]), Decimal("0.05"))
-    one, unit = sized(make(grid.name, 3), x, 1.0)
+    one, unit = sized(make(points.name, 3), x, 1.0)
     best = one.forward(unit, target[None, :], [0]).logits[0, 0] if one.has_margin else target @ x[0]
     near = place_in_decimal(x[0], np.array([0.0, 1.0, 1.0]), Decimal(float(np.arccos(best - 0.072))))
     W = np.vstack([target, near, _bystanders(x[0])[:1]])
-    loss, x = sized(make(grid.name, 3), x, 1e4)
+    loss, x = sized(make(points.name, 3), x, 1e4)
     for tiny in (1e-150, 1e-100):
-        if grid.free_x:
+        if points.free_x:
             at_x, at_W = x * tiny, W
-        elif grid.free_W:
+        elif points.free_W:
             at_x, at_W = x, W * tiny
         else:  # the gradient in x is g W
             at_x, at_W = x * tiny, W / tiny
         quick = tiny == 1e-150
-        grid.add(f"lost_gradient_{tiny:g}", "lost_gradient", at_x, at_W, [0], loss=loss, quick=quick)
+        points.add(f"lost_gradient_{tiny:g}", "lost_gradient", at_x, at_W, [0], loss=loss, quick=quick)
 
 
 # -- the cross-entropy -----------------------------------------------------------------------------
 
 
-def _p_is_t(grid: _Grid) -> None:
+def _p_is_t(points: _Points) -> None:
     # the two other classes mirror each other, so that smoothing wants exactly the ratio t_y : t_j of both
     x = np.array([[1.0, 0.0, 0.0]])
     W = np.array([[0.96, 0.28, 0.0], [-0.28, 0.0, 0.96], [-0.28, 0.0, -0.96]])
-    weighted = grid.plain.class_weights is not None
-    loss = make(grid.name, 3, **({"class_weights": (2.0, 2.0, 2.0)} if weighted else {}))
+    weighted = points.plain.class_weights is not None
+    loss = make(points.name, 3, **({"class_weights": (2.0, 2.0, 2.0)} if weighted else {}))
     for epsilon in (0.1, 1e-6):
         ratio = (1 - epsilon + epsilon / 3) / (epsilon / 3)
         for off, words in ((0.0, ""), (1e-9, "_nearly")):
             loud, at = _at_gap(loss, x, W, 0, float(np.log(ratio)) * (1 + off))
             loud = replace(loud, label_smoothing=epsilon)
             what = f"smoothing_{epsilon:g}{words}"
-            grid.add(what, "p_is_t", at, W, [0], loss=loud, quick=epsilon == 0.1)
-    x, W, y = grid.batch(THETA, 4, length=1.0)
-    if not grid.plain.has_margin:
-        _soft_targets(grid, x, W, y, np.array(WEIGHTS) if weighted else np.ones(5))
+            points.add(what, "p_is_t", at, W, [0], loss=loud, quick=epsilon == 0.1)
+    x, W, y = points.batch(THETA, 4, length=1.0)
+    if not points.plain.has_margin:
+        _soft_targets(points, x, W, y, np.array(WEIGHTS) if weighted else np.ones(5))
     # every class as likely as the target distribution has it, up to the target's margin
     every = np.tile(W[:1], (5, 1))
-    grid.add("uniform_target", "p_is_t", x, every, y, 8.0, label_smoothing=1.0, quick=True)
+    points.add("uniform_target", "p_is_t", x, every, y, 8.0, label_smoothing=1.0, quick=True)
 
 
-def _soft_targets(grid: _Grid, x: np.ndarray, W: np.ndarray, y: np.ndarray, weights: np.ndarray) -> None:
+def _soft_targets(points: _Points, x: np.ndarray, W: np.ndarray, y: np.ndarray, weights: np.ndarray) -> None:
     """Targets that are the probabilities themselves."""
-    loud, x = sized(make(grid.name), x, 8.0)
-    confident, x_far = sized(make(grid.name), x, 120.0)
-    b = grid.bias(5)
+    loud, x = sized(make(points.name), x, 8.0)
+    confident, x_far = sized(make(points.name), x, 120.0)
+    b = points.bias(5)
     # g = p Σ_c w_c t_c − w t, and w t ∝ p
     t = np.array(loud.forward(x, W, y, b).probabilities) / weights
     t_far = np.array(confident.forward(x_far, W, y, b).probabilities) / weights
@@ -365,24 +367,24 @@ def _soft_targets(grid: _Grid, x: np.ndarray, W: np.ndarray, y: np.ndarray, weig
         ("_confident_nearly", confident, x_far, t_far * nearly),
         ("_with_zeros", loud, x, np.where(np.arange(5) == 2, 0.0, t)),
     ):
-        grid.add(f"soft{words}", "p_is_t", at, W, target, loss=loss, b=b, quick=words in ("", "_confident"))
+        points.add(f"soft{words}", "p_is_t", at, W, target, loss=loss, b=b, quick=words in ("", "_confident"))
 
 
 # -- shapes ----------------------------------------------------------------------------------------
 
 
-def _shapes(grid: _Grid) -> None:
+def _shapes(points: _Points) -> None:
     for C, D in itertools.product((1, 2, 5), (1, 2, 3, 128)):
         x, W = general(3, D, seed=6) / np.sqrt(D), general(C, D, seed=5) / np.sqrt(D)
         quick = (C, D) in ((1, 3), (2, 1), (5, 128))
-        grid.add(f"shape_C{C}_D{D}", "shape", x, W, np.arange(3) % C, 8.0, bias=True, quick=quick)
+        points.add(f"shape_C{C}_D{D}", "shape", x, W, np.arange(3) % C, 8.0, bias=True, quick=quick)
 
     def two(W: np.ndarray, seed: int, angles: Sequence[Decimal], size: float, quick: bool) -> None:
         """Two targets at these angles."""
         C, D = W.shape
         toward = general(2, D, seed=seed)
         x = np.array([place_in_decimal(W[i], toward[i], theta) for i, theta in enumerate(angles)])
-        grid.add(f"shape_C{C}_D{D}", "shape", x, W, np.arange(2), size, bias=True, quick=quick)
+        points.add(f"shape_C{C}_D{D}", "shape", x, W, np.arange(2), size, bias=True, quick=quick)
 
     # many classes, and a target 20° and 10° away: p_y − 1 is lost in float64
     for D in (3, 16):
@@ -395,18 +397,18 @@ def _shapes(grid: _Grid) -> None:
     W = np.vstack([signs, pair[1], np.roll(signs, 1) * np.sign(np.cos(np.arange(4096) ** 2))]) / 64
     for what, x in (("cancelling", np.ones((1, 4096)) / 64), ("near", pair[0][None, :] / 64)):
         for label in (0, 1):
-            grid.add(f"shape_D4096_{what}_{label}", "shape", x, W, [label], 8.0)
+            points.add(f"shape_D4096_{what}_{label}", "shape", x, W, [label], 8.0)
 
 
 # -- symmetry --------------------------------------------------------------------------------------
 
 
-def _cancelling(grid: _Grid) -> None:
+def _cancelling(points: _Points) -> None:
     a, b = AWKWARD
     # x is the sum of the classes: without a margin every logit is the same
     W = np.array([[2.0, 1.0, 0.0], [0.0, 2.0, 1.0], [1.0, 0.0, 2.0]])
     for words, x in (("", W.sum(axis=0)[None, :]), ("_awkward", a * np.ones((1, 3)))):
-        grid.add(f"sum_of_classes{words}", "cancelling", x, W, [1], 3.0, quick=not words)
+        points.add(f"sum_of_classes{words}", "cancelling", x, W, [1], 3.0, quick=not words)
     # classes in opposite pairs about x, which itself lies along the target or across it
     W = np.array([[a, 0.0, 0.0], [b, a, 0.0], [b, -a, 0.0], [b, 0.0, a], [b, 0.0, -a]])
     for words, row, label in (
@@ -415,55 +417,55 @@ def _cancelling(grid: _Grid) -> None:
         ("aside", [1.5, 0.0, 0.0], 3),
     ):
         x = np.array([row])
-        grid.add(f"pairs_{words}", "cancelling", x, W, [label], 3.0, quick=words == "along")
+        points.add(f"pairs_{words}", "cancelling", x, W, [label], 3.0, quick=words == "along")
     # what is summed over samples cancels: the same row twice (or nearly), upstream of opposite sign
-    x, W, y = grid.batch(THETA[:2], 4, length=1.0)
+    x, W, y = points.batch(THETA[:2], 4, length=1.0)
     for words, off, upstream in (("", 0.0, 1.5), ("_nearly", 2.0**-40, 1.5), ("_huge", 0.0, 1e100)):
         twice = np.vstack([x[0], x[0] * (1 + off)])
-        grid.add(f"same_row_twice{words}", "cancelling", twice, W, y[[0, 0]], 4.0, reduction="none",
+        points.add(f"same_row_twice{words}", "cancelling", twice, W, y[[0, 0]], 4.0, reduction="none",
                  upstream=np.array([upstream, -upstream]), quick=not words)  # fmt: skip
     # x and −x, with the classes' roles exchanged
     W = np.vstack([W[0], -W[0], W[1], -W[1]])
-    x = sized(grid.plain, x, 4.0)[1]
-    grid.add("opposite_samples", "cancelling", np.vstack([x[0], -x[0]]), W, [0, 1], 4.0)
+    x = sized(points.plain, x, 4.0)[1]
+    points.add("opposite_samples", "cancelling", np.vstack([x[0], -x[0]]), W, [0, 1], 4.0)
 
 
-def _ties(grid: _Grid) -> None:
-    x, W, y = grid.batch(THETA[:4], 4, length=1.0)
-    grid.add("ties_in_pairs", "ties", x, W[[0, 0, 1, 1, 2]], y, 8.0, quick=True)
-    grid.add("ties_everywhere", "ties", x, W[[0] * 5], y, 8.0)
+def _ties(points: _Points) -> None:
+    x, W, y = points.batch(THETA[:4], 4, length=1.0)
+    points.add("ties_in_pairs", "ties", x, W[[0, 0, 1, 1, 2]], y, 8.0, quick=True)
+    points.add("ties_everywhere", "ties", x, W[[0] * 5], y, 8.0)
     # two others tie at the top, far above the target
     W = np.array([[0.0, 0.0, 1.0], [0.6, 0.8, 0.0], [0.6, -0.8, 0.0]])
-    grid.add("ties_at_the_top", "ties", np.array([[1.0, 0.0, 0.0]]), W, [0], 200.0)
+    points.add("ties_at_the_top", "ties", np.array([[1.0, 0.0, 0.0]]), W, [0], 200.0)
 
 
-def _mixed(grid: _Grid) -> None:
-    x, W, y = grid.batch(THETA, 4, length=1.0)
+def _mixed(points: _Points) -> None:
+    x, W, y = points.batch(THETA, 4, length=1.0)
     # up to 1e10, so that r ≤ 2^40 where the length enters the logits
-    x_sizes = np.logspace(-150, 150 if grid.free_x else 10, 6)[:, None]
-    W_sizes = np.logspace(-150, 150 if grid.free_W else 10, 5)[:, None]
-    grid.add("mixed_x", "mixed_sizes", x * x_sizes, W, y, 4.0, bias=True, quick=True)
-    grid.add("mixed_W", "mixed_sizes", x, W * W_sizes, y, 4.0, bias=True, quick=True)
-    if grid.free_x and grid.free_W:
-        grid.add("mixed_both", "mixed_sizes", x * x_sizes, W * W_sizes, y, 4.0)
+    x_sizes = np.logspace(-150, 150 if points.free_x else 10, 6)[:, None]
+    W_sizes = np.logspace(-150, 150 if points.free_W else 10, 5)[:, None]
+    points.add("mixed_x", "mixed_sizes", x * x_sizes, W, y, 4.0, bias=True, quick=True)
+    points.add("mixed_W", "mixed_sizes", x, W * W_sizes, y, 4.0, bias=True, quick=True)
+    if points.free_x and points.free_W:
+        points.add("mixed_both", "mixed_sizes", x * x_sizes, W * W_sizes, y, 4.0)
     # entries of very different size within one row
     spread = np.array([1e-150, 1.0, 1e-20, 1e-8])
-    grid.add("mixed_entries", "mixed_sizes", x * spread, W * spread[::-1], y, 4.0, bias=True)
+    points.add("mixed_entries", "mixed_sizes", x * spread, W * spread[::-1], y, 4.0, bias=True)
     for words, upstream in (
         ("huge", [1.0, -2.0, 1e100, -0.5, 0.25, 3.0]),
         ("mixed", [1e-100, -1e100, 1e100, 0.0, -1e-8, 1.0]),
         ("tiny", [1e-200, -1e-200, 2e-200, -3e-200, 1e-200, 0.0]),
     ):
-        grid.add(f"upstream_{words}", "upstream", x, W, y, 4.0, bias=True, upstream=np.array(upstream),
+        points.add(f"upstream_{words}", "upstream", x, W, y, 4.0, bias=True, upstream=np.array(upstream),
                  reduction="none", quick=words == "mixed")  # fmt: skip
 
 
-def _options(grid: _Grid) -> None:
-    x, W, y = grid.batch(THETA, 4, length=1.0)
+def _options(points: _Points) -> None:
+    x, W, y = points.batch(THETA, 4, length=1.0)
     some = np.where(y == 1, -100, y)
 
     def add(what: str, labels: Any = y, *, x: Any = x, W: Any = W, bias: bool = True, **more: Any) -> None:
-        grid.add(what, "options", x, W, labels, 8.0, bias=bias, **more)
+        points.add(what, "options", x, W, labels, 8.0, bias=bias, **more)
 
     weights: dict[str, Any] = {"class_weights": (0.5, 0.0, 2.0, 1e-3, 300.0)}
     weighted = weights | {"reduction": "weighted_mean"}
@@ -478,15 +480,15 @@ def _options(grid: _Grid) -> None:
     add("ignore", some, quick=True, **ignored)
     add("weighted_mean_ignore", some, **weighted, **ignored)
     add("upstream_zero", upstream=0.0)
-    if grid.plain.has_bias:
+    if points.plain.has_bias:
         add("bias_1e3", b=np.array([1e3, -1e3, 1e-3, 0.0, 999.0]), bias=False, quick=True)
-    if FAMILY[grid.name].zero_rows:
+    if FAMILY[points.name].zero_rows:
         x_zero, W_zero = x.copy(), W.copy()
         x_zero[2] = W_zero[1] = 0.0
         add("zero_rows", x=x_zero, W=W_zero, zero_norm="zero", quick=True)
     else:  # smooth there
         add("zero_rows", x=x * (y != 2)[:, None], W=W * (np.arange(5) != 1)[:, None])
-    if not grid.plain.has_margin:
+    if not points.plain.has_margin:
         soft = np.abs(general(6, 5, seed=11)) * np.linspace(0.2, 1.0, 6)[:, None]
         add("soft_mean", soft)
         add("soft_weighted_mean", soft, **weighted)

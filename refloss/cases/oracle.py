@@ -20,6 +20,11 @@ from refloss.precision.dtypes import DTYPES, DType, rounded, ulp
 from refloss.textbook import formulas
 
 FAR = 12  # at most as many branches or knots of ψ are visited
+ULPS = (-64, -8, -1, 0, 1, 8, 64)  # to either side of a jump
+ORDERS = (
+    ("ascending_logits", "each class above the one before: an online softmax rescales at every block", 1),
+    ("descending_logits", "the maximum comes first: later blocks must not change it", -1),
+)
 
 
 def cases(loss: Any, dtype: str = "float32", seed: int = 0, soft_targets: bool = False) -> list[Case]:
@@ -44,8 +49,9 @@ def cases(loss: Any, dtype: str = "float32", seed: int = 0, soft_targets: bool =
     """
     if dtype not in DTYPES:
         raise ValueError(f"dtype must be one of {', '.join(map(repr, DTYPES))}, got {dtype!r}")
-    if soft_targets and (getattr(loss, "has_margin", False) or loss.ignore_index is not None):
-        why = "has a margin on one class" if getattr(loss, "has_margin", False) else "has an ignore_index"
+    margin = getattr(loss, "has_margin", False)
+    if soft_targets and (margin or loss.ignore_index is not None):
+        why = "has a margin on one class" if margin else "has an ignore_index"
         raise ValueError(f"soft_targets: {loss!r} {why} and takes labels only")
     make = Maker(loss, dtype, seed, soft_targets)
     own = (_images, _bare_logits) if make.bare else (_shapes, _angles, _margins, _logits, _norms)
@@ -59,21 +65,17 @@ def cases(loss: Any, dtype: str = "float32", seed: int = 0, soft_targets: bool =
 
 
 def _typical(make: Maker) -> None:
-    make.case("typical", "Gaussian inputs, every class present", "typical", *make.plain("typical", 12))
-    make.case("typical_again", "the same shapes with other numbers: what a stale cache or buffer gives away",
-              "typical", *make.plain("typical_again", 12))  # fmt: skip
-    inputs, y = make.plain("one_sample", 1)
-    make.case("one_sample", "N = 1: a mean over one row, one program", "one_sample ragged", inputs, y)
-    for name, reason, C in (
-        ("one_class", "C = 1: p = 1 and every gradient of the cross-entropy is exactly 0", 1),
-        ("two_classes", "C = 2: one competitor, and most lanes of a block are padding", 2),
-    ):
-        if make.fits(C):
-            make.case(name, reason, name, *make.plain(name, 5, C))
-            if C == 1:
-                one = make.plain("one_sample_one_class", 1, 1)
-                make.case("one_sample_one_class", "N = C = 1: the smallest problem there is", "one_sample one_class",
-                          *one)  # fmt: skip
+    for name, reason, flags, N, C in (
+        ("typical", "Gaussian inputs, every class present", "typical", 12, 6),
+        ("typical_again", "the same shapes with other numbers: what a stale cache or buffer gives away", "typical",
+         12, 6),
+        ("one_sample", "N = 1: a mean over one row, one program", "one_sample ragged", 1, 6),
+        ("one_class", "C = 1: p = 1 and every gradient of the cross-entropy is exactly 0", "one_class", 5, 1),
+        ("one_sample_one_class", "N = C = 1: the smallest problem there is", "one_sample one_class", 1, 1),
+        ("two_classes", "C = 2: one competitor, and most lanes of a block are padding", "two_classes", 5, 2),
+    ):  # fmt: skip
+        if C == 6 or make.fits(C):
+            make.case(name, reason, flags, *make.plain(name, N, C))
 
 
 def _shapes(make: Maker) -> None:
@@ -140,8 +142,7 @@ def _axes(make: Maker, name: str, C: int = 7, D: int = 8) -> tuple[np.ndarray, n
     W = rng.normal(size=(C, D))
     targets = make.classes(C)[: max(1, min(3, C // 2))]
     rivals = [c for c in range(C) if c not in targets][: len(targets)]
-    axis = np.zeros((len(targets), D))
-    axis[np.arange(len(targets)), np.arange(len(targets))] = 1.0
+    axis = np.eye(len(targets), D)
     W[targets] = axis * 2.0 ** np.arange(-1, len(targets) - 1)[:, None]
     if len(rivals) == len(targets):
         W[rivals] = 1.5 * place(rng, axis, np.arange(len(targets)), RIVAL, 1.0)
@@ -221,13 +222,13 @@ def _margins(make: Maker) -> None:
              np.concatenate([edge + share * (pi - edge), edge - share[:3] * edge]))  # fmt: skip
         if loss.margin > 0:
             _beside(make, "at_pi_minus_m", "θ = π − m and a few ulps to either side: sin(θ + m) cancels",
-                    "jump_edge past_pi" if linear else "past_pi", [edge], (-64, -8, -1, 0, 1, 8, 64))  # fmt: skip
+                    "jump_edge past_pi" if linear else "past_pi", [edge], ULPS)  # fmt: skip
         away = np.array([0.2, 0.02, 1e-3])
         _aim(make, "around_half_pi", "both sides of θ = π/2: where an easy margin begins", "half_pi",
              np.concatenate([pi / 2 - away, pi / 2 + away]))  # fmt: skip
         if loss.easy_margin:
             _beside(make, "at_half_pi", "θ = π/2 and a few ulps to either side: cos θ > 0 decides", "jump_edge half_pi",
-                    [pi / 2], (-64, -8, -1, 0, 1, 8, 64))  # fmt: skip
+                    [pi / 2], ULPS)  # fmt: skip
     elif member.target is formulas.cosine_margin:
         around = loss.margin + np.array([-0.2, -0.05, -0.002, 0.002, 0.05, 0.2])
         _aim(make, "around_the_margin", "cos θ around m: released code adds the margin only where cos θ > m",
@@ -280,8 +281,7 @@ def _against(make: Maker, name: str, reason: str, flags: str, wanted: float, ahe
     rng, C, D = make.rng(name), make.C(6), 8
     length, W_length = make.lengths(wanted)
     r = make.reach(wanted)
-    axis = np.zeros(D)
-    axis[0] = 1.0
+    axis = np.eye(D)[0]
     one = make.classes(C)[0]
     W = -axis + 0.03 * rng.normal(size=(C, D))
     W[one] = axis
@@ -338,13 +338,10 @@ def _ties(make: Maker) -> None:
 
 def _ordered(make: Maker) -> None:
     """Logits in order of the class, over many blocks where C is free."""
-    for name, reason, flip in (
-        ("ascending_logits", "each class above the one before: an online softmax rescales at every block", 1),
-        ("descending_logits", "the maximum comes first: later blocks must not change it", -1),
-    ):
+    for name, reason, order in ORDERS:
         rng, C = make.rng(name), make.C(1000)
         axis = np.eye(8)[:1]
-        phi = np.linspace(np.pi - 0.2, 0.2, C)[::flip]
+        phi = np.linspace(np.pi - 0.2, 0.2, C)[::order]
         length, W_length = make.lengths(30.0)
         W = W_length * place(rng, axis, np.zeros(C, dtype=int), phi, 1.0)
         x = length * place(rng, axis, np.zeros(4, dtype=int), 0.05, 1.0)
@@ -513,8 +510,7 @@ def _bare_logits(make: Maker) -> None:
     C = make.C(6)
     high = min(1e4, make.highest)
     y = make.labels(8, C)
-    own = np.zeros((8, C))
-    own[np.arange(8), y] = 1.0
+    own = np.eye(C)[y]
     noise = make.rng("bare").normal(size=(8, C))
     ahead = np.linspace(5, 20, 8)[:, None]
     for name, reason, flags, z in (
@@ -537,10 +533,7 @@ def _bare_logits(make: Maker) -> None:
     ):  # fmt: skip
         make.case(name, reason, flags, {"logits": z}, y)
     large = make.C(1000)
-    for name, reason, order in (
-        ("ascending_logits", "each class above the one before: an online softmax rescales at every block", 1),
-        ("descending_logits", "the maximum comes first: later blocks must not change it", -1),
-    ):
+    for name, reason, order in ORDERS:
         z = np.linspace(-40, 40, large)[::order] + np.linspace(-0.5, 0.5, 4)[:, None]
         usable = make.classes(large)
         make.case(name, reason, "blocks", {"logits": z}, usable[[0, -1, len(usable) // 2, -1]])

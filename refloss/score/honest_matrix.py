@@ -19,7 +19,7 @@ from refloss.score import writers
 from refloss.score.matrices import MatrixReport
 from refloss.score.writers import Writer
 from refloss.testing.check import Checker
-from refloss.testing.judging.tolerances import Truth
+from refloss.testing.judging.truth import Truth
 
 
 @dataclass

@@ -22,7 +22,7 @@ from refloss.score.matrices import MatrixReport
 from refloss.score.rivals import RIVALS, available
 from refloss.testing.diagnosis.match import History
 from refloss.testing.diagnosis.suspects import SUSPECTS, Suspect, suspects, wrong
-from refloss.testing.judging.tolerances import Truth, truth
+from refloss.testing.judging.truth import Truth, truth_on
 
 JUDGED = ("loss", "losses", "grad_x", "grad_W", "grad_b", "grad_scale", "grad_margin", "grad_alpha")
 KILLED, INNOCENT, SURVIVED = "killed", "innocent", "survived"
@@ -78,8 +78,8 @@ def kill_job(name: str, dtype: str, quick: bool, rivals: bool) -> list[KillRow]:
             if quick and not case.quick:
                 continue
             upstream = case.upstreams if loss.reduction == "none" else case.upstream
-            at = truth(loss, case.inputs, case.labels, upstream, dtype)
-            seen.append((at, history.before(at.kernel)))
+            at = truth_on(loss, case.inputs, case.labels, upstream, dtype)
+            seen.append((at, history.before(at.plain)))
         for suspect in suspected:
             kills = []
             for variant in suspect.variants:
@@ -98,7 +98,7 @@ def kill_job(name: str, dtype: str, quick: bool, rivals: bool) -> list[KillRow]:
 
 def _try(kill: KillRow, suspect: Suspect, variant: Any, at: Truth, previous: Any) -> None:
     made = wrong(suspect, at.loss, at.inputs, at.labels, at.upstream, previous, variant)
-    for stage in JUDGED if not at.kernel.bare else ("loss", "losses", "grad_logits"):
+    for stage in JUDGED if not at.plain.bare else ("loss", "losses", "grad_logits"):
         if stage not in at.stages:
             continue
         held = at.as_wrong(stage, made[stage])

@@ -2,15 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from refloss.losses import CrossEntropy
+from refloss.testing.report import CaseResult, Failure, Report
 
 TRIES = 120
+
+
+def smallest_failing(
+    loss: Any, cases: Sequence[Any], report: Report, judged: Callable[[Any], CaseResult]
+) -> tuple[Any, Any, Failure | None]:
+    """(a failing case with what it does not need left out, the named case that it was cut from, its failure).
+
+    It fails in the first stage that diverges, where that has grade F, on the smallest of the report's cases.
+    """
+    by_name = {case.name: case for case in cases}
+    order = sorted((r for r in report.results if r.failures), key=lambda r: entries(by_name[r.name]))
+    first = report.first_divergent_stage
+    most = max(report.failures, key=lambda f: (f.grade == "F", f.stage == first))
+    failure = next(f for r in order for f in r.failures if (f.stage, f.grade) == (most.stage, most.grade))
+
+    def again(case: Any) -> Failure | None:
+        same = (f for f in judged(case).failures if (f.stage, f.kind) == (failure.stage, failure.kind))
+        return next(same, None)
+
+    whole = case = by_name[failure.case]
+    if failure.kind not in ("mutated", "nondeterministic", "law"):
+        case = shrunk(loss, whole, lambda candidate: again(candidate) is not None)
+    return case, whole, again(case)
+
+
+def entries(case: Any) -> int:
+    return sum(np.size(value) for value in case.inputs.values())
 
 
 def shrunk(loss: Any, case: Any, fails: Callable[[Any], bool], tries: int = TRIES) -> Any:

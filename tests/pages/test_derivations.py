@@ -13,17 +13,10 @@ import pytest
 from helpers import logits_pass
 
 import refloss
-from pages.displayed_numbers import (
-    AT_KNOT,
-    BESIDE_KNOT,
-    ELSEWHERE,
-    GIVEN,
-    NUMBERS,
-    agrees,
-    polynomials,
-    squared_slope,
-)
+from pages.checks import PAGES as CHECKS
+from pages.checks.psi import AT_KNOT, BESIDE_KNOT, polynomials, squared_slope
 from pages.markdown import code, derivation, displayed, headings, prose, read, section, tables
+from pages.page import Page
 from pages.steps import (
     CODE_OF,
     LOSS_PAGES,
@@ -36,6 +29,7 @@ from pages.steps import (
     promised,
     sources,
 )
+from pages.tables import agrees
 from refloss.precision.numbers import is_extended
 from refloss.precision.pair import Pair
 from refloss.steps.angle import angle
@@ -199,7 +193,7 @@ def test_maths_survives_a_code_forge(page):
 # -- displayed numbers -----------------------------------------------------------------------------
 
 
-CASES = [(page, shown, value) for page, numbers in NUMBERS.items() for shown, value in numbers]
+CASES = [(page, shown, value) for page, checked in CHECKS.items() for shown, value in checked.shown]
 
 
 @pytest.mark.parametrize(("page", "shown", "value"), CASES)
@@ -218,6 +212,8 @@ def test_agreement_is_to_the_last_digit_shown():
         assert not agrees(shown, other)
 
 
+# defaults and constants of papers and released code
+GIVEN_EVERYWHERE = {"0.35", "0.40", "1.35", "28.6"}
 _NUMBER = r"[−-]?\d+(?:\.\d+)?(?:e[−-]?\d+)?"
 _COMPUTED = re.compile(  # a share, two decimals or more, a power of ten, degrees with a decimal
     r"(?<![\w.])([−-]?\d+(?:\.\d+)? %|[−-]?\d+\.(?:\d{2,}(?:e[−-]?\d+)?|\d+e[−-]?\d+|\d+(?=°)))(?!\w)"
@@ -230,8 +226,9 @@ def unproven(page: str, text: str) -> list[str]:
     proven = [
         float(v.replace("−", "-")) for part in printed + displayed(text) for v in re.findall(_NUMBER, part)
     ]
-    known = {form for shown, _ in NUMBERS.get(page, []) for form in (shown, shown.rstrip("°"))}
-    known |= GIVEN[""] | GIVEN.get(page, set()) | ELSEWHERE.get(page, set())
+    checks = CHECKS.get(page, Page(page))
+    of_page = [shown for shown, _ in checks.shown]
+    known = {*of_page, *(shown.rstrip("°") for shown in of_page)} | checks.given | GIVEN_EVERYWHERE
     written = re.sub(r"`[^`\n]*`|\]\([^)]*\)|arXiv \d+\.\d+(v\d)?", "", prose(text))
     return [
         shown
@@ -242,7 +239,7 @@ def unproven(page: str, text: str) -> list[str]:
 
 @pytest.mark.parametrize("page", PAGES)
 def test_every_number_is_computed_again(page):
-    """A number that looks computed stands in displayed_numbers.py, in an example's output, or in a checked formula."""
+    """A number that looks computed is in the page's file of checks, in an example's output, or in a checked formula."""
     assert not unproven(page, derivation(page))
 
 

@@ -19,6 +19,8 @@ import refloss.steps
 from quick.traced import SEEN, check, numbered_lines
 from refloss import validation
 from refloss.steps.targets import Pairs
+from refloss.textbook.family import differentiable, parameters, radius_of
+from refloss.textbook.namespaces import complex_namespace
 
 rng = np.random.default_rng(20)
 N, C, D = 4, 5, 3
@@ -203,7 +205,7 @@ def test_cross_entropy(reduction):
     check(step("Setting.weighted"), setting, block, z, due=a)
     top, z_max = z.argmax(axis=1), z.max(axis=1)
     gap, e = z_max[:, None] - z, np.exp(z - z_max[:, None])
-    check(step("_below"), z, z_max, top, known=[gap, e], due=(gap, e))
+    check(step("_gaps"), z, z_max, top, known=[gap, e], due=(gap, e))
     total, whole = e.sum(axis=1), a.sum(axis=1)
     check(step("mass_of"), e, top, block, due=(e.max(axis=1), total - 1))
     due = z_max, e.max(axis=1), total - 1, (a * gap).sum(axis=1), a.max(axis=1), whole - a.max(axis=1)
@@ -221,11 +223,11 @@ def test_cross_entropy(reduction):
         setting,
         known=known,
         due=due,
-        view=lambda end: (end.losses, end.divisor, end.loss),
+        view=lambda end: (end.losses, end.divisor_below_one, end.loss),
     )
     p = e / total[:, None]
     others = np.array([np.delete(p, j, axis=1).sum(axis=1) for j in range(C)]).T
-    check(step("softmax"), z, end, block, due=(p, others))
+    check(step("softmax"), z, end.gathered, block, due=(p, others))
     upstream = B[:N] if reduction == "none" else np.array(-1.5)
     share = np.broadcast_to(upstream / divisor, N)
 
@@ -240,49 +242,24 @@ def test_cross_entropy(reduction):
 # -- the losses --------------------------------------------------------------------------------------
 
 
-def logits_of(loss, x, W, b, scale, margin, alpha):
-    """The logits as their papers write them: W·x + b, α W·x̂ + b, or r cos θ, and r ψ(θ) for the target."""
-    if loss.name in ("softmax", "weighted_softmax"):
-        return x @ W.T + b
-    if loss.name == "l2_softmax":
-        return alpha * unit(x) @ W.T + b
-    psi = unit(x) @ unit(W).T
+def logits_of(loss, x, W, b, **numbers):
+    """The logits by the textbook's formula."""
+    q = parameters(loss, **{name: v for name, v in numbers.items() if v is not None})
+    y = np.eye(C)[Y]
     if loss.has_margin:
-        psi = np.where(np.eye(C)[Y] == 1, target_of(loss, theta_of(x, W[Y]), margin)[:, None], psi)
-    return radius_of(loss, x, W, scale) * psi
+        q.frozen = psi_on(loss, theta_of(X, W[Y].real)) - np.cos(theta_of(X, W[Y].real))
+    return q.logits(complex_namespace, q, x, W, b, y)
 
 
-RADIUS = {"w_norm_softmax": "x_norm", "a_softmax": "x_norm", "l_softmax": "both_norms"}
-
-
-def radius_of(loss, x, W, scale):
-    kind = getattr(loss, "radius", RADIUS.get(loss.name, "scale"))
-    lengths = {"scale": scale, "x_norm": norm(x)[:, None], "both_norms": norm(x)[:, None] * norm(W)}
-    return lengths[kind] * np.ones((N, C))
-
-
-def target_of(loss, theta, m):
-    """ψ(θ) of a loss, its options included."""
-    match loss.name:
-        case "am_softmax":
-            psi = np.cos(theta) - m
-        case "arcface":
-            psi = arc_of(m, theta, loss.easy_margin, loss.past_pi)
-        case "margin_softmax":
-            psi = loss.psi(theta, np)
-        case _:
-            psi = psi_of(m, theta)
-            if loss.continuation:
-                psi = np.where(theta.real < np.pi / m, psi, loss.continuation[0](theta, np))
-            psi = (loss.annealing * np.cos(theta) + psi) / (1 + loss.annealing)
-    return np.cos(theta) + np.real(psi - np.cos(theta)) if loss.detach_margin else psi
+def psi_on(loss, theta, **numbers):
+    """ψ(θ) of a margin loss, but for detaching."""
+    q = parameters(loss, **numbers)
+    return q.target(complex_namespace, q, theta)
 
 
 def gradients_of(loss, inputs, g):
     """The gradient of Σ g z in each input that has one."""
-    owed = {"x", "W"} | ({"b"} if loss.has_bias else set())
-    owed |= {name for name in ("margin", "alpha") if isinstance(inputs[name], float)}
-    owed |= {"scale"} if hasattr(loss, "scale") and getattr(loss, "radius", "scale") == "scale" else set()
+    owed = {"x", "W", *differentiable(loss)} | ({"b"} if loss.has_bias else set())
     return {name: pulled(lambda v: logits_of(loss, **inputs | {name: v}), inputs[name], g) for name in owed}  # noqa: B023
 
 
@@ -292,14 +269,19 @@ def test_loss(variant):
     inputs = {"x": X, "W": W, "b": B if loss.has_bias else None}
     inputs |= {name: getattr(loss, name, None) for name in ("scale", "margin", "alpha")}
     w, y, x_hat, W_hat, z = W[Y], (ROWS, Y), unit(X), unit(W), logits_of(loss, **inputs)
-    cos, r = x_hat @ W_hat.T, radius_of(loss, X, W, getattr(loss, "scale", 1.0))
+    cos, r = x_hat @ W_hat.T, radius_of(loss).of(norm(X), norm(W))
     known = [v for v in inputs.values() if isinstance(v, float)]
     known += [X, W, norm(X), norm(W), norm(w), x_hat, W_hat, cos, x_hat @ W.T, z]
     known += [r, r / norm(X)[:, None], r / norm(W)]
     if loss.has_margin:
-        theta, m = theta_of(X, w), loss.margin if hasattr(loss, "margin") else 0
-        psi, psi_slope = target_of(loss, theta, m), slope(lambda t: target_of(loss, t, m), theta)
-        in_margin = slope(lambda v: target_of(loss, theta + 0j, v), m) if isinstance(m, float) else 0 * theta
+        theta = theta_of(X, w)
+        psi, psi_slope = (
+            psi_on(loss, theta),
+            slope(np.cos if loss.detach_margin else lambda t: psi_on(loss, t), theta),
+        )
+        in_margin = 0 * theta
+        if "margin" in differentiable(loss) and not loss.detach_margin:
+            in_margin = slope(lambda m: psi_on(loss, theta + 0j, margin=m), loss.margin)
         known += [*angle_of(X, w), theta, psi, psi_slope, in_margin]
     passed = check(type(loss).forward_logits, loss, X, W, inputs["b"], Pairs(*y), known=known, due=z,
                    view=lambda passed: passed.logits)  # fmt: skip

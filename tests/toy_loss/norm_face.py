@@ -41,7 +41,7 @@ class NormFace(NormalisingLoss):
         >>> x, W = [[3.0, 4.0]], [[1.0, 0.0], [0.0, 1.0]]
         >>> out = NormFace(scale=2).forward(x, W, labels=[1])
         >>> print(f"{out.loss:.12f}")  # log(1 + e^(2·0.6 − 2·0.8))
-        0.513015278863
+        0.513015252400
     """
 
     name: ClassVar[str] = "norm_face"
@@ -65,11 +65,11 @@ class NormFace(NormalisingLoss):
             x=x, W=W, x_norm=x_norm, W_norm=W_norm, x_hat=x_hat, W_hat=W_hat, cos_theta=cos_theta, logits=z
         )
 
-    def backward_logits(self, at: LogitsPass, g: Any) -> dict[str, Any]:
+    def backward_logits(self, kept: LogitsPass, g: Any) -> dict[str, Any]:
         # (5) ∂L/∂cos θ_ij = s g_ij
-        grad_x_hat, grad_W_hat = cosines_backward(self.scale * g, at.x, at.W, at.x_hat, at.W_hat)
+        grad_x_hat, grad_W_hat = cosines_backward(self.scale * g, kept.x, kept.W, kept.x_hat, kept.W_hat)
         # (6) through x̂ and ŵ: (I − v̂ v̂ᵀ) / ‖v‖
-        grad_x = normalise_backward(grad_x_hat, at.x_norm, at.x_hat)
-        grad_W = normalise_backward(grad_W_hat, at.W_norm, at.W_hat)
+        grad_x = normalise_backward(grad_x_hat, kept.x_norm, kept.x_hat)
+        grad_W = normalise_backward(grad_W_hat, kept.W_norm, kept.W_hat)
         # (7) ∂L/∂s = Σ_ij g_ij cos θ_ij
-        return {"x": grad_x, "W": grad_W, "scale": np.sum(g * at.cos_theta)}
+        return {"x": grad_x, "W": grad_W, "scale": np.sum(g * kept.cos_theta)}

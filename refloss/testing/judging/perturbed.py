@@ -209,7 +209,7 @@ def namespace(noise: Noise, arccos: Callable[[Noisy], Noisy] | None = None) -> S
     )
 
 
-# -- what a stable implementation does instead -----------------------------------------------------
+# -- what a stable kernel does instead -----------------------------------------------------
 
 
 def stable_angle(x: Noisy, W: Noisy, y: np.ndarray) -> Noisy:

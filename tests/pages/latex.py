@@ -9,7 +9,7 @@ a / b c) is refused.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 
 
@@ -49,58 +49,11 @@ class Symbol(Node):
 
 
 @dataclass(frozen=True)
-class Negative(Node):
-    of: Node
-
-
-@dataclass(frozen=True)
-class Plus(Node):
-    left: Node
-    right: Node
-
-
-@dataclass(frozen=True)
-class Times(Node):
-    left: Node
-    right: Node
-    dot: bool = False
-
-
-@dataclass(frozen=True)
-class Over(Node):
-    left: Node
-    right: Node
-
-
-@dataclass(frozen=True)
-class Power(Node):
-    base: Node
-    exponent: Node
-
-
-@dataclass(frozen=True)
-class Transposed(Node):
-    of: Node
-
-
-@dataclass(frozen=True)
 class Call(Node):
-    """A function of one or more arguments: sin, log, sqrt, psi, norm, size, floor …"""
+    """A function or an operation and what it is of: sin, log, psi, norm …; plus, times, dot, over, vector, set, d …"""
 
     name: str
     arguments: tuple[Node, ...]
-
-
-@dataclass(frozen=True)
-class Vector(Node):
-    entries: tuple[Node, ...]
-
-
-@dataclass(frozen=True)
-class Choice(Node):
-    """The set {a, b, …}."""
-
-    entries: tuple[Node, ...]
 
 
 @dataclass(frozen=True)
@@ -119,11 +72,6 @@ class Range(Node):
 class Derivative(Node):
     of: Node
     by: tuple[Node, ...]
-
-
-@dataclass(frozen=True)
-class Differential(Node):
-    of: Node
 
 
 @dataclass(frozen=True)
@@ -166,15 +114,8 @@ _GREEK = (
     + " ell omega"
 )
 _LETTERS = {"\\" + name: name for name in _GREEK.split()}
-_TRIG = {r"\sin": "sin", r"\cos": "cos", r"\tan": "tan", r"\cot": "cot"}
-_FUNCTIONS = {
-    **_TRIG,
-    r"\log": "log",
-    r"\exp": "exp",
-    r"\arccos": "arccos",
-    r"\arcsin": "arcsin",
-    r"\arctan": "arctan",
-}
+_TRIG = {"\\" + name: name for name in ("sin", "cos", "tan", "cot")}
+_FUNCTIONS = _TRIG | {"\\" + name: name for name in ("log", "exp", "arccos", "arcsin", "arctan")}
 _PAIRS = {r"\lVert": (r"\rVert", "norm"), r"\lvert": (r"\rvert", "size"), r"\lfloor": (r"\rfloor", "floor"),
           r"\lceil": (r"\rceil", "ceil")}  # fmt: skip
 _ACCENTS = {r"\hat": "hat", r"\tilde": "tilde", r"\bar": "bar", r"\dot": "dot"}
@@ -237,12 +178,9 @@ class Parser:
                 self.take()
             elif self.next == "(" and joined and self._group_is_condition():
                 self.take("(")
-                conditions = [self.relation()]
-                while self.accept(","):
-                    conditions.append(self.relation())
-                self.take(")")
+                conditions = self.listed(self.relation)
                 found[-joined:] = [
-                    Statement(one.relation, one.conditions + tuple(conditions)) for one in found[-joined:]
+                    Statement(one.relation, one.conditions + conditions) for one in found[-joined:]
                 ]
             else:
                 found.append(Statement(self.relation()))
@@ -279,16 +217,17 @@ class Parser:
     # expressions
 
     def expression(self) -> Node:
-        if self.next in "+-":
-            sign = self.take()
-            value = self.term()
-            value = Negative(value) if sign == "-" else value
+        if self.accept("-"):
+            value: Node = Call("negative", (self.term(),))
         else:
+            self.accept("+")
             value = self.term()
+        return self.sum(value, self.term)
+
+    def sum(self, value: Node, item: Callable[[], Node]) -> Node:
         while self.next and self.next in "+-":
-            sign = self.take()
-            term = self.term()
-            value = Plus(value, Negative(term) if sign == "-" else term)
+            sign, right = self.take(), item()
+            value = Call("plus", (value, Call("negative", (right,)) if sign == "-" else right))
         return value
 
     def term(self) -> Node:
@@ -296,14 +235,14 @@ class Parser:
         divided = False
         while True:
             if self.accept(r"\cdot"):
-                value = Times(value, self.factor(), dot=True)
+                value = Call("dot", (value, self.factor()))
                 divided = False
             elif self.accept(r"\times"):
-                value = Times(value, self.factor())
+                value = Call("times", (value, self.factor()))
             elif self.accept("/"):
                 if divided:
                     raise Unreadable("a / b / c: use \\frac or parentheses")
-                value = Over(value, self.factor())
+                value = Call("over", (value, self.factor()))
                 divided = True
             elif (
                 self.next
@@ -313,7 +252,7 @@ class Parser:
             ):
                 if divided:
                     raise Unreadable("a / b c: use \\frac or parentheses")
-                value = Times(value, self.factor())
+                value = Call("times", (value, self.factor()))
             else:
                 return value
 
@@ -321,10 +260,9 @@ class Parser:
         value = self.base()
         while self.accept("^"):
             if self.accept(r"\top"):
-                value = Transposed(value)
+                value = Call("transposed", (value,))
             else:
-                exponent = self.argument()
-                value = Power(value, exponent)
+                value = Call("power", (value, self.argument()))
         return value
 
     def argument(self) -> Node:
@@ -342,23 +280,20 @@ class Parser:
         if token[0].isdigit():
             return Number(token)
         if token == "(":
-            entries = [self.expression()]
-            while self.accept(","):
-                entries.append(self.expression())
-            self.take(")")
-            return entries[0] if len(entries) == 1 else Vector(tuple(entries))
+            entries = self.listed()
+            return entries[0] if len(entries) == 1 else Call("vector", entries)
         if token == "{":
             value = self.expression()
             self.take("}")
             return value
         if token == r"\lbrace":
-            entries = []
+            members: list[Node] = []
             while not self.accept(r"\rbrace"):
                 if self.next in {",", r"\quad", r"\qquad"}:
                     self.take()
                 else:
-                    entries.append(self.expression())
-            return Choice(tuple(entries))
+                    members.append(self.expression())
+            return Call("set", tuple(members))
         if token in _PAIRS:
             closing, name = _PAIRS[token]
             value = self.expression()
@@ -394,16 +329,15 @@ class Parser:
             self.take("^")
             return Call("exp", (self.argument(),))
         if token == "d" and (self.next in {r"\hat", r"\lVert", *_LETTERS} or self.next in set("vxwWb")):
-            return Differential(self.base())
+            return Call("d", (self.base(),))
         return self.symbol(token)
 
     def symbol(self, token: str) -> Node:
         if token in _ACCENTS:
-            if self.accept("{"):
-                name = f"{_ACCENTS[token]} {self._letter(self.take())}"
+            braces = self.accept("{")
+            name = f"{_ACCENTS[token]} {self._letter(self.take())}"
+            if braces:
                 self.take("}")
-            else:
-                name = f"{_ACCENTS[token]} {self._letter(self.take())}"
         else:
             name = self._letter(token)
         while self.accept("'"):
@@ -436,12 +370,7 @@ class Parser:
         while not self.accept("}"):
             if self.accept(","):
                 continue
-            part = self.index()
-            while self.next and self.next in "+-":
-                sign = self.take()
-                right = self.index()
-                part = Plus(part, Negative(right) if sign == "-" else right)
-            parts.append(part)
+            parts.append(self.sum(self.index(), self.index))
         return tuple(parts)
 
     def index(self) -> Node:
@@ -456,9 +385,14 @@ class Parser:
 
     def arguments(self) -> tuple[Node, ...]:
         self.take("(")
-        found = [self.expression()]
+        return self.listed()
+
+    def listed(self, item: Callable[[], Node] | None = None) -> tuple[Node, ...]:
+        """What stands up to the closing bracket, between commas."""
+        item = item or self.expression
+        found = [item()]
         while self.accept(","):
-            found.append(self.expression())
+            found.append(item())
         self.take(")")
         return tuple(found)
 
@@ -481,31 +415,24 @@ class Parser:
         if not coefficients or (trig and self.next in _ANGLES and not _has_angle(coefficients[0])):
             argument = self.base()
             for coefficient in reversed(coefficients):
-                argument = Times(coefficient, argument)
+                argument = Call("times", (coefficient, argument))
         elif len(coefficients) == 1:
             argument = coefficients[0]
         else:
             raise Unreadable(f"how far does the argument of {token} go?")
         value: Node = Call(name, (argument,))
-        return value if power is None else Power(value, power)
+        return value if power is None else Call("power", (value, power))
 
     def fraction(self) -> Node:
-        upper, lower = self.tokens[self.at + 1], self._start_of_denominator()
-        if r"\partial" in {upper, lower} or (upper == "d" and lower == "d"):
-            return self.derivative()
-        left = self.argument()
-        return Over(left, self.argument())
-
-    def _start_of_denominator(self) -> str:
-        if self.next != "{":
-            return ""
-        depth = 0
-        for position in range(self.at, len(self.tokens)):
-            depth += (self.tokens[position] == "{") - (self.tokens[position] == "}")
-            if depth == 0:
-                following = self.tokens[position + 1 : position + 3]
-                return following[1] if following[:1] == ["{"] and len(following) == 2 else ""
-        return ""
+        start, upper = self.at, self.tokens[self.at + 1]
+        if upper in {r"\partial", "d"}:
+            try:
+                return self.derivative()
+            except Unreadable:
+                if upper != "d":
+                    raise
+                self.at = start  # d is a letter here
+        return Call("over", (self.argument(), self.argument()))
 
     def derivative(self) -> Node:
         self.take("{")
@@ -517,11 +444,11 @@ class Parser:
         by: list[Node] = []
         while not self.accept("}"):
             self.take(mark)
-            part = self.factor()
-            if isinstance(part, Power):
-                by += [part.base] * int(text_of(part.exponent))
-            else:
-                by.append(part)
+            match self.factor():
+                case Call("power", (base, times)):
+                    by += [base] * int(text_of(times))
+                case part:
+                    by.append(part)
         if len(by) != order:
             raise Unreadable(f"a derivative of order {order} by {len(by)} things")
         return Derivative(self.factor() if of is None else of, tuple(by))

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pages.formula_evaluator import Evaluator, mp
-from pages.formula_worlds import World, cross_entropy_world, linear_world, plain_world
-from pages.latex_maths import Unreadable, statements
+from pages.evaluator import Evaluator, mp
+from pages.latex import Unreadable, statements
+from pages.worlds import World, cross_entropy_world, linear_world, plain_world
 
 
 def world() -> World:

@@ -1,41 +1,32 @@
-"""Evaluates trees of latex_maths.py, at many digits, in a world that knows the symbols.
+"""Evaluates trees of latex.py, at many digits, in a world that knows the symbols.
 
-The world (formula_worlds.py) says what the symbols mean and how they depend on each other. Nothing here knows a
-derivative: ∂A/∂B is the central difference of A when B, and nothing before B, is moved.
+The world (worlds.py) says what the symbols mean and how they depend on each other. Nothing here knows a derivative:
+∂A/∂B is the central difference of A when B, and nothing before B, is moved.
 """
 
 from __future__ import annotations
 
+import functools
 import itertools
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import mpmath
 import numpy as np
 
-from pages.latex_maths import (
+from pages.latex import (
     Call,
-    Choice,
     Derivative,
-    Differential,
     Equivalent,
-    Negative,
     Node,
     Number,
-    Over,
-    Plus,
-    Power,
     Range,
     Relation,
     Statement,
     Symbol,
-    Times,
-    Transposed,
     Unreadable,
-    Vector,
     text_of,
-)  # fmt: skip
+)
 
 mp = mpmath.MPContext()
 mp.dps = 60
@@ -45,81 +36,112 @@ STEP = mp.mpf(10) ** -18
 TOLERANCE = mp.mpf(10) ** -20
 
 
-@dataclass(frozen=True, eq=False)
-class Row:
-    """A transposed vector."""
-
-    entries: np.ndarray
-
-
 IDENTITY = "the identity matrix, of any size"
 
 
+def array(values: Iterable[Any]) -> np.ndarray:
+    """Of numbers with 60 digits; of rows, a matrix."""
+    return np.array(list(values), dtype=object)
+
+
+def slope(function: Callable[[Any], Any], at: Any = mp.zero, order: int = 1) -> Any:
+    """The central difference, of numbers or arrays."""
+    if order == 0:
+        return function(at)
+    return (slope(function, at + STEP, order - 1) - slope(function, at - STEP, order - 1)) / (2 * STEP)
+
+
 def is_vector(value: Any) -> bool:
-    return isinstance(value, np.ndarray) and value.ndim == 1
-
-
-def is_matrix(value: Any) -> bool:
-    return isinstance(value, np.ndarray) and value.ndim == 2
+    return np.ndim(value) == 1
 
 
 def is_number(value: Any) -> bool:
-    return not isinstance(value, np.ndarray | Row | str)
+    return not isinstance(value, np.ndarray | str)
 
 
-def multiply(left: Any, right: Any, dot: bool) -> Any:
-    if IDENTITY in (left, right) if isinstance(left, str) or isinstance(right, str) else False:
+def multiply(left: Any, right: Any) -> Any:
+    """Of arrays by their shapes; a transposed vector is a matrix of one row."""
+    if isinstance(left, str) or isinstance(right, str):
         raise Unreadable("I stands alone, without a difference around it")
-    if dot and is_vector(left) and is_vector(right):
+    if is_number(left) or is_number(right):
+        return left * right
+    if is_vector(left):
+        if is_vector(right) or len(right) != 1:
+            raise Unreadable("a product of two vectors needs \\cdot or ^\\top")
+        return np.outer(left, right)
+    product = left @ right
+    return product[0] if product.shape == (1,) else product
+
+
+def dot(left: Any, right: Any) -> Any:
+    if is_vector(left) and is_vector(right):
         return left @ right
     if is_number(left) or is_number(right):
-        if isinstance(left, Row):
-            return Row(left.entries * right)
-        if isinstance(right, Row):
-            return Row(left * right.entries)
-        return left * right
-    if dot:
-        raise Unreadable("\\cdot between things that have no inner product")
-    if isinstance(left, Row) and is_vector(right):
-        return left.entries @ right
-    if is_vector(left) and isinstance(right, Row):
-        return np.outer(left, right.entries)
-    if isinstance(left, Row) and is_matrix(right):
-        return Row(left.entries @ right)
-    if is_matrix(left) and (is_vector(right) or is_matrix(right)):
-        return left @ right
-    raise Unreadable("a product of two vectors needs \\cdot or ^\\top")
+        return multiply(left, right)
+    raise Unreadable("\\cdot between things that have no inner product")
+
+
+def divide(left: Any, right: Any) -> Any:
+    if not is_number(right):
+        raise Unreadable("divided by something that is no number")
+    return multiply(left, 1 / right)
 
 
 def add(left: Any, right: Any) -> Any:
     for one, other in ((left, right), (right, left)):
-        if isinstance(one, str) and is_matrix(other):
-            eye = np.array(
-                [[mp.mpf(i == j) for j in range(len(other))] for i in range(len(other))], dtype=object
-            )
-            return eye + other
-    if isinstance(left, Row) and isinstance(right, Row):
-        return Row(left.entries + right.entries)
-    if np.shape(left) != np.shape(right) or isinstance(left, str | Row) or isinstance(right, str | Row):
+        if isinstance(one, str) and np.ndim(other) == 2:
+            return other + np.diag([mp.one] * len(other))
+    if np.shape(left) != np.shape(right) or isinstance(left, str) or isinstance(right, str):
         raise Unreadable("a sum of things of different shapes")
     return left + right
+
+
+def power(base: Any, exponent: Any) -> Any:
+    if is_vector(base) and is_number(exponent) and exponent == 2:
+        raise Unreadable("the square of a vector")
+    if not is_number(base) or not is_number(exponent):
+        raise Unreadable("a power of or by something that is no number")
+    return base ** int(exponent) if exponent == int(exponent) else base**exponent
+
+
+def transposed(value: Any) -> Any:
+    if not is_vector(value):
+        raise Unreadable("\\top on something that is no vector")
+    return value[None]
+
+
+OPERATORS: dict[str, Callable[..., Any]] = {
+    "plus": add, "times": multiply, "dot": dot, "over": divide, "power": power, "transposed": transposed,
+    "negative": lambda value: multiply(-1, value), "vector": lambda *entries: array(entries),
+    "max": lambda *values: max(values), "min": lambda *values: min(values),
+}  # fmt: skip
+OF_VECTORS: dict[str, Callable[[np.ndarray], Any]] = {
+    "norm": lambda row: mp.sqrt(row @ row),
+    "softmax": lambda row: array(map(mp.exp, row)) / sum(map(mp.exp, row)),
+    "diag": np.diag,
+}
+OF_NUMBERS: dict[str, Callable[..., Any]] = {
+    **{
+        name: getattr(mp, name)
+        for name in ("sin", "cos", "tan", "cot", "log", "exp", "sqrt", "floor", "ceil", "atan2")
+    },
+    "arccos": mp.acos,
+    "arcsin": mp.asin,
+    "arctan": mp.atan,
+    "log2": lambda value: mp.log(value) / mp.log(2),
+    "size": abs,
+}
 
 
 def largest(value: Any) -> Any:
     return max((abs(entry) for entry in np.ravel(value)), default=mp.zero) if np.ndim(value) else abs(value)
 
 
-def is_zero(value: Any) -> bool:
-    return is_number(value) and value == 0
-
-
 def close(left: Any, right: Any, tolerance: Any = TOLERANCE) -> bool:
     """Equal to TOLERANCE, relative to 1 + the sizes; numbers in the worlds have sizes around 1."""
-    if isinstance(left, Row) and (isinstance(right, Row) or is_zero(right)):
-        left, right = left.entries, right.entries if isinstance(right, Row) else right
-    if isinstance(left, Row | str) or isinstance(right, Row | str):
+    if isinstance(left, str) or isinstance(right, str):
         return False
-    if np.ndim(left) and is_zero(right):
+    if np.ndim(left) and is_number(right) and right == 0:
         right = 0 * left  # v = 0 for the zero vector
     if np.shape(left) != np.shape(right):
         return False
@@ -136,19 +158,18 @@ def as_integer(value: Any) -> int:
 
 def resolution(node: Node) -> Any:
     """Half a unit in the last digit shown, entry by entry for a vector; None for what is no decimal number."""
-    if isinstance(node, Negative):
-        return resolution(node.of)
-    if isinstance(node, Number):
-        digits = len(node.text.split(".")[1]) if "." in node.text else 0
-        return mp.mpf(10) ** -digits / 2
-    if isinstance(node, Times) and isinstance(node.right, Power) and node.right.base == Number("10"):
-        power = node.right.exponent  # 1.23 \cdot 10^{-4}
-        sign, number = (-1, power.of) if isinstance(power, Negative) else (1, power)
-        of = resolution(node.left)
-        return None if of is None else of * mp.mpf(10) ** (sign * int(text_of(number)))
-    if isinstance(node, Vector):
-        entries = [resolution(entry) for entry in node.entries]
-        return None if None in entries else np.array(entries, dtype=object)
+    match node:
+        case Number(text):
+            return mp.mpf(10) ** -len(text.partition(".")[2]) / 2
+        case Call("negative", (of,)):
+            return resolution(of)
+        case Call("times" | "dot", (left, Call("power", (Number("10"), exponent)))):  # 1.23 \\cdot 10^{-4}
+            step = resolution(left)
+            sign, digits = (-1, exponent.arguments[0]) if isinstance(exponent, Call) else (1, exponent)
+            return None if step is None else step * mp.mpf(10) ** (sign * int(text_of(digits)))
+        case Call("vector", entries):
+            steps = [resolution(entry) for entry in entries]
+            return None if None in steps else array(steps)
     return None
 
 
@@ -177,43 +198,23 @@ class Evaluator:
                 return self.world.positions[node.name](self.world, inner)
         return None
 
-    def letters(self, node: Node) -> set[str]:
-        """The free index letters: those in subscripts that no sum binds."""
-        if isinstance(node, Range):
-            inside = self.letters(node.body)
-            for condition in node.conditions:
-                inside |= self.letters_in_condition(condition)
-            return inside - set(node.letters)
-        if isinstance(node, Symbol):
-            if self.world.knows(node.full_name):
-                return set()
-            found: set[str] = set()
-            for part in node.subs:
-                if isinstance(part, Symbol) and not part.subs and part.name in self.world.ranges:
-                    if part.name not in self.world.positions:
-                        found.add(part.name)
-                else:
-                    found |= self.letters(part) | self._bare_letters(part)
+    def letters(self, node: Node, bare: bool = False) -> set[str]:
+        """The free index letters, those that no sum binds: in subscripts, and where `bare` outside of them, too."""
+        found: set[str] = set()
+        if isinstance(node, Symbol) and not node.subs:
+            bound = node.name not in self.world.ranges or node.name in self.world.positions
+            return found if bound or not bare else {node.name}
+        if isinstance(node, Symbol) and self.world.knows(node.full_name):
             return found
-        found = set()
+        bare = bare or isinstance(node, Symbol)  # k - 1 in a subscript
         for child in node.children():
-            found |= self.letters(child)
-        return found
-
-    def _bare_letters(self, node: Node) -> set[str]:
-        """Letters inside an index like k − 1."""
-        if isinstance(node, Symbol):
-            bare = not node.subs and node.name in self.world.ranges and node.name not in self.world.positions
-            return {node.name} if bare else set()
-        return set().union(*(self._bare_letters(child) for child in node.children()))
-
-    def letters_in_condition(self, relation: Node) -> set[str]:
-        return self._bare_letters(relation) | self.letters(relation)
+            found |= self.letters(child, bare or (isinstance(node, Range) and child in node.conditions))
+        return found - set(node.letters) if isinstance(node, Range) else found
 
     def places(self, statement: Statement) -> Iterator[dict[str, int]]:
         free = self.letters(statement.relation)
         for condition in statement.conditions:
-            free |= self.letters_in_condition(condition) & set(self.world.ranges)
+            free |= self.letters(condition, bare=True)
         free |= {"i"} & set(self.world.ranges)  # x alone means x_i
         names = sorted(free)
         for values in itertools.product(*(self.world.ranges[name] for name in names)):
@@ -229,45 +230,15 @@ class Evaluator:
                 return mp.mpf(text)
             case Symbol():
                 return self.symbol(node, place)
-            case Negative(of):
-                value = self.value(of, place)
-                if isinstance(value, str):
-                    raise Unreadable("−I")
-                return Row(-value.entries) if isinstance(value, Row) else -value
-            case Plus(left, right):
-                return add(self.value(left, place), self.value(right, place))
-            case Times(left, right, dot):
-                return multiply(self.value(left, place), self.value(right, place), dot)
-            case Over(left, right):
-                divisor = self.value(right, place)
-                if not is_number(divisor):
-                    raise Unreadable("divided by something that is no number")
-                return multiply(self.value(left, place), 1 / divisor, False)
-            case Power(base, exponent):
-                return self.power(self.value(base, place), self.value(exponent, place))
-            case Transposed(of):
-                value = self.value(of, place)
-                if not is_vector(value):
-                    raise Unreadable("\\top on something that is no vector")
-                return Row(value)
-            case Vector(entries):
-                return np.array([self.value(entry, place) for entry in entries], dtype=object)
+            case Call("d", (of,)):
+                return self.differential(of, place)
             case Call(name, arguments):
                 return self.call(name, [self.value(argument, place) for argument in arguments], place)
             case Range():
                 return self.over_range(node, place)
             case Derivative(of, by):
                 return self.derivative(of, by, place)
-            case Differential(of):
-                return self.differential(of, place)
         raise Unreadable(f"no value: {type(node).__name__}")
-
-    def power(self, base: Any, exponent: Any) -> Any:
-        if is_vector(base) and exponent == 2:
-            raise Unreadable("the square of a vector")
-        if not is_number(base) or not is_number(exponent):
-            raise Unreadable("a power of or by something that is no number")
-        return base ** int(exponent) if exponent == int(exponent) else base**exponent
 
     def symbol(self, node: Symbol, place: dict[str, int]) -> Any:
         world = self.world
@@ -302,7 +273,7 @@ class Evaluator:
     def locate(self, name: str, subs: tuple[Node, ...], place: dict[str, int]) -> tuple[Any, tuple[Any, ...]]:
         """The quantity and where in it: each subscript goes to its axis, an absent sample is the one in place."""
         kinds = [self.kind(part) for part in subs]
-        for quantity in self.world.symbols[name]:
+        for quantity in self.world.quantities(name):
             index = self.fit(quantity, subs, kinds, place)
             if index is not None:
                 return quantity, index
@@ -319,65 +290,45 @@ class Evaluator:
         index: list[Any] = []
         rest = list(zip(subs, kinds, strict=True))
         for axis in quantity.axes:
-            part = None
             if rest and rest[0][1] == axis:
-                part, _ = rest.pop(0)
-                index.append(self.index(part, place))
-            elif rest and rest[0][1] == "number" and (axis != "sample" or self.world.numbered_samples):
-                part, _ = rest.pop(0)
-                number = int(text_of(part)) - self.world.first_number
-                if number not in range(self.world.size_of(axis)):
-                    return None
-                index.append(number)
-            elif axis == "sample":
+                index.append(self.index(rest.pop(0)[0], place))
+            elif rest and rest[0][1] == "number" and (axis != "i" or self.world.numbered_samples):
+                number = int(text_of(rest.pop(0)[0])) - self.world.first_number
+                index.append(number if number in range(self.world.sizes[axis]) else None)
+            elif axis == "i":
                 if "i" not in place:
                     raise Unreadable("a sample is missing")
                 index.append(place["i"])
-            elif axis == "class" and quantity.default is not None:
+            elif axis == "j" and quantity.default is not None:
                 index.append(self.index(Symbol(quantity.default), place))
             else:
                 index.append(slice(None))
-        if rest or None in index:
-            return None
-        return tuple(index)
+        return None if rest or None in index else tuple(index)
 
     def call(self, name: str, values: list[Any], place: dict[str, int]) -> Any:
         if name in {"psi", "psi'", "psi''"} and not is_number(values[0]):
             # \psi' (a matrix) is a product
-            return multiply(self.symbol(Symbol(name), place), values[0], False)
+            return multiply(self.symbol(Symbol(name), place), values[0])
         if name in self.world.functions:
             return self.world.functions[name](self.world, values, place)
-        if name == "norm" and is_vector(values[0]):
-            return mp.sqrt(values[0] @ values[0])
-        if name == "softmax" and is_vector(values[0]):
-            powers = np.array([mp.exp(entry) for entry in values[0]], dtype=object)
-            return powers / sum(powers)
-        if name == "diag" and is_vector(values[0]):
-            return np.diag(values[0])
-        if name in {"max", "min"}:
-            return {"max": max, "min": min}[name](values)
-        numbers = {
-            "sin": mp.sin, "cos": mp.cos, "tan": mp.tan, "cot": mp.cot, "log": mp.log, "exp": mp.exp, "sqrt": mp.sqrt,
-            "arccos": mp.acos, "arcsin": mp.asin, "arctan": mp.atan, "size": abs, "floor": mp.floor, "ceil": mp.ceil,
-            "log2": lambda v: mp.log(v) / mp.log(2), "atan2": mp.atan2,
-        }  # fmt: skip
-        if name not in numbers or not all(is_number(value) for value in values):
+        if name in OPERATORS:
+            return OPERATORS[name](*values)
+        if name in OF_VECTORS and is_vector(values[0]):
+            return OF_VECTORS[name](values[0])
+        if name not in OF_NUMBERS or not all(is_number(value) for value in values):
             raise Unreadable(f"{name} of these arguments")
         if (name in {"sqrt", "log"} and values[0] < 0) or (
             name in {"arccos", "arcsin"} and abs(values[0]) > 1
         ):
             raise ArithmeticError(f"{name} outside its domain")
-        return numbers[name](*values)
+        return OF_NUMBERS[name](*values)
 
     def over_range(self, node: Range, place: dict[str, int]) -> Any:
         terms = [self.value(node.body, inner) for inner in self.range_of(node, place)]
         if node.name == "sum":
             if not terms:
                 return mp.zero  # an empty sum; close() takes it for a zero vector, too
-            total = terms[0]
-            for term in terms[1:]:
-                total = add(total, term)
-            return total
+            return functools.reduce(add, terms)
         return {"max": max, "min": min}[node.name](terms)
 
     def range_of(self, node: Range, place: dict[str, int]) -> Iterator[dict[str, int]]:
@@ -405,72 +356,64 @@ class Evaluator:
 
     def derivative(self, of: Node, by: tuple[Node, ...], place: dict[str, int]) -> Any:
         known = self.world.derivatives
-        # L depends on no index; anything else may depend on all of them
-        key = (of, by, tuple(sorted(place.items())))
-        if of == Symbol("L") and len(by) == 1:
-            mover = self.mover(by[0], place)
-            key = (of, mover.key, tuple(str(part) for part in mover.index), str(mover.size))
+        key: Any = (of, by, tuple(sorted(place.items())))
+        if (
+            of == Symbol("L") and len(by) == 1
+        ):  # L depends on no index; anything else may depend on all of them
+            key = str(self.mover(by[0], place))
         if key not in known:
             known[key] = self.difference(of, by, place)
         return known[key]
 
     def difference(self, of: Node, by: tuple[Node, ...], place: dict[str, int]) -> Any:
-        first, rest = by[0], by[1:]
+        key, index, size = self.mover(by[0], place)
 
-        def along(move: Any) -> Any:
-            ends = []
-            for sign in (1, -1):
-                there = Evaluator(move(sign * STEP))
-                ends.append(there.difference(of, rest, place) if rest else there.value(of, place))
-            return (ends[0] - ends[1]) / (2 * STEP)
+        def along(*where: Any) -> Any:
+            def value(step: Any) -> Any:
+                there = Evaluator(self.world.moved(key, where, step / size))
+                return there.difference(of, by[1:], place) if by[1:] else there.value(of, place)
 
-        mover = self.mover(first, place)
-        columns = [along(move) for move in mover.moves(self.world)]
-        if mover.scalar:
-            return columns[0]
-        found = np.array(columns, dtype=object)
+            return slope(value)
+
+        if slice(None) not in index:
+            return along(*index)
+        axis = index.index(slice(None))
+        columns = [along(*index[:axis], n, *index[axis + 1 :]) for n in range(self.world[key].shape[axis])]
         # the Jacobian of a vector has a row for each of its entries; ∇_x ∇_w f has the entries ∂²f / ∂x_a ∂w_b
+        found = array(columns)
         return found.T if is_vector(columns[0]) and not isinstance(of, Derivative) else found
 
-    def mover(self, node: Node, place: dict[str, int]) -> Mover:
-        """What the ∂ below moves: a quantity with its indices, a number times one, a length, or a cosine."""
-        if isinstance(node, Times):
-            size = self.value(node.left, place)
-            if not is_number(size):
-                raise Unreadable("∂ by a product")
-            inner = self.mover(node.right, place)
-            return Mover(inner.key, inner.index, inner.scalar, size, inner.count)
-        if isinstance(node, Call) and node.name == "cos" and isinstance(node.arguments[0], Symbol):
-            angle = self.mover(node.arguments[0], place)
-            return Mover("cos", angle.index, True, mp.one, 1)
-        if isinstance(node, Call) and node.name == "norm" and isinstance(node.arguments[0], Symbol):
-            name = {"x": "x_norm", "W": "W_norm"}.get(node.arguments[0].name)
-            if name is None:
-                raise Unreadable("∂ by this length")
-            subs = node.arguments[0].subs or ((Symbol("y"),) if name == "W_norm" else ())
-            node = Symbol(name, subs)
+    def mover(self, node: Node, place: dict[str, int]) -> tuple[str, tuple[Any, ...], Any]:
+        """What a ∂ moves, by the step over a number: a quantity with its indices, or a length, or a cosine."""
+        match node:
+            case Call("times" | "dot", (left, right)):
+                size = self.value(left, place)
+                if not is_number(size):
+                    raise Unreadable("∂ by a product")
+                return (*self.mover(right, place)[:2], size)
+            case Call("cos", (Symbol() as angle,)):
+                return "cos", self.mover(angle, place)[1], mp.one
+            case Call("norm", (Symbol("x" | "W" as letter, subs),)):
+                node = Symbol(f"{letter}_norm", subs or ((Symbol("y"),) if letter == "W" else ()))
         if not isinstance(node, Symbol):
             raise Unreadable("∂ by something that is no quantity")
-        name, subs = node.name, node.subs
-        if not self.world.knows(name):
-            raise Unreadable(f"the world does not know {name}")
-        quantity, index = self.locate(name, subs, place)
-        if quantity.key not in self.world.movable:
-            raise Unreadable(f"∂ by {name}: nothing depends on it in this world")
-        open_axes = [part for part in index if isinstance(part, slice)]
-        if len(open_axes) > 1:
+        if not self.world.knows(node.name):
+            raise Unreadable(f"the world does not know {node.name}")
+        quantity, index = self.locate(node.name, node.subs, place)
+        if quantity.key not in self.world.given and quantity.key not in self.world.graph:
+            raise Unreadable(f"∂ by {node.name}: nothing depends on it in this world")
+        if index.count(slice(None)) > 1:
             raise Unreadable("∂ by a matrix")
-        count = len(self.world[quantity.key][index]) if open_axes else 1
-        return Mover(quantity.key, index, not open_axes, mp.one, count)
+        return quantity.key, index, mp.one
 
     def differential(self, of: Node, place: dict[str, int]) -> Any:
         """dA: what A does when the world's variable moves along its direction."""
         key, direction = self.world.direction
-        ends = []
-        for sign in (1, -1):
-            there = self.world.replaced({key: self.world[key] + sign * STEP * direction})
-            ends.append(Evaluator(there).value(of, place))
-        return (ends[0] - ends[1]) / (2 * STEP)
+
+        def value(step: Any) -> Any:
+            return Evaluator(self.world.replaced({key: self.world[key] + step * direction})).value(of, place)
+
+        return slope(value)
 
     # verdicts
 
@@ -498,7 +441,7 @@ class Evaluator:
         here = self.value(left, place)
         if name == "becomes":
             # what it becomes is in the world after the step
-            here = Evaluator(self.world.after).value(left, place)
+            here = Evaluator(self.world.after or self.world).value(left, place)
         there = self.value(right, place)
         if name in {"=", "becomes"}:
             return close(here, there)
@@ -508,6 +451,9 @@ class Evaluator:
                 return self.alike(left, right, place)
             if step is None:
                 raise Unreadable("\\approx something that is no decimal number, in a world without a limit")
+            step = np.where(
+                np.equal(step, 0.5), TOLERANCE, step
+            )  # a whole number, or 0 in a vector, is exact
             return np.shape(here) == np.shape(there) and largest((here - there) / step) <= 1
         if name == "perp":
             return is_vector(here) and is_vector(there) and close(here @ there, mp.zero)
@@ -534,22 +480,19 @@ class Evaluator:
         if isinstance(right, Call) and right.name == "range":
             first, last = (as_integer(self.value(side, place)) for side in right.arguments)
             return as_integer(here) in range(first, last + 1)
-        if isinstance(right, Choice):
-            return any(close(here, self.value(entry, place)) for entry in right.entries)
+        if isinstance(right, Call) and right.name == "set":
+            return any(close(here, self.value(entry, place)) for entry in right.arguments)
         raise Unreadable("\\in this")
 
     def depends(self, left: Node, right: Node, place: dict[str, int]) -> bool:
         """A ↦ B: B moves with A; and with A fixed, nothing before A moves B."""
         if not isinstance(left, Symbol):
             raise Unreadable("\\mapsto from something that is no symbol")
-        quantity = self.world.symbols[left.name][0]
-        whole = self.world[quantity.key]
-        moved = self.world.replaced({quantity.key: whole + self.world.disturbance(np.shape(whole))})
+        key = self.world.quantities(left.name)[0].key
+        moved = self.world.replaced({key: self.world.disturbed(key)})
+        inputs = self.world.inputs - {key}
+        fixed = {key: self.world[key]} | {name: self.world.disturbed(name) for name in inputs}
         before = self.value(right, place)
-        fixed = {quantity.key: whole}
-        for key in self.world.inputs:
-            if key != quantity.key:
-                fixed[key] = self.world[key] + self.world.disturbance(np.shape(self.world[key]))
         after = Evaluator(self.world.replaced(fixed)).value(right, place)
         return close(before, after) and not close(before, Evaluator(moved).value(right, place))
 
@@ -561,23 +504,3 @@ def links(relation: Relation) -> Iterator[tuple[Node, str, Node]]:
         start = names.index("tends")
         names[start:] = ["tends"] * len(names[start:])
     yield from zip(relation.sides, names, relation.sides[1:], strict=False)
-
-
-@dataclass(frozen=True)
-class Mover:
-    """Where a ∂ moves a quantity: `key` at `index`, by the step over `size`; `count` entries along an open axis."""
-
-    key: str
-    index: tuple[Any, ...]
-    scalar: bool
-    size: Any
-    count: int
-
-    def moves(self, world: Any) -> Iterator[Any]:
-        for entry in range(self.count):
-            where = tuple(entry if isinstance(part, slice) else part for part in self.index)
-
-            def move(step: Any, where: Any = where) -> Any:
-                return world.moved(self.key, where, step / self.size)
-
-            yield move
