@@ -133,6 +133,11 @@ def assert_close(actual: Any, due: Any, scale: Any, relative: float, what: str =
         )
 
 
+def near(due: Any, relative: float) -> Any:
+    """Equal to `due` up to this share of it; pytest.approx alone would let any two numbers below 1e-12 pass."""
+    return pytest.approx(due, rel=relative, abs=0)
+
+
 def radius(loss: Any, x: np.ndarray, W: np.ndarray) -> np.ndarray:
     """r(‖x_i‖, ‖W_j‖) (N, C), the size of a logit without its bias."""
     return radius_of(loss).of(np.linalg.norm(x, axis=1), np.linalg.norm(W, axis=1))

@@ -8,7 +8,7 @@ import itertools
 import mpmath
 import numpy as np
 import pytest
-from helpers import ROUNDINGS, SUBNORMAL, UNIT, assert_close, bits
+from helpers import ROUNDINGS, SUBNORMAL, UNIT, assert_close, bits, near
 
 import refloss
 
@@ -335,7 +335,7 @@ def test_not_the_log_of_the_softmax():
     out = refloss.CrossEntropy(reduction="none").forward([[1000.0, 1.0]] * 2, [1, 0])
     np.testing.assert_array_equal(out.losses, [999.0, 0.0])  # e^−999 is below the smallest subnormal
     out = refloss.CrossEntropy(reduction="none").forward([[701.0, 1.0]], [0])
-    assert out.losses[0] == pytest.approx(float(mpmath.exp(-700)), rel=CONFIDENT_RELATIVE, abs=0)
+    assert out.losses[0] == near(float(mpmath.exp(-700)), CONFIDENT_RELATIVE)
 
 
 @pytest.mark.parametrize("label", range(4))
@@ -481,10 +481,10 @@ def test_divisors_by_hand():
     for reduction in ("sum", "mean", "weighted_mean"):
         loss = refloss.CrossEntropy(class_weights=[1, 3], reduction=reduction, ignore_index=9)
         value = loss.forward(np.zeros((4, 2)), [0, 1, 1, 9]).loss
-        assert value == pytest.approx(due["labels"][reduction] * np.log(2), rel=ROUNDINGS, abs=0)
+        assert value == near(due["labels"][reduction] * np.log(2), ROUNDINGS)
         loss = refloss.CrossEntropy(class_weights=[1, 3], reduction=reduction)
         value = loss.forward(np.zeros((2, 2)), [[0.5, 0.5], [0, 2.0]]).loss
-        assert value == pytest.approx(due["soft"][reduction] * np.log(2), rel=ROUNDINGS, abs=0)
+        assert value == near(due["soft"][reduction] * np.log(2), ROUNDINGS)
 
 
 def test_weighted_mean_divides_by_the_weights_of_the_labels_not_of_the_smoothed_targets():
@@ -493,7 +493,7 @@ def test_weighted_mean_divides_by_the_weights_of_the_labels_not_of_the_smoothed_
     t = (¾, ¼), w = (1, 3): ℓ = (¾ + ¾) log 2, divided by w_0 = 1.
     """
     loss = refloss.CrossEntropy(class_weights=[1, 3], label_smoothing=0.5, reduction="weighted_mean")
-    assert loss.forward(np.zeros((1, 2)), [0]).loss == pytest.approx(1.5 * np.log(2), rel=ROUNDINGS, abs=0)
+    assert loss.forward(np.zeros((1, 2)), [0]).loss == near(1.5 * np.log(2), ROUNDINGS)
 
 
 def test_class_of_weight_zero_has_no_loss_and_no_gradient(rng):
@@ -559,7 +559,7 @@ def test_hed_loss_of_an_image(rng):
     beta = np.mean(labels[valid] == 0)
     p = 1 / (1 + np.exp(-logit))
     due = -beta * np.log(p[valid & edge]).sum() - (1 - beta) * np.log(1 - p[valid & ~edge]).sum()
-    assert value == pytest.approx(due, rel=RELATIVE, abs=0)
+    assert value == near(due, RELATIVE)
 
 
 def test_edges_are_as_many_as_the_rest(rng):

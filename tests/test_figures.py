@@ -9,7 +9,7 @@ import sys
 import mpmath as mp
 import numpy as np
 import pytest
-from helpers import need
+from helpers import near, need
 from pages.markdown import ROOT, read, section, tables
 
 from refloss import AMSoftmax, ArcFace, ASoftmax, LSoftmax, Softmax, WNormSoftmax, figures
@@ -192,8 +192,8 @@ def test_a_normalising_loss_has_gradients_of_one_over_the_length():
     assert sum(not loss.feels_x_norm for _, loss, _ in gradient_size.CURVES) == 4
     # softmax: (1 − p_y) ‖W_y − W_j‖, √2 between orthonormal rows. p_y is 1/2 for short features, up to ‖x‖ = 1e-3;
     # for long ones 0 or 1
-    assert wrong[0][0] == pytest.approx(np.sqrt(2) / 2, rel=1e-3)
-    assert wrong[0][-1] == pytest.approx(np.sqrt(2), rel=1e-12)
+    assert wrong[0][0] == near(np.sqrt(2) / 2, 1e-3)
+    assert wrong[0][-1] == near(np.sqrt(2), 1e-12)
     assert right[0][-1] < 1e-100
 
 

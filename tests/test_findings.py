@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from agreement import one_thread_of_torch
-from helpers import need
+from helpers import near, need
 from pages.markdown import read, section, tables
 from released import ALL, HALF, RELEASED, pml_arcface, pml_cosface, pml_sphereface
 
@@ -211,7 +211,7 @@ def test_clamps() -> None:
     need("torch")
     at = failure("arcface_acos_clamped", "float64", "near_poles", "logits")
     says(heading, f"{at.got:.3f}", f"{at.expected:.3f}")
-    assert at.error == pytest.approx(64 * math.sin(0.5) * math.sqrt(2e-7), rel=0.03)
+    assert at.error == near(64 * math.sin(0.5) * math.sqrt(2e-7), 0.03)
     at = failure("arcface_acos_clamped", "float64", "near_poles", "grad_x")
     says(heading, f"{at.got:.2f}", f"{at.expected:.2f}")
     assert table()["arcface_acos_clamped", "float32"] == "C"
@@ -243,7 +243,7 @@ def test_psi_next_to_pi() -> None:
         [at] = (f for f in result.failures if f.stage == "grad_W")
         assert (at.index, at.grade, result.grade) == ((0, 1), grade, grade)
         for value, words in ((at.got, got), (at.expected, due)):
-            assert value == pytest.approx(float(words.replace("−", "-")), rel=0.01)
+            assert value == near(float(words.replace("−", "-")), 0.01)
         says(heading, got, due)
         assert {f.stage for f in result.failures} == {"grad_x", "grad_W"}
     [found] = (m.name for m in released.check("float32", [next_to_pi(1e-4)], "C").suspects[:1])
@@ -281,7 +281,7 @@ def test_smoothing_in_float16() -> None:
 
     assert np.isfinite(loss(7356, torch.float16))
     assert loss(7357, torch.float16) == loss(10_000, torch.float16) == np.inf
-    assert loss(7357, torch.float32) == pytest.approx(math.log(7357), rel=1e-5)
+    assert loss(7357, torch.float32) == near(math.log(7357), 1e-5)
     says(heading, "7357", f"{math.log(7357):.3f}", "65504")
     each = float(np.float16(math.log(7357)))
     assert 7356 * each < 65520 < 7357 * each  # which rounds to inf

@@ -19,7 +19,7 @@ import mpmath
 import numpy as np
 import pytest
 from agreement import one_thread_of_torch
-from helpers import logits_pass
+from helpers import logits_pass, near
 from pages.markdown import derivation
 
 import refloss
@@ -217,14 +217,14 @@ def test_second_derivative_of_psi_jumps_at_every_inner_knot(m):
         knot = k * PI / m
         before, after = (slope(knot) - slope(knot - h)) / h, (slope(knot + h) - slope(knot)) / h
         # next order: m⁴h²; rounding of θ: 1e-16 m²/h
-        assert before == pytest.approx(m**2, rel=1e-8)
-        assert after == pytest.approx(-(m**2), rel=1e-8)
+        assert before == near(m**2, 1e-8)
+        assert after == near(-(m**2), 1e-8)
         # (H8) on the inside of both branches
         for theta in (knot - 0.2, knot + 0.2):
             branch = math.floor(m * theta / PI)
             value = logits_pass(loss, [[math.cos(theta), math.sin(theta)]], [[1.0, 0.0]], [0]).psi.value[0]
             rate = (slope(theta + h) - slope(theta - h)) / (2 * h)
-            assert rate == pytest.approx(-(m**2) * (value + 2 * branch), rel=1e-8)
+            assert rate == near(-(m**2) * (value + 2 * branch), 1e-8)
 
 
 def test_curvature_at_the_cone_of_arcface():
@@ -234,7 +234,7 @@ def test_curvature_at_the_cone_of_arcface():
     loss = refloss.ArcFace(scale=64, margin=0.5)
     ahead, back = (gradient_of_the_target(loss, x + np.array([[0.0, 0.0, d]]), W)["x"] for d in (h, -h))
     # next order: (h/θ)²
-    assert (ahead - back)[0, 2] / (2 * h) == pytest.approx(-30739, rel=1e-4)
+    assert (ahead - back)[0, 2] / (2 * h) == near(-30739, 1e-4)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import math
 import numpy as np
 import pytest
 from agreement import in_the_plane
+from helpers import near
 from scipy.optimize import brentq
 
 import refloss
@@ -244,7 +245,7 @@ def test_boundary_intercepts():
     sphereface = refloss.SphereFace(margin=4)
     for theta_2 in (1e-1, 1e-2, 1e-4):  # below, cos θ₁ − cos θ₂ has too few digits
         theta_1 = boundary(sphereface, theta_2, low=theta_2 / 100)
-        assert theta_2 - theta_1 == pytest.approx(0.75 * theta_2, rel=1e-6)
+        assert theta_2 - theta_1 == near(0.75 * theta_2, 1e-6)
     m = 0.5
     for beyond in (1e-3, 0.5, 1.5):
         theta_1 = boundary(refloss.ArcFace(margin=m), m + beyond, low=1e-6)
@@ -305,7 +306,7 @@ def test_the_gradient_factor_that_detaching_drops(angle, printed, last_digit):
     np.testing.assert_allclose(grads.W[0], factor * without.W[0], rtol=1e-12)
     assert_printed(factor, printed, last_digit)
     theta = math.radians(angle)
-    assert factor == pytest.approx(math.sin(theta + 0.5) / math.sin(theta), rel=1e-12)
+    assert factor == near(math.sin(theta + 0.5) / math.sin(theta), 1e-12)
 
 
 def test_the_example_of_oneflow():
