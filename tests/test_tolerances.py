@@ -57,14 +57,11 @@ def test_bfloat16_rounds_to_eight_bits():
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_ulp_is_the_spacing(dtype):
-    values = np.ldexp(
-        np.random.default_rng(1).normal(size=1000), np.random.default_rng(2).integers(-30, 15, 1000)
-    )
+    values = np.ldexp(np.random.default_rng(1).normal(size=1000), np.random.default_rng(2).integers(-30, 15, 1000))
     values[:3] = 0.0, 1.0, -2.0
     kind = np.dtype(dtype).type
     held = rounded(values, DTYPES[dtype])
-    np.testing.assert_array_equal(ulp(held, DTYPES[dtype]),
-                                  np.abs(np.spacing(np.abs(held).astype(kind))).astype(float))  # fmt: skip
+    np.testing.assert_array_equal(ulp(held, DTYPES[dtype]), np.abs(np.spacing(np.abs(held).astype(kind))).astype(float))
 
 
 # -- perturbed arithmetic --------------------------------------------------------------------------
@@ -85,9 +82,7 @@ def test_without_noise_the_tape_is_the_derivative():
             found = Draws(plain, noise, way).stages()
             for stage, value in due.items():
                 size = np.max(np.abs(value))
-                np.testing.assert_allclose(
-                    found[stage][0], value, atol=1e-11 * size, err_msg=f"{name} {way} {stage}"
-                )
+                np.testing.assert_allclose(found[stage][0], value, atol=1e-11 * size, err_msg=f"{name} {way} {stage}")
 
 
 def test_one_operation_errs_by_u():

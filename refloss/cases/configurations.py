@@ -88,11 +88,7 @@ VARIANTS: dict[Callable | None, dict[str, dict[str, Any]]] = {
         "continued": {"margin": 4, "continuation": (parabola, parabola_slope)},
         "continued_annealed": {"margin": 4, "continuation": (parabola, parabola_slope), "annealing": 1.0},
     },
-    formulas.cosine_margin: {
-        "m0": {"margin": 0.0},
-        "m2": {"margin": 2.0},
-        "detached": {"detach_margin": True},
-    },
+    formulas.cosine_margin: {"m0": {"margin": 0.0}, "m2": {"margin": 2.0}, "detached": {"detach_margin": True}},
     formulas.arc_margin: {
         "m0": {"margin": 0.0},
         "m1": {"margin": 1.0},

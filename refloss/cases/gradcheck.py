@@ -118,9 +118,7 @@ def _sizes(found: _Cases) -> None:
         if not radius.p:
             found.add("x_norms_1e30", "x normalised: lengths of x only scale its gradient", x * huge, W, Y, b)
         if radius.q:
-            found.add(
-                "x_1e30_W_1e-30", "huge features, tiny weights, ordinary logits", x * 1e30, W * 1e-30, Y, b
-            )
+            found.add("x_1e30_W_1e-30", "huge features, tiny weights, ordinary logits", x * 1e30, W * 1e-30, Y, b)
     toward = place(rng, W, (Y + 1) % C, 0.3, 1.0)
     loud = found.loss
     if found.factor:
@@ -211,7 +209,7 @@ def _confident(found: _Cases) -> None:
     for name, reason, ahead in (
         ("confident", "targets 5 … 20 ahead: gradients down to 1e-9, small and still visible", np.linspace(5, 20, N)),
         ("very_confident", "60 ahead: no witness can confirm 1e-26, but what is not tiny is caught", np.full(N, 60.0)),
-    ):  # fmt: skip
+    ):
         loss = found.loss
         if found.factor == "scale":
             m = 4 if member_of(found.loss).multiplies_angle else 1

@@ -75,9 +75,7 @@ def grid(names: Sequence[str] | None = None, quick: bool = False) -> list[Point]
 
 def variants(name: str) -> dict[str, dict[str, Any]]:
     """Variant → options: the loss as it is, and each option, or pair of options, that changes the target's logit."""
-    others = configurations.variants(
-        make(name)
-    )  # among the integer margins 6, which has the most exact angles
+    others = configurations.variants(make(name))  # among the integer margins 6, which has the most exact angles
     return {"plain": {}} | {key: options for key, options in others.items() if key not in ("m5", "m7")}
 
 
@@ -151,9 +149,7 @@ class _Points:
             W = W / np.sqrt(dimension)
         y = np.arange(len(theta)) % 5
         toward = general(len(theta), dimension, seed=1)
-        placed = [
-            place_in_decimal(W[c], v, Decimal(t), length) for c, v, t in zip(y, toward, theta, strict=True)
-        ]
+        placed = [place_in_decimal(W[c], v, Decimal(t), length) for c, v, t in zip(y, toward, theta, strict=True)]
         return np.array(placed), W, y
 
 
@@ -175,9 +171,7 @@ def _pairs(points: _Points) -> None:
     exact = {key: (x, w) for key, (_, x, w) in exact_pairs().items()}
     tiny = tiny_pairs()
 
-    def add(
-        role: str, what: str, kind: str, pair: Pair, size: float | None = None, quick: bool = False
-    ) -> None:
+    def add(role: str, what: str, kind: str, pair: Pair, size: float | None = None, quick: bool = False) -> None:
         """x against W = (w, and two bystanders): w is the target's row, or not."""
         x, w = pair
         W, label = np.vstack([w, _bystanders(x)]), [int(role == "other")]
@@ -252,9 +246,7 @@ def _variants(points: _Points) -> None:
             points.add(f"{variant}.{what}_other", kind, x, W, (y + 1) % len(y), 8.0, **options)
         for D in (4, 64):
             batch = points.batch(theta, D)
-            points.add(
-                f"{variant}.ordinary_{D}d", "ordinary", *batch, 8.0, bias=True, quick=D == 4, **options
-            )
+            points.add(f"{variant}.ordinary_{D}d", "ordinary", *batch, 8.0, bias=True, quick=D == 4, **options)
 
 
 # -- sizes -----------------------------------------------------------------------------------------

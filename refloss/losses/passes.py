@@ -134,9 +134,7 @@ class Passes:
             check.finite_logits(stages["logits"])
         assert seen is not None
         self.end = finish(seen, self.setting)
-        return stages | end_stages(
-            lambda block: self.logits(block).logits, self.blocks, self.end, C, self.arithmetic
-        )
+        return stages | end_stages(lambda block: self.logits(block).logits, self.blocks, self.end, C, self.arithmetic)
 
     def _note(self, stages: dict[str, Array], kept: LogitsPass, block: slice) -> None:
         """Puts what a block has computed of the stages in its place."""
@@ -163,10 +161,7 @@ class Passes:
             kept = self.logits(block)
             g_block = cross_entropy_backward(kept.logits, self.end, upstream, block, headroom)
             g[:, block] = self.arithmetic.read(times_power(g_block, exponent))
-            of_rows: dict[str, np.ndarray | int] = {
-                "W": exponent - self.W_exponent[block][:, None],
-                "b": exponent,
-            }
+            of_rows: dict[str, np.ndarray | int] = {"W": exponent - self.W_exponent[block][:, None], "b": exponent}
             for name, part in self.loss.backward_logits(kept, g_block).items():
                 if name in of_rows:  # the block's own rows
                     rows = self.arithmetic.read(times_power(part, of_rows[name]))

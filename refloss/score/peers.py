@@ -81,10 +81,9 @@ def _asked(point: Point) -> Asked | None:
     targets = check.targets(point.labels, N, C, loss)
     valid = ~targets.ignored
     weights = np.ones(C) if loss.class_weights is None else np.array(loss.class_weights)
-    divisor = {
-        "mean": float(valid.sum()),
-        "weighted_mean": float((targets.matrix * weights)[valid].sum()),
-    }.get(loss.reduction, 1.0)
+    divisor = {"mean": float(valid.sum()), "weighted_mean": float((targets.matrix * weights)[valid].sum())}.get(
+        loss.reduction, 1.0
+    )
     smooth = (1 - loss.label_smoothing) * targets.matrix + loss.label_smoothing / C
     return Asked(
         point,
@@ -124,9 +123,7 @@ def _torch(asked: Asked, way: Callable[..., Parts] = _arccos) -> Kernel | None:
     from torch.nn import functional as F
 
     torch.set_num_threads(1)  # on inputs this small threads only wait for each other
-    ops = SimpleNamespace(
-        xp=torch, unit=F.normalize, length=lambda v: v.norm(dim=-1), stop=lambda v: v.detach()
-    )
+    ops = SimpleNamespace(xp=torch, unit=F.normalize, length=lambda v: v.norm(dim=-1), stop=lambda v: v.detach())
 
     def kernel(x: Any, W: Any, labels: Any, b: Any = None) -> Any:
         return F.cross_entropy(

@@ -188,11 +188,7 @@ def reference(loss: Any) -> Run:
 def _all_close(run: Run, given: Given, close: Callable[[np.ndarray, np.ndarray], bool]) -> bool:
     """close(got, due) for the loss and every gradient that the implementation gives."""
     got = run(given.inputs, given.labels, given.upstream)
-    return all(
-        got[name].shape == due.shape and close(got[name], due)
-        for name, due in given.due.items()
-        if name in got
-    )
+    return all(got[name].shape == due.shape and close(got[name], due) for name, due in given.due.items() if name in got)
 
 
 def _allclose(rtol: str, atol: str) -> Callable[[Run, Any, str], bool]:
@@ -400,9 +396,7 @@ def eager(loss: Any, dtype: str) -> Run:
             losses[torch.tensor(valid)] = _textbook_losses(torch, loss, leaves, y, valid)
             value = losses.reshape(labels.shape)
             if loss.reduction != "none":
-                weights = (
-                    np.ones(len(y)) if loss.class_weights is None else np.array(loss.class_weights)[y * valid]
-                )
+                weights = np.ones(len(y)) if loss.class_weights is None else np.array(loss.class_weights)[y * valid]
                 share = {"sum": 1.0, "mean": valid.sum(), "weighted_mean": weights[valid].sum()}
                 value = losses.sum() / float(share[loss.reduction])
             value.backward(torch.tensor(upstream, dtype=value.dtype))
@@ -416,9 +410,7 @@ def eager(loss: Any, dtype: str) -> Run:
 def _textbook_losses(torch: Any, loss: Any, leaves: dict[str, Any], y: np.ndarray, valid: np.ndarray) -> Any:
     """ℓ of the valid rows."""
     rows, labels = torch.tensor(valid), torch.tensor(y[valid])
-    xp = from_module(
-        torch, logsumexp=lambda z: torch.logsumexp(z, -1), constant=lambda v: v.detach(), real=lambda v: v
-    )
+    xp = from_module(torch, logsumexp=lambda z: torch.logsumexp(z, -1), constant=lambda v: v.detach(), real=lambda v: v)
     if isinstance(loss, CrossEntropy):
         z = torch.movedim(leaves["logits"], loss.axis, -1)
         z = z.reshape(len(y), -1)[rows]

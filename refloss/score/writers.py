@@ -413,15 +413,10 @@ class Explicit:
         rows = _rows(ops, loss, labels, z.shape[1], z)
         end = _CrossEntropy(ops, loss, lambda at: z[:, at], rows, self.block)
         _, p, g = zip(*end.backward(upstream), strict=True)
-        stages = end.stages | {
-            "probabilities": ops.xp.concatenate(p, -1),
-            "grad_logits": ops.xp.concatenate(g, -1),
-        }
+        stages = end.stages | {"probabilities": ops.xp.concatenate(p, -1), "grad_logits": ops.xp.concatenate(g, -1)}
         return self._answer(ops, loss, {name: shaped(v) for name, v in stages.items()}, logits)
 
-    def _run(
-        self, ops: Any, loss: Any, x: Any, W: Any, labels: Any, b: Any = None, upstream: Any = 1.0
-    ) -> Stages:
+    def _run(self, ops: Any, loss: Any, x: Any, W: Any, labels: Any, b: Any = None, upstream: Any = 1.0) -> Stages:
         stored, x, W, b = x, ops.wide(x), ops.wide(W), None if b is None else ops.wide(b)
         rows = _rows(ops, loss, labels, len(W), x)
         logits = _Logits(ops, loss, x, W, b, rows)
@@ -543,10 +538,7 @@ class _Logits(_Polar):
         to_x_hat = to_x_hat if self.margin else None
         grad_W, grad_b = (xp.concatenate(blocks) for blocks in zip(*parts, strict=True))
         x_norm = norms.get("x_norm")
-        grads = {
-            "grad_x": self._back(self.feels_x, to_u, to_x_hat, radial, self.x_hat, x_norm),
-            "grad_W": grad_W,
-        }
+        grads = {"grad_x": self._back(self.feels_x, to_u, to_x_hat, radial, self.x_hat, x_norm), "grad_W": grad_W}
         if self.b is not None:
             grads["grad_b"] = grad_b
         if self.name:
@@ -626,7 +618,7 @@ _WAYS: dict[str, tuple[Any, str]] = {
         Differentiable(_Torch, by_polynomial, "float32", raw=True),
         "torch, one product of x and W as stored, accumulated in float32, and everything after it in float32",
     ),
-}  # fmt: skip
+}
 WRITERS: dict[str, Writer] = {
     name: Writer(name, words, "torch" if name == "mixed" else name.split("_")[0], make, make.half)
     for name, (make, words) in _WAYS.items()

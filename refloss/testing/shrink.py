@@ -122,6 +122,4 @@ def _classes(case: Case, kept: np.ndarray) -> Case | None:
 
 
 def _dimensions(case: Case, kept: np.ndarray) -> Case:
-    return replace(
-        case, inputs={**case.inputs, "x": case.inputs["x"][:, kept], "W": case.inputs["W"][:, kept]}
-    )
+    return replace(case, inputs={**case.inputs, "x": case.inputs["x"][:, kept], "W": case.inputs["W"][:, kept]})

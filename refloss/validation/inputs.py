@@ -69,7 +69,5 @@ def class_weights(loss: Any, classes: int) -> np.ndarray | None:
     if loss.class_weights is None:
         return None
     if len(loss.class_weights) != classes:
-        raise ValueError(
-            f"class_weights must have shape (C,) = ({classes},), got {len(loss.class_weights)} weights"
-        )
+        raise ValueError(f"class_weights must have shape (C,) = ({classes},), got {len(loss.class_weights)} weights")
     return np.array(loss.class_weights)

@@ -262,11 +262,7 @@ class Call:
         missing = [name for name in self.inputs if f"grad_{name}" not in values]
         wanted = {name: self.arrays[name] for name in missing}
         on_the_way = values.get("logits")
-        if (
-            self.framework.has_graph
-            and "grad_logits" not in values
-            and not self.framework.no_gradient_of(on_the_way)
-        ):
+        if self.framework.has_graph and "grad_logits" not in values and not self.framework.no_gradient_of(on_the_way):
             wanted.setdefault("logits", on_the_way)
         if not wanted:
             return
@@ -279,9 +275,7 @@ class Call:
             return returned if bare else returned[source]
 
         try:
-            found = self.framework.gradients(
-                values[source], wanted, partial(self._give, "upstream", arriving), again
-            )
+            found = self.framework.gradients(values[source], wanted, partial(self._give, "upstream", arriving), again)
         except Exception as error:
             if missing:
                 words = f"while it was differentiated: {described(error)}"
