@@ -72,9 +72,7 @@ PSI = [name for name, member in _MEMBERS.items() if member.multiplies_angle]
 MARGIN = [name for name in NAMES if LOSSES[name].has_margin]
 SOFT = [name for name in NAMES if name not in MARGIN]  # soft targets have a meaning
 BIAS = [name for name in NAMES if LOSSES[name].has_bias]
-NORMALISES_X = [
-    name for name, member in _MEMBERS.items() if not POWERS[member.radius][0]
-]  # the logits see x̂ only
+NORMALISES_X = [name for name, member in _MEMBERS.items() if not POWERS[member.radius][0]]  # the logits see x̂ only
 NORMALISES_W = [name for name, member in _MEMBERS.items() if not POWERS[member.radius][1]]
 SINGULAR_X = [name for name, member in _MEMBERS.items() if "x" in member.zero_rows]  # at x_i = 0
 SINGULAR_W = [name for name, member in _MEMBERS.items() if "W" in member.zero_rows]  # at W_y = 0
@@ -88,15 +86,9 @@ def make(variant: str, classes: int = 4, **options: Any) -> Any:
     return cls(**{**parameters, **options})
 
 
-def example(
-    variant: str, rng: np.random.Generator, n: int = 6, classes: int = 4, d: int = 3
-) -> dict[str, np.ndarray]:
+def example(variant: str, rng: np.random.Generator, n: int = 6, classes: int = 4, d: int = 3) -> dict[str, np.ndarray]:
     """Arguments of forward: ordinary features, every class a label, b where the loss has one."""
-    inputs = {
-        "x": rng.normal(size=(n, d)),
-        "W": rng.normal(size=(classes, d)),
-        "labels": np.arange(n) % classes,
-    }
+    inputs = {"x": rng.normal(size=(n, d)), "W": rng.normal(size=(classes, d)), "labels": np.arange(n) % classes}
     if VARIANTS[variant][0].has_bias:
         inputs["b"] = rng.normal(size=classes)
     return inputs
@@ -180,9 +172,7 @@ def bits(*records: Any) -> dict[str, tuple]:
         for name in ("complement", "ignored", "cone"):
             if getattr(record, name, None) is not None:
                 values[name] = getattr(record, name)
-    return {
-        name: (np.shape(v), np.asarray(v).dtype.str, np.asarray(v).tobytes()) for name, v in values.items()
-    }
+    return {name: (np.shape(v), np.asarray(v).dtype.str, np.asarray(v).tobytes()) for name, v in values.items()}
 
 
 def passes(loss: Any, *args: Any, **inputs: Any) -> tuple[Any, Any]:

@@ -65,9 +65,7 @@ pml_normalized_W = metric_learning("NormalizedSoftmaxLoss", plain_dot=True, temp
 # -- torch -----------------------------------------------------------------------------------------
 
 
-def linear_and_loss(
-    reduction: str = "mean", weights: Any = None, smoothing: float = 0.0
-) -> Callable[..., Any]:
+def linear_and_loss(reduction: str = "mean", weights: Any = None, smoothing: float = 0.0) -> Callable[..., Any]:
     """nn.Linear and nn.CrossEntropyLoss."""
 
     def implementation(x: Any, W: Any, labels: Any, b: Any = None) -> dict[str, Any]:

@@ -94,9 +94,7 @@ def test_bad_x_is_refused_without_labels(name, call, bad, rng):
 @pytest.mark.parametrize("shape", [(0, 3), (4, 0)], ids=["no_class", "no_dimension"])
 def test_W_without_classes_or_dimensions_is_refused(name, shape):
     """W needs at least one class and one dimension."""
-    with pytest.raises(
-        ValueError, match=rf"W needs at least one class and one dimension, got shape \({shape[0]}"
-    ):
+    with pytest.raises(ValueError, match=rf"W needs at least one class and one dimension, got shape \({shape[0]}"):
         make(name).forward(np.ones((2, shape[1])), np.ones(shape), [0, 0])
 
 
@@ -173,10 +171,7 @@ BAD_TOGETHER = refused(
         ({"reduction": "weighted_mean"}, NO_ROW),
         r"reduction='weighted_mean' divides by zero: no valid row.*empty_mean",
     ),
-    all_ignored=(
-        ({"ignore_index": -1}, {"labels": np.full(6, -1)}),
-        r"divides by zero: no valid row.*empty_mean",
-    ),
+    all_ignored=(({"ignore_index": -1}, {"labels": np.full(6, -1)}), r"divides by zero: no valid row.*empty_mean"),
     no_weight=(
         ({"reduction": "weighted_mean", "class_weights": [1, 0, 1, 1]}, {"labels": np.full(6, 1)}),
         r"weights of the valid rows sum to 0.*empty_mean",
@@ -202,9 +197,7 @@ def test_options_and_labels_that_do_not_fit_are_refused(name, bad, rng):
 def test_margin_losses_refuse_soft_targets(name, rng):
     """A soft target has no margin class."""
     inputs = example(name, rng) | {"labels": np.full((6, 4), 0.25)}
-    with pytest.raises(
-        ValueError, match=r"labels must be classes of shape \(N,\), got shape \(6, 4\).*margin"
-    ):
+    with pytest.raises(ValueError, match=r"labels must be classes of shape \(N,\), got shape \(6, 4\).*margin"):
         make(name).forward(**inputs)
 
 
@@ -216,10 +209,7 @@ BAD_SOFT = refused(
     classes=(lambda t: t[:, :3], r"soft labels must have shape \(N, C\) = \(6, 4\), got \(6, 3\)"),
     transposed=(lambda t: t.T, r"soft labels must have shape \(N, C\) = \(6, 4\), got \(4, 6\)"),
     one_column=(lambda t: t[:, :1], r"soft labels must have shape .* got \(6, 1\)"),
-) | refused(
-    TypeError,
-    complex=(lambda t: t + 0j, r"labels must be real, got complex"),
-)
+) | refused(TypeError, complex=(lambda t: t + 0j, r"labels must be real, got complex"))
 
 
 @pytest.mark.parametrize("name", SOFT)
@@ -586,10 +576,7 @@ BAD_TARGETS = refused(
         np.moveaxis(SOFT_PIXELS, 1, -1),
         r"targets must have .*\(2, 2, 2\).*\(2, 3, 2, 2\), got \(2, 2, 2, 3\)",
     ),
-    soft_negative=(
-        changed(SOFT_PIXELS, (1, 2, 0, 1), -0.5),
-        r"targets\[1, 2, 0, 1\] is -0.5.*must not be negative",
-    ),
+    soft_negative=(changed(SOFT_PIXELS, (1, 2, 0, 1), -0.5), r"targets\[1, 2, 0, 1\] is -0.5.*must not be negative"),
     soft_nan=(changed(SOFT_PIXELS, (0, 1, 1, 0), np.nan), r"targets\[0, 1, 1, 0\] is nan"),
 ) | refused(
     TypeError,
@@ -619,12 +606,7 @@ def test_bad_axis_is_refused(axis):
 
 
 MASKED = {
-    "target": (
-        {},
-        [[0.0, 1.0], [-np.inf, 2.0]],
-        [0, 0],
-        r"logits: class 0 of prediction 1 is masked \(-inf\).*target",
-    ),
+    "target": ({}, [[0.0, 1.0], [-np.inf, 2.0]], [0, 0], r"logits: class 0 of prediction 1 is masked \(-inf\).*target"),
     "soft_target": (
         {},
         [[0.0, 1.0], [-np.inf, 2.0]],
@@ -719,9 +701,7 @@ def test_upstream_that_does_not_fit_is_refused(name, shape, rng):
     """Under reduction='none' upstream is a scalar or (N,): nothing is broadcast."""
     loss = make(name, reduction="none")
     out = loss.forward(**example(name, rng))
-    with pytest.raises(
-        ValueError, match=r"upstream must be a scalar or shape \(6,\) under reduction='none', got"
-    ):
+    with pytest.raises(ValueError, match=r"upstream must be a scalar or shape \(6,\) under reduction='none', got"):
         loss.backward(out, np.ones(shape))
 
 

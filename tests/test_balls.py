@@ -67,9 +67,7 @@ def holds(enclosure, value, room):
 def test_enclosures_hold_80_digit_values_and_differences(variant, options):
     """Losses, and the derivative in every input along a random direction and in single entries."""
     rng = np.random.default_rng(sum(map(ord, variant)))
-    options = {
-        k: v for k, v in options.items() if not (k == "class_weights" and variant == "weighted_softmax")
-    }
+    options = {k: v for k, v in options.items() if not (k == "class_weights" and variant == "weighted_softmax")}
     loss = make(variant, **options)
     at = example(variant, rng, n=4)
     upstream = rng.normal(size=4) if loss.reduction == "none" else -1.375
@@ -77,9 +75,7 @@ def test_enclosures_hold_80_digit_values_and_differences(variant, options):
     with mpmath.workdps(DIGITS), ctx.workprec(256):
         losses, total, rows = truth(loss, at["x"], at["W"], at["labels"], at.get("b"), upstream)
         names = [name.removeprefix("grad_") for name in e.stages if name.startswith("grad_")]
-        inputs = {
-            name: exact(at[name] if name in at else getattr(loss, name)) for name in names if name != "logits"
-        }
+        inputs = {name: exact(at[name] if name in at else getattr(loss, name)) for name in names if name != "logits"}
         for got, due in zip(e.stages["losses"][rows], losses(inputs), strict=True):
             assert holds(got, due, mpmath.mpf(10) ** (8 - DIGITS))
             assert got.rad() < 1e-40
@@ -169,9 +165,7 @@ def test_comparisons_that_stay_open_carry_both_values():
 
 
 @pytest.mark.parametrize("sign", [1.0, -1.0])
-@pytest.mark.parametrize(
-    "name", ["softmax", "l_softmax", "a_softmax", "f_norm_sphereface", "l2_softmax", "am_softmax"]
-)
+@pytest.mark.parametrize("name", ["softmax", "l_softmax", "a_softmax", "f_norm_sphereface", "l2_softmax", "am_softmax"])
 def test_smooth_losses_have_sharp_gradients_at_exact_poles(name, sign):
     """x ∥ W_y in general position: no tangent, and none needed."""
     x, W = sign * np.array([[3.0, 6.0, 9.0]]), np.array([[1.0, 2.0, 3.0], [0.5, -1.0, 0.25]])

@@ -221,8 +221,7 @@ def test_cosface_largest_margin_as_printed():
 
 
 @pytest.mark.parametrize(
-    ("C", "D", "reached"),
-    [(5, 2, True), (8, 2, True), (4, 3, True), (5, 3, True), (6, 3, True), (8, 3, False)],
+    ("C", "D", "reached"), [(5, 2, True), (8, 2, True), (4, 3, True), (5, 3, True), (6, 3, True), (8, 3, False)]
 )
 def test_no_weights_leave_more_room_than_cosfaces_margin(C, D, reached):
     """The smallest largest cosine of C unit vectors in D dimensions, by BFGS on a soft maximum of growing sharpness."""

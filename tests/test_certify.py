@@ -80,9 +80,7 @@ def test_double_precision_is_within_a_few_units_at_ordinary_inputs(variant):
 def test_correctly_rounded_numbers_have_half_an_ulp(variant):
     e = enclose_decided(make(variant), **example(variant, np.random.default_rng(1)))
     for stage in measure(e, rounded(e), extended_limits(e.stages)).values():
-        largest = (
-            7.0 if stage.stage == "logits" else 1.0
-        )  # a logit is r ψ with |ψ| ≤ 2m − 1, and measured against r
+        largest = 7.0 if stage.stage == "logits" else 1.0  # a logit is r ψ with |ψ| ≤ 2m − 1, and measured against r
         assert stage.worst_u <= 1.001 * largest, stage
         assert stage.worst_ulp <= 0.501, stage
         assert stage.within, stage
@@ -104,9 +102,7 @@ def test_upstream_reductions_weights_and_soft_targets_are_enclosed():
     x, W = rng.normal(size=(5, 3)), rng.normal(size=(4, 3))
     soft = rng.dirichlet(np.ones(4), size=5)
     for reduction in ("mean", "sum", "none", "weighted_mean"):
-        loss = refloss.WeightedSoftmax(
-            class_weights=(0.5, 1, 2, 0.25), reduction=reduction, label_smoothing=0.1
-        )
+        loss = refloss.WeightedSoftmax(class_weights=(0.5, 1, 2, 0.25), reduction=reduction, label_smoothing=0.1)
         upstream = rng.normal(size=5) if reduction == "none" else 3.0
         certificate = refloss.certify(loss, x, W, soft, b=rng.normal(size=4), upstream=upstream)
         assert max(s.worst_u for s in certificate.stages.values()) < 64

@@ -46,9 +46,7 @@ def row_reference(z, target, weights=None, smoothing=0.0):
         slopes = []
         for k in range(len(z)):
             stepped = [z_c + mpmath.mpc(0, STEP) if c == k else z_c for c, z_c in enumerate(z)]
-            slopes.append(
-                mpmath.mpf(0) if z[k] == -mpmath.inf else mpmath.im(loss_of_row(stepped, *args)) / STEP
-            )
+            slopes.append(mpmath.mpf(0) if z[k] == -mpmath.inf else mpmath.im(loss_of_row(stepped, *args)) / STEP)
         # the natural scale: |g| for a label, p Σ a + a_j otherwise
         hard = smoothing == 0 and sorted(target)[-2:-1] in ([], [0])
         shares = [
@@ -110,9 +108,7 @@ def reference(layout, kind, ignored, weights, smoothing):
         if kind == "labels" and targets[place] == IGNORE_INDEX:
             rows.append((place, at, None))
             continue
-        target = (
-            [targets[i] for i in at] if kind == "soft" else [float(c == targets[place]) for c in range(C)]
-        )
+        target = [targets[i] for i in at] if kind == "soft" else [float(c == targets[place]) for c in range(C)]
         value, slopes, scales = row_reference([logits[i] for i in at], target, w, smoothing)
         weight = sum((1.0 if w is None else w[c]) * target[c] for c in range(C))
         rows.append((place, at, (value, slopes, scales, weight)))
@@ -306,28 +302,20 @@ def test_confident_prediction(gap, label):
     out = loss.forward([logits], [label])
     value, slopes, _ = row_reference(logits, np.eye(3)[label])
     assert_close(out.loss, value, value, CONFIDENT_RELATIVE, "loss against itself")
-    assert_close(
-        out.complement[0], -slopes[label], -slopes[label], CONFIDENT_RELATIVE, "complement against itself"
-    )
-    assert_close(
-        loss.backward(out).logits[0], slopes, np.abs(slopes), CONFIDENT_RELATIVE, "gradient against itself"
-    )
+    assert_close(out.complement[0], -slopes[label], -slopes[label], CONFIDENT_RELATIVE, "complement against itself")
+    assert_close(loss.backward(out).logits[0], slopes, np.abs(slopes), CONFIDENT_RELATIVE, "gradient against itself")
 
 
 @pytest.mark.parametrize("gap", CONFIDENT)
 def test_confident_prediction_with_weights_and_soft_targets(gap, rng):
     """The same relative to the terms of the gradient, with weights, smoothing and soft targets."""
     logits, weights = np.array([0.0, gap, -3.0, gap - 1.0]), [0.5, 2.0, 0.0, 3.0]
-    for smoothing, target in itertools.product(
-        (0.0, 0.125), (np.eye(4)[1], [0.25, 0.5, 0, 0.125], [0.0, 0, 0, 1])
-    ):
+    for smoothing, target in itertools.product((0.0, 0.125), (np.eye(4)[1], [0.25, 0.5, 0, 0.125], [0.0, 0, 0, 1])):
         loss = refloss.CrossEntropy(class_weights=weights, label_smoothing=smoothing)
         out = loss.forward([logits], [target])
         value, slopes, scales = row_reference(logits, target, weights, smoothing)
         assert_close(out.loss, value, value, CONFIDENT_RELATIVE, "loss against itself")
-        assert_close(
-            loss.backward(out).logits[0], slopes, scales, CONFIDENT_RELATIVE, "gradient against its terms"
-        )
+        assert_close(loss.backward(out).logits[0], slopes, scales, CONFIDENT_RELATIVE, "gradient against its terms")
 
 
 def test_not_the_log_of_the_softmax():
@@ -523,18 +511,7 @@ def test_class_of_weight_zero_has_no_loss_and_no_gradient(rng):
         ([], None, [0, 0]),
         (1, None, [1, 0]),
     ],
-    ids=[
-        "image",
-        "vector",
-        "ignored",
-        "uint8",
-        "minus_one",
-        "no_edge",
-        "all_edge",
-        "all_ignored",
-        "empty",
-        "scalar",
-    ],
+    ids=["image", "vector", "ignored", "uint8", "minus_one", "no_edge", "all_edge", "all_ignored", "empty", "scalar"],
 )
 def test_hed_class_weights(labels, ignore_index, due):
     """[|Y₊|/|Y|, |Y₋|/|Y|] over the labels that are not ignored; an absent class gives weight 0."""
@@ -549,10 +526,7 @@ def test_hed_loss_of_an_image(rng):
     labels = edge.astype(int)
     labels[0, 0] = 255
     loss = refloss.CrossEntropy(
-        axis=0,
-        class_weights=refloss.hed_class_weights(labels, 255),
-        reduction="sum",
-        ignore_index=255,
+        axis=0, class_weights=refloss.hed_class_weights(labels, 255), reduction="sum", ignore_index=255
     )
     value = loss.forward(np.stack([np.zeros_like(logit), logit]), labels).loss
     valid = labels != 255

@@ -271,9 +271,7 @@ def test_equals_table_1_where_its_formula_is_the_losss_own(name, D):
         assert compared == total
 
 
-@pytest.mark.parametrize(
-    "name", ["sphereface_2", "sphereface_3", "sphereface_4", "l_softmax_4", "f_norm_sphereface_3"]
-)
+@pytest.mark.parametrize("name", ["sphereface_2", "sphereface_3", "sphereface_4", "l_softmax_4", "f_norm_sphereface_3"])
 def test_cosine_of_the_multiplied_angle_is_not_the_loss_beyond_pi_over_m(name):
     """Beyond π/m the loss's target logit is at most −r, so decision_boundary is negative for rows of W of equal
     norms, while cos mθ₁ − cos θ₂ has no fixed sign: at x half a turn from W₁ and θ₁ = 2π/m it is positive."""
@@ -367,9 +365,7 @@ def test_class_weights_do_not_move_the_boundary(weighted, plain, bias):
     """Class weights act on the loss, not on the logits: the boundary is the same to the last bit."""
     for (with_weights, x, W, b), (without, *_) in zip(inputs(weighted, 6), inputs(plain, 6), strict=True):
         assert (b is not None) == bias
-        np.testing.assert_array_equal(
-            with_weights.decision_boundary(x, W, b), without.decision_boundary(x, W, b)
-        )
+        np.testing.assert_array_equal(with_weights.decision_boundary(x, W, b), without.decision_boundary(x, W, b))
 
 
 @every_loss

@@ -39,9 +39,7 @@ WRONG: dict[str, dict[str, tuple[str, ...]]] = {
     "torch_linear_options": {"float16": ("logits_1e4",)},
     "torch_linear_options_sum": {"float16": ("logits_1e4",)},
     "torch_linear_options_none": {"float16": ("logits_1e4",)},
-    "torch_cross_entropy_smoothed": {
-        "float16": ("blocks_5000", "logits_1e4", "ascending_logits", "descending_logits")
-    },
+    "torch_cross_entropy_smoothed": {"float16": ("blocks_5000", "logits_1e4", "ascending_logits", "descending_logits")},
     "torch_cross_entropy_soft": MASKED,
     "optax_soft": MASKED,
 }
@@ -113,9 +111,7 @@ def test_grades(name: str) -> None:
         if released.framework == "jax":
             wrong = wrong[:1]  # each compiles
         results = released.results(dtype, wrong)
-        assert [result.name for result in results if result.failures] == [
-            result.name for result in results
-        ], dtype
+        assert [result.name for result in results if result.failures] == [result.name for result in results], dtype
         every = len(released.checker(dtype).cases)
         assert cell == f"F {len(WRONG[name][dtype])}/{every}", dtype
 

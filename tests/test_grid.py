@@ -35,9 +35,7 @@ def exact_angle(x, w):
     """θ in mpmath, right to 50 digits at every angle: sin² = 1 − cos² is formed exactly."""
     sign, square = exact_cosine(x, w)
     with mpmath.workdps(60):
-        sin, cos = (
-            mpmath.sqrt(mpmath.mpf(part.numerator) / part.denominator) for part in (1 - square, square)
-        )
+        sin, cos = (mpmath.sqrt(mpmath.mpf(part.numerator) / part.denominator) for part in (1 - square, square))
         return mpmath.atan2(sin, sign * cos)
 
 
@@ -74,10 +72,7 @@ def test_the_grid_is_the_same_every_time(name):
 def test_every_kind_is_there(name):
     """Every kind of difficulty, in every loss that has it; the quick grid has all of them, too."""
     due = (
-        set(KINDS)
-        - {"own"}
-        - ({"knots"} if name not in PSI else set())
-        - ({"past_pi"} if name != "arcface" else set())
+        set(KINDS) - {"own"} - ({"knots"} if name not in PSI else set()) - ({"past_pi"} if name != "arcface" else set())
     )
     assert {point.kind for point in POINTS[name]} == due
     assert {point.kind for point in POINTS[name] if point.quick} == due
@@ -138,9 +133,7 @@ def test_what_extended_precision_owes(name):
         offset = 0.0 if point.b is None else np.abs(point.b)
         largest = np.max(largest_logit(point.loss, point.x, point.W) + offset)
         assert (largest > LIMIT) == (point.kind == "beyond"), point.name
-        assert (
-            np.max(np.abs(point.loss.forward(point.x, point.W, point.labels, point.b).logits)) <= 64 * largest
-        )
+        assert np.max(np.abs(point.loss.forward(point.x, point.W, point.labels, point.b).logits)) <= 64 * largest
 
 
 # -- angles ----------------------------------------------------------------------------------------
@@ -210,9 +203,7 @@ def test_angles_are_there_for_target_and_other_classes(name):
         sines = []
         for point in chosen:
             _, square = exact_cosine(point.x[0], point.W[0])
-            sines.append(
-                float(mpmath.sqrt(mpmath.mpf((1 - square).numerator) / mpmath.mpf((1 - square).denominator)))
-            )
+            sines.append(float(mpmath.sqrt(mpmath.mpf((1 - square).numerator) / mpmath.mpf((1 - square).denominator))))
         for size in (1e-300, 6.16e-33, 1e-15, 1e-12, 1e-8, 1e-4):
             assert sum(abs(sin / size - 1) < 0.12 for sin in sines) >= 2, size  # near 0 and near π
         poles = [p for p in by_kind(name, "parallel") if bool(p.labels[0] == 0) is target]

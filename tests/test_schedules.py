@@ -65,9 +65,7 @@ def test_sphereface_plus_starts_at_2000():
     """Its counter starts at 2000, where λ = 1000/(1 + 0.12 · 2001) = 4.15 is below the floor."""
     assert replace(schedules.SPHEREFACE_PLUS, minimum=0)(1) == near(1000 / 241.12, 1e-15)
     for n in (1, 7, 1000):
-        assert replace(schedules.SPHEREFACE_PLUS, minimum=0)(n) == replace(schedules.SPHEREFACE, minimum=0)(
-            n + 2000
-        )
+        assert replace(schedules.SPHEREFACE_PLUS, minimum=0)(n) == replace(schedules.SPHEREFACE, minimum=0)(n + 2000)
 
 
 @pytest.mark.parametrize("name", RELEASED)
@@ -78,9 +76,7 @@ def test_a_loop_that_counts_as_the_released_code_does(name):
         counter = schedule.start
         for n in range(1, 301):
             counter += 1
-            due = max(
-                schedule.minimum, schedule.base * math.pow(1 + schedule.gamma * counter, -schedule.power)
-            )
+            due = max(schedule.minimum, schedule.base * math.pow(1 + schedule.gamma * counter, -schedule.power))
             assert schedule(n) == due
         return
     beta = schedule.base

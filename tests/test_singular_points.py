@@ -89,9 +89,7 @@ def test_zero_row_is_ordinary(name, argument, rng, precision):
     x = loss.alpha * unit(inputs["x"]) if name == "l2_softmax" else inputs["x"]
     g, other = (grads.logits[1], W) if argument == "x" else (grads.logits[:, 1], x)
     scale = np.abs(g) @ np.linalg.norm(other, axis=1)
-    assert_same(
-        getattr(grads, argument)[1], g @ other, scale, out, "gradient against Σ|g| times the other norm"
-    )
+    assert_same(getattr(grads, argument)[1], g @ other, scale, out, "gradient against Σ|g| times the other norm")
     assert (g @ other).any()
 
 
@@ -131,9 +129,7 @@ def test_l_softmax_of_margin_1_is_plain_at_zero_rows(options, rng, precision):
 def test_a_softmax_is_singular_at_zero_rows_for_every_margin(margin, precision):
     """A-Softmax divides by ‖W‖ whatever m is."""
     with pytest.raises(ValueError, match=r"W\[1\] is a zero row"):
-        refloss.ASoftmax(precision=precision, margin=margin).forward(
-            [[1.0, 2.0]], [[1.0, 0.0], [0.0, 0.0]], [0]
-        )
+        refloss.ASoftmax(precision=precision, margin=margin).forward([[1.0, 2.0]], [[1.0, 0.0], [0.0, 0.0]], [0])
 
 
 @pytest.mark.parametrize("options", [{}, {"continuation": "steep"}], ids=["papers", "steep"])
@@ -169,9 +165,7 @@ def test_zero_row_of_x_has_angle_90_degrees(name, rng, precision):
     s = getattr(loss, "scale", 0.0)  # r = 0 in L-Softmax and A-Softmax
     margin = getattr(loss, "margin", 0)
     # row 1 has label 1; ψ(π/2) = 1 − 2·2 = −3 for m = 4: k = 2 and cos 2π = 1
-    target = {"f_norm_sphereface": -3 * s, "am_softmax": -s * margin, "arcface": -s * np.sin(margin)}.get(
-        name, 0.0
-    )
+    target = {"f_norm_sphereface": -3 * s, "am_softmax": -s * margin, "arcface": -s * np.sin(margin)}.get(name, 0.0)
     assert_same(out.logits[1], np.array([0, target, 0, 0]), max(s, 1), out, "logits against s")
 
 
@@ -285,10 +279,7 @@ def test_zero_norm_changes_nothing_without_zero_rows(variant, rng, precision):
     inputs = example(variant, rng)
     outs = [
         loss.forward(**inputs)
-        for loss in (
-            make(variant, precision=precision),
-            make(variant, precision=precision, **ZERO),
-        )
+        for loss in (make(variant, precision=precision), make(variant, precision=precision, **ZERO))
     ]
     assert bits(outs[0]) == bits(outs[1])
 
@@ -400,9 +391,7 @@ def assert_bend(loss, inputs, argument, out, grads, bend, rng):
         v -= (v @ ROW) / (ROW @ ROW) * ROW  # ⟂ x and W_y
         step = np.zeros_like(inputs[argument])
         step[0] = h * v / np.linalg.norm(v)
-        ahead, back = (
-            loss.forward(**(inputs | {argument: inputs[argument] + k * step})).loss for k in (1, -1)
-        )
+        ahead, back = (loss.forward(**(inputs | {argument: inputs[argument] + k * step})).loss for k in (1, -1))
         along = getattr(grads, argument)[0] @ step[0] / h
         # rounding of the loss over h is 1e-10 of the scale, the next term of Taylor h over the length, 1e-6
         assert_close((ahead - back) / (2 * h), along, scale, 1e-5, "mean slope")
@@ -432,9 +421,7 @@ def test_a_detached_margin_has_no_cone(name, pole, precision):
         out = loss.forward(**at_pole(pole))
         assert_finite(out, loss.backward(out))
         # a continuation's cone is at π only
-        np.testing.assert_array_equal(
-            out.cone, [not detached and (pole == "at_pi" or name not in PSI), False]
-        )
+        np.testing.assert_array_equal(out.cone, [not detached and (pole == "at_pi" or name not in PSI), False])
 
 
 @pytest.mark.parametrize("pole", POLES)
@@ -449,17 +436,12 @@ def test_other_margins_are_smooth_at_the_poles(name, margin, pole, precision):
     # ψ at a small angle δ from the pole: ψ(pole) ∓ m² δ²/2, to δ⁴
     slopes = (margin if name in PSI else 1) ** 2
     delta = 1e-4
-    turned = {
-        "x": inputs["x"]
-        + [delta * np.linalg.norm(inputs["x"][0]) * unit(np.array([1.0, 3.0, 0.0])), [0, 0, 0]]
-    }
+    turned = {"x": inputs["x"] + [delta * np.linalg.norm(inputs["x"][0]) * unit(np.array([1.0, 3.0, 0.0])), [0, 0, 0]]}
     r = {"l_softmax": out.x_norm[0] * out.W_norm[0], "a_softmax": out.x_norm[0]}.get(name) or loss.scale
     before, after = out.logits[0, 0] / r, loss.forward(**(inputs | turned)).logits[0, 0]
     after /= r * (np.linalg.norm(turned["x"][0]) / out.x_norm[0] if name in ("l_softmax", "a_softmax") else 1)
     sign = 1 if pole == "at_0" else (-1) ** (margin if name in PSI and margin == 1 else 1)
-    assert_close(
-        after - before, -sign * slopes * delta**2 / 2, slopes * delta**2 / 2, 1e-3, "ψ near the pole"
-    )
+    assert_close(after - before, -sign * slopes * delta**2 / 2, slopes * delta**2 / 2, 1e-3, "ψ near the pole")
 
 
 @pytest.mark.parametrize("variant", [v for v, (cls, _) in VARIANTS.items() if cls.has_margin])
@@ -503,9 +485,7 @@ def test_one_ulp_off_the_pole_is_no_cone(pole, nudge, precision):
     plain = loss.backward(loss.forward(**at_pole(pole))).x[0]  # the other classes' part
     slope = 8 * grads.logits[0, 0] * np.sin(out.theta[0] + 0.5) / x_norm
     scale = natural_scales(loss, inputs["x"], inputs["W"], np.abs(grads.logits))["x"][0]
-    assert_close(
-        grads.x[0] - plain, slope * tangent, scale, 10 * nudge + relative_error_of(out), "target's part"
-    )
+    assert_close(grads.x[0] - plain, slope * tangent, scale, 10 * nudge + relative_error_of(out), "target's part")
 
 
 @pytest.mark.parametrize("radius", ["scale", "x_norm", "both_norms"])
@@ -537,9 +517,7 @@ def arc_logit(theta, **options):
 def test_jump_of_past_pi_linear(margin, precision):
     """Before θ = π − m: cos(θ + m); from there on: cos θ − m sin m."""
     edge = np.pi - margin
-    before, after = (
-        arc_logit(edge + step, past_pi="linear", margin=margin, precision=precision) for step in SIDES
-    )
+    before, after = (arc_logit(edge + step, past_pi="linear", margin=margin, precision=precision) for step in SIDES)
     assert_close(before, np.cos(edge + margin), 1.0, 1e-9, "cos(θ + m) against 1")
     assert_close(after, np.cos(edge) - margin * np.sin(margin), 1.0, 1e-9, "linear against 1")
 
@@ -583,9 +561,7 @@ def test_equality_of_easy_margin_is_plain(precision):
     out = loss.forward([[0.0, 2.0]], [[3.0, 0.0], [1.0, 1.0]], [0])
     assert_close(out.logits[0, 0], 0.0, 1.0, UNIT, "cos(π/2) against 1")
     grads = loss.backward(out)
-    due = (
-        grads.logits[0, 0] * np.array([1.0, 0.0]) / 2 + grads.logits[0, 1] * np.array([1, 0]) / np.sqrt(2) / 2
-    )
+    due = grads.logits[0, 0] * np.array([1.0, 0.0]) / 2 + grads.logits[0, 1] * np.array([1, 0]) / np.sqrt(2) / 2
     assert_same(grads.x[0], due, np.abs(grads.logits[0]).sum(), out, "grad_x")
     assert grads.margin == 0
 
@@ -631,9 +607,7 @@ def psi_and_slope(name, theta, m, **options):
     The other class is at a right angle to the plane, so that its part of the gradient is apart too.
     """
     x, W = np.array([[np.cos(theta), np.sin(theta), 0]]), np.array([[1.0, 0, 0], [0, 0, 1.0]])
-    loss = make(
-        name, margin=m, reduction="none", **{"scale": 1} if name == "f_norm_sphereface" else {}, **options
-    )
+    loss = make(name, margin=m, reduction="none", **{"scale": 1} if name == "f_norm_sphereface" else {}, **options)
     out = loss.forward(x, W, [0])
     g = loss.backward(out).logits[0, 0]
     grad = loss.backward(out, 1 / g).x[0]
@@ -659,9 +633,7 @@ def test_both_sides_of_a_knot_agree(name, m, k, precision):
             # ψ''(knot) is +m² after a knot and −m² before: ψ is flat there and falls on both sides
             due = 1 - 2 * k - side * (m * h) ** 2 / 2
             assert_close(value, due, 1.0, (m * h) ** 4 + m * ROUNDINGS, "ψ beside the knot")
-            assert_close(
-                slope, -(m**2) * h, 1.0, (m * h) ** 2 * m**2 * h + m**2 * ROUNDINGS, "ψ' beside the knot"
-            )
+            assert_close(slope, -(m**2) * h, 1.0, (m * h) ** 2 * m**2 * h + m**2 * ROUNDINGS, "ψ' beside the knot")
 
 
 @pytest.mark.parametrize("name", PSI)
@@ -703,11 +675,7 @@ def test_slope_at_an_exact_knot_is_exactly_0(name, m, x, w, precision):
     due = r * g[1] * (other @ across) / np.linalg.norm(other)
     scale = natural_scales(loss, x[None], np.stack([w, other]), np.abs(grads.logits))["x"][0, 0]
     assert_close(
-        grads.x[0] @ across,
-        due,
-        abs(r * g[1]) * np.linalg.norm(across) + scale * UNIT,
-        64 * UNIT,
-        "grad_x across",
+        grads.x[0] @ across, due, abs(r * g[1]) * np.linalg.norm(across) + scale * UNIT, 64 * UNIT, "grad_x across"
     )
     k = round(m * out.theta[0] / np.pi)
     radius = {"f_norm_sphereface": getattr(loss, "scale", 1.0), "a_softmax": np.linalg.norm(x)}.get(
@@ -760,9 +728,7 @@ def test_kink_of_a_continuation_has_its_right_derivative(name, precision):
 def test_beside_the_kink_each_side_has_its_own_slope(name, precision):
     """Left of π/m ψ' = −m sin mθ, right of it D'."""
     for step, due in ((-1e-7, 4e-7), (1e-7, 2.0)):
-        _, slope = psi_and_slope(
-            name, np.pi / 2 + step, 2, continuation=(steep, steep_slope), precision=precision
-        )
+        _, slope = psi_and_slope(name, np.pi / 2 + step, 2, continuation=(steep, steep_slope), precision=precision)
         assert_close(slope, -due, 2.0, 1e-9 if step > 0 else 1e-6, "slope")
 
 
@@ -877,9 +843,7 @@ def test_lengths_of_l_softmax_trade(exponent, rng, precision):
     np.testing.assert_array_equal(other.W, np.ldexp(grads.W, exponent))
 
 
-@pytest.mark.parametrize(
-    "variant", ["softmax", "l_softmax", "l_softmax-annealed", "margin_softmax-both_norms"]
-)
+@pytest.mark.parametrize("variant", ["softmax", "l_softmax", "l_softmax-annealed", "margin_softmax-both_norms"])
 @pytest.mark.parametrize("exponent", [-100, -500, -600])
 def test_small_x_and_small_W_keep_their_gradient(variant, exponent, rng, precision):
     """With x and W so short that every p is 1/C, halving both halves the gradient: down to float64's end

@@ -292,10 +292,7 @@ def test_jitted_functions_of_jax():
     ("options", "words"),
     [
         ({"framework": "tensorflow"}, "framework must be one of 'numpy', 'torch', 'jax', got 'tensorflow'"),
-        (
-            {"dtype": "float8"},
-            "dtype must be one of 'float64', 'float32', 'float16', 'bfloat16', got 'float8'",
-        ),
+        ({"dtype": "float8"}, "dtype must be one of 'float64', 'float32', 'float16', 'bfloat16', got 'float8'"),
         ({"device": "cuda"}, "device 'cuda' is not available: framework 'numpy' has the CPU only"),
     ],
 )
@@ -318,8 +315,9 @@ def test_bfloat16_in_numpy_needs_ml_dtypes(monkeypatch):
         Adapter("numpy", "bfloat16")
 
 
-@pytest.mark.parametrize(("framework", "device"), [("torch", "nonsense"), ("torch", "meta"), ("jax", "nonsense"),
-                                                   ("jax", "cpu:99")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("framework", "device"), [("torch", "nonsense"), ("torch", "meta"), ("jax", "nonsense"), ("jax", "cpu:99")]
+)
 def test_device_that_is_not_there(framework, device):
     need(framework)
     with pytest.raises(UnfitImplementation) as raised:
@@ -355,12 +353,9 @@ def test_importing_needs_numpy_only():
 
 def test_stages_come_in_the_projects_order():
     outcome = call(lambda x, W, y: {"grad_W": W, "loss": 1.5, "logits": x @ W.T, "x_norm": [1, 2, 3.0]})
-    assert list(outcome.stages) == list(outcome.dtypes) == list(outcome.bits) \
-        == ["x_norm", "logits", "loss", "grad_W"]  # fmt: skip
+    assert list(outcome.stages) == list(outcome.dtypes) == list(outcome.bits) == ["x_norm", "logits", "loss", "grad_W"]
     assert all(isinstance(v, np.ndarray) and v.dtype == np.float64 for v in outcome.stages.values())
-    assert outcome.dtypes == {
-        "x_norm": "python list", "logits": "float64", "loss": "python float", "grad_W": "float64"
-    }  # fmt: skip
+    assert outcome.dtypes == {"x_norm": "python list", "logits": "float64", "loss": "python float", "grad_W": "float64"}
     assert outcome.reduced == "loss"
     assert not outcome.problems
     assert not outcome.differentiated
@@ -374,9 +369,7 @@ def test_conversion_is_exact(framework, dtype):
 
     kind = KINDS[dtype]
     values = [1 + 2 * kind.u, -kind.largest, kind.smallest_subnormal, 0.0, -0.0, np.inf, -np.inf, np.nan]
-    case = Case(
-        inputs={"x": np.array([values]), "W": np.ones((4, 8))}, labels=np.array([0]), upstreams=np.ones(1)
-    )
+    case = Case(inputs={"x": np.array([values]), "W": np.ones((4, 8))}, labels=np.array([0]), upstreams=np.ones(1))
     outcome = call(lambda x, W, y: {"logits": x}, case, framework, dtype)
     assert outcome.stages["logits"].tobytes() == np.array([values]).tobytes()
     assert outcome.dtypes["logits"] == dtype
@@ -414,14 +407,10 @@ def test_wrong_types_of_torch():
     torch = need("torch")
     for value, words in ((torch.ones(2, dtype=torch.complex64), "complex64"), (torch.ones(2) > 0, "bool")):
         outcome = call(lambda x, W, y, value=value: {"logits": value}, framework="torch")
-        assert (
-            only(outcome, "wrong_type").message == f"logits came as a tensor of {words}; real numbers are due"
-        )
+        assert only(outcome, "wrong_type").message == f"logits came as a tensor of {words}; real numbers are due"
 
 
-@pytest.mark.parametrize(
-    ("value", "words"), [(None, "None came back"), ((1.0, 2.0), "a tuple of 2 came back")]
-)
+@pytest.mark.parametrize(("value", "words"), [(None, "None came back"), ((1.0, 2.0), "a tuple of 2 came back")])
 def test_neither_loss_nor_mapping(value, words):
     outcome = call(lambda x, W, y: value)
     assert only(outcome, "wrong_type").message == f"{words}; the loss, or a mapping from stage names, is due"
@@ -618,9 +607,7 @@ def test_torch_bare_logits():
     assert list(outcome.stages) == ["loss", "grad_logits"]
     loss = refloss.CrossEntropy()
     out = loss.forward(bare().inputs["logits"], bare().labels)
-    np.testing.assert_allclose(
-        outcome.stages["grad_logits"], loss.backward(out, bare().upstream).logits, rtol=1e-13
-    )
+    np.testing.assert_allclose(outcome.stages["grad_logits"], loss.backward(out, bare().upstream).logits, rtol=1e-13)
 
 
 def test_torch_grad_mode_of_the_caller_does_not_matter():
@@ -683,11 +670,7 @@ def test_jax_below_float64_is_without_x64():
     jax = need("jax")
     kinds = []
     with jax.enable_x64(True):
-        call(
-            lambda x, W, y: kinds.append(jax.numpy.arange(3.0).dtype.name) or {},
-            framework="jax",
-            dtype="float32",
-        )
+        call(lambda x, W, y: kinds.append(jax.numpy.arange(3.0).dtype.name) or {}, framework="jax", dtype="float32")
     assert kinds == ["float32"]
 
 
@@ -855,9 +838,7 @@ def test_writing_between_the_entries():
         return {"logits": x}
 
     message = only(call(kernel, Case(layout="strided")), "mutated").message
-    assert message.startswith(
-        "memory between the entries of x was written: its strides were ignored; 6 of 12"
-    )
+    assert message.startswith("memory between the entries of x was written: its strides were ignored; 6 of 12")
 
 
 def test_backward_that_changes_what_arrives():
@@ -873,9 +854,7 @@ def test_backward_that_changes_what_arrives():
             g.mul_(2)
             return g[:, None].expand(3, 2), g.sum().expand(4, 2), None
 
-    assert only(call(Scaled.apply, framework="torch"), "mutated").message.startswith(
-        "upstream[0] was 0.75 and is 1.5"
-    )
+    assert only(call(Scaled.apply, framework="torch"), "mutated").message.startswith("upstream[0] was 0.75 and is 1.5")
 
 
 def test_torch_input_changed_in_place():
@@ -1008,7 +987,7 @@ def test_load(folder, monkeypatch):
         ("kernels.py:number", "kernels.py:number is python int, and not callable"),
         ("kernels.py:Kernel", "kernels.py:Kernel is a class: name an instance or a function"),
     ],
-)  # fmt: skip
+)
 def test_wrong_names(where, words, folder, monkeypatch):
     monkeypatch.chdir(folder)
     before = list(sys.path)

@@ -141,9 +141,7 @@ def compare_on_logits(name, reduction, weights_kind, smoothing, ignore_index, so
 
         rows = np.moveaxis(logits, axis, -1).reshape(-1, classes)
         target = (
-            np.moveaxis(targets, axis, -1).reshape(-1, classes)
-            if soft
-            else one_hot(targets, classes, ignore_index)
+            np.moveaxis(targets, axis, -1).reshape(-1, classes) if soft else one_hot(targets, classes, ignore_index)
         )
         share = np.ravel(upstream) / divisor(reduction, target, weights, soft)
         scale = logit_terms(rows, target, weights, smoothing, share, soft).sum(axis=1)

@@ -17,7 +17,7 @@ from refloss.cases.case import Point
 from refloss.cases.configurations import WEIGHTS, default_upstream, make, variants
 from refloss.losses import losses
 from refloss.textbook import formulas
-from refloss.textbook.family import FAMILY, formula_of, radius_of
+from refloss.textbook.family import formula_of, member_of, radius_of
 
 N, C, D = 6, 5, 8
 Y = np.arange(N) % C
@@ -43,7 +43,7 @@ class _Cases:
     def __init__(self, loss: Any, seed: int) -> None:
         self.loss, self.seed, self.points = loss, seed, list[Point]()
         self.formula = formula_of(loss)
-        self.factor = FAMILY[self.formula].factor if self.formula else ""
+        self.factor = member_of(loss).factor if self.formula else ""
         self.quiet = self.with_factor(8.0) if self.factor == "scale" else loss
 
     def with_factor(self, value: float) -> Any:
@@ -118,9 +118,7 @@ def _sizes(found: _Cases) -> None:
         if not radius.p:
             found.add("x_norms_1e30", "x normalised: lengths of x only scale its gradient", x * huge, W, Y, b)
         if radius.q:
-            found.add(
-                "x_1e30_W_1e-30", "huge features, tiny weights, ordinary logits", x * 1e30, W * 1e-30, Y, b
-            )
+            found.add("x_1e30_W_1e-30", "huge features, tiny weights, ordinary logits", x * 1e30, W * 1e-30, Y, b)
     toward = place(rng, W, (Y + 1) % C, 0.3, 1.0)
     loud = found.loss
     if found.factor:
@@ -183,7 +181,7 @@ def _angles(found: _Cases) -> None:
     x[0], x[1] = 2 * W[Y[0]], -W[Y[1]]
     reason = "two samples exactly at θ = 0 and π: set aside, the rest is judged"
     found.add("pole", reason, x, W, loss=quiet)
-    member, named = FAMILY[found.formula], variants(found.formula)
+    member, named = member_of(loss), variants(loss)
     for variant, words in [(quiet, "")] + [
         (replace(quiet, **named[key]), words) for key, words in AIMED_AT.get(member.target, {}).items()
     ]:
@@ -211,10 +209,10 @@ def _confident(found: _Cases) -> None:
     for name, reason, ahead in (
         ("confident", "targets 5 … 20 ahead: gradients down to 1e-9, small and still visible", np.linspace(5, 20, N)),
         ("very_confident", "60 ahead: no witness can confirm 1e-26, but what is not tiny is caught", np.full(N, 60.0)),
-    ):  # fmt: skip
+    ):
         loss = found.loss
         if found.factor == "scale":
-            m = 4 if FAMILY[found.formula].multiplies_angle else 1
+            m = 4 if member_of(found.loss).multiplies_angle else 1
             x = place(rng, W, Y, np.linspace(0.1, 0.6, N) / m)
             best = found.with_factor(1.0).forward(x, W, Y).logits[0, 0]
             loss = found.with_factor(ahead.max() / best)
@@ -254,7 +252,7 @@ def _options(found: _Cases) -> None:
         ("weighted_mean_weights_smoothing_ignore", "all of them under a weighted mean", weighted | every, Y, None),
     ):  # fmt: skip
         found.add(name, reason, x, W, labels, b, upstream, replace(loss, **options))
-    if FAMILY[found.formula].zero_rows:
+    if member_of(found.loss).zero_rows:
         x_zero, W_zero = x.copy(), W.copy()
         x_zero[2] = W_zero[1] = 0.0
         reason = "zero_norm='zero': nothing flows back through a direction that does not exist"

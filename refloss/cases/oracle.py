@@ -83,9 +83,7 @@ def _shapes(make: Maker) -> None:
         name = f"typical_{words}"
         reason = "directions are ±1 and cannot turn" if D == 1 else "a plane: every angle comes up"
         make.case(name, f"D = {D}: {reason}", "typical", *make.plain(name, 9, 5, D))
-    for N, C, D in (
-        (7, 9, 8), (9, 7, 31), (33, 31, 33), (5, 127, 17), (3, 129, 65), (130, 6, 9), (4, 33, 129),
-    ):  # fmt: skip
+    for N, C, D in ((7, 9, 8), (9, 7, 31), (33, 31, 33), (5, 127, 17), (3, 129, 65), (130, 6, 9), (4, 33, 129)):
         name = f"ragged_{N}x{make.C(C)}x{D}"
         reason = "sizes one off 8, 32 and 128: the tail of a tile is read or written, or left out"
         make.case(name, reason, "ragged typical", *make.plain(name, N, C, D))
@@ -130,9 +128,7 @@ def _labels(make: Maker) -> None:
 # -- angles ----------------------------------------------------------------------------------------
 
 
-def _aim(
-    make: Maker, name: str, reason: str, flags: str, theta: Any, D: int = 8, rivals: bool = False
-) -> None:
+def _aim(make: Maker, name: str, reason: str, flags: str, theta: Any, D: int = 8, rivals: bool = False) -> None:
     make.case(name, reason, flags, *make.aimed(name, np.asarray(theta, dtype=float), 2.0, D, rivals))
 
 
@@ -323,9 +319,7 @@ def _ties(make: Maker) -> None:
     inputs, y = make.plain("two_equal_maxima")
     inputs["W"][-1] = inputs["W"][0]
     inputs["x"] = inputs["W"][0] + 0.2 * inputs["x"]
-    make.case(
-        "two_equal_maxima", "the largest logit in the first and the last class", "tie", inputs, y, b=0.0
-    )
+    make.case("two_equal_maxima", "the largest logit in the first and the last class", "tie", inputs, y, b=0.0)
     # all on the far side, so that a zero in a padded lane would be the maximum
     inputs, y = make.plain("all_negative", C=7)
     x_length, W_length = make.lengths(40.0)
@@ -388,9 +382,7 @@ def _norms(make: Maker) -> None:
     if q:
         scaled("tiny_W", "weights that all but vanish: logits near 0", "tiny_norm", 2.0, tiny)
         lengths = [0.05, 0.5, 4.0]
-        scaled(
-            "mixed_W", "weights of very different lengths: a few classes rule", "mixed_sizes", 2.0, lengths
-        )
+        scaled("mixed_W", "weights of very different lengths: a few classes rule", "mixed_sizes", 2.0, lengths)
 
 
 # -- what arrives, and how it lies in memory -------------------------------------------------------

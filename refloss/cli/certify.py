@@ -31,46 +31,24 @@ def add_to(commands: Any) -> None:
         epilog="Exit status: 0 everything within what refloss owes, 1 something is not, 2 the call was wrong, "
         "5 nothing ran.",
     )
+    parser.add_argument("losses", nargs="*", metavar="LOSS", help=f"of: {', '.join(refloss.losses())}, margin_softmax")
     parser.add_argument(
-        "losses", nargs="*", metavar="LOSS", help=f"of: {', '.join(refloss.losses())}, margin_softmax"
+        "--precision", choices=("double", "extended", "both"), default="both", help="of refloss (default both)"
     )
     parser.add_argument(
-        "--precision",
-        choices=("double", "extended", "both"),
-        default="both",
-        help="of refloss (default both)",
+        "--peers", action="store_true", help="torch, JAX and pytorch-metric-learning on the same points (in a checkout)"
     )
-    parser.add_argument(
-        "--peers",
-        action="store_true",
-        help="torch, JAX and pytorch-metric-learning on the same points (in a checkout)",
-    )
-    parser.add_argument(
-        "--quick", action="store_true", help="only the quick points, about a quarter of the grid"
-    )
+    parser.add_argument("--quick", action="store_true", help="only the quick points, about a quarter of the grid")
     parser.add_argument("--point", action="append", metavar="NAME", help="only the point of this name")
     parser.add_argument("--list-points", action="store_true", help="name the points and what they provoke")
     parser.add_argument("--input", metavar="F.npz", help="your own arrays: x, W, labels and optionally b")
     parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="a parameter of the loss, with --input",
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="a parameter of the loss, with --input"
     )
+    parser.add_argument("--format", choices=("text", "json", "markdown"), default="text", help="of the result")
+    parser.add_argument("--output", metavar="F", help="write the result to this file instead of standard output")
     parser.add_argument(
-        "--format", choices=("text", "json", "markdown"), default="text", help="of the result"
-    )
-    parser.add_argument(
-        "--output", metavar="F", help="write the result to this file instead of standard output"
-    )
-    parser.add_argument(
-        "-j",
-        "--jobs",
-        type=int,
-        default=os.cpu_count() or 1,
-        metavar="N",
-        help="processes (default: all cores)",
+        "-j", "--jobs", type=int, default=os.cpu_count() or 1, metavar="N", help="processes (default: all cores)"
     )
     parser.set_defaults(command=run)
 
@@ -108,9 +86,7 @@ def _peers() -> tuple[dict[str, Any], dict[str, str]]:
         from refloss.score.peers import available, run_peer
     versions = available()
     if not versions:
-        raise CallError(
-            '--peers needs torch, JAX or pytorch-metric-learning: pip install "refloss[torch,jax]"'
-        )
+        raise CallError('--peers needs torch, JAX or pytorch-metric-learning: pip install "refloss[torch,jax]"')
     return {name: partial(run_peer, name) for name in versions}, versions
 
 

@@ -113,9 +113,7 @@ def run_jobs(function: Callable, jobs: Sequence[tuple], processes: int) -> Itera
         return
     # never forked: threads (of a progress bar, of JAX) do not survive that
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-        yield from pool.map(
-            function, *zip(*jobs, strict=True), chunksize=max(len(jobs) // (4 * processes), 1)
-        )
+        yield from pool.map(function, *zip(*jobs, strict=True), chunksize=max(len(jobs) // (4 * processes), 1))
 
 
 def progress(things: Iterable[Any], total: int, command: str) -> Iterator[Any]:
@@ -132,9 +130,7 @@ def progress(things: Iterable[Any], total: int, command: str) -> Iterator[Any]:
 # -- writing ---------------------------------------------------------------------------------------
 
 
-def write_report(
-    report: Any, form: str, output: str | None, others: Mapping[str, Callable[[Any], str]]
-) -> None:
+def write_report(report: Any, form: str, output: str | None, others: Mapping[str, Callable[[Any], str]]) -> None:
     """The report as text, JSON or one of `others`, to a file or standard output; in colour on a terminal."""
     if form == "text" and output is None and sys.stdout.isatty():
         from rich.console import Console

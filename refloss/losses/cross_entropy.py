@@ -72,7 +72,7 @@ class CrossEntropy(CrossEntropyOptions):
         logits = check.logits(logits, self.axis)
         z = np.moveaxis(logits, self.axis, -1)
         shape, classes = z.shape[:-1], z.shape[-1]
-        # one row a prediction
+        # one row per prediction
         z = z.reshape(math.prod(shape), classes)
         rows = check.flat_targets(targets, logits.shape, self.axis, self)
         check.unmasked_targets(z, rows, self, shape)

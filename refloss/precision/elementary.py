@@ -67,9 +67,7 @@ def _reduced_exp(v: Pair) -> tuple[np.ndarray, np.ndarray, Pair]:
 def log(v: Pair) -> Pair:
     """log v."""
     near_one = (v.high > 0.5) & (v.high < 2)
-    return _chosen(
-        near_one, _log1p(_chosen(near_one, subtract(v, 1.0), Pair(np.zeros_like(v.high)))), _log(v)
-    )
+    return _chosen(near_one, _log1p(_chosen(near_one, subtract(v, 1.0), Pair(np.zeros_like(v.high)))), _log(v))
 
 
 def log1p(v: Pair) -> Pair:

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 
 from refloss.precision import elementary, pair, products, slicing
-from refloss.precision.numbers import argmax, error_of, from_pair, power, widened
+from refloss.precision.numbers import Array, argmax, error_of, from_pair, power, widened
 from refloss.precision.pair import Pair, as_pair
 from refloss.precision.scaled import exp
 
 
-def _where(condition: np.ndarray, a: Any, b: Any) -> Pair:
+def _where(condition: np.ndarray, a: Array | float, b: Array | float) -> Pair:
     a, b = as_pair(a), as_pair(b)
     return Pair(np.where(condition, a.high, b.high), np.where(condition, a.low, b.low))
 
@@ -27,7 +27,7 @@ def _einsum(subscripts: str, a: Pair, b: Pair) -> Pair:
 def _compared(compare: Callable) -> Callable:
     """By the sign of a − b, which is exact enough never to err."""
 
-    def rule(a: Any, b: Any) -> np.ndarray:
+    def rule(a: Array, b: Array) -> np.ndarray:
         difference = pair.subtract(a, b) if isinstance(a, Pair) else pair.negative(pair.subtract(b, a))
         return compare(difference.high, 0.0)
 
@@ -43,7 +43,7 @@ def _absolute(a: Pair) -> Pair:
     return _where(a.high < 0, -a, a)
 
 
-def _ldexp(a: Pair, exponent: Any) -> Pair:
+def _ldexp(a: Pair, exponent: np.ndarray | int) -> Pair:
     return Pair(np.ldexp(a.high, exponent), np.ldexp(a.low, exponent))
 
 
@@ -51,7 +51,7 @@ def _clip(a: Pair, low: float, high: float) -> Pair:
     return _where(a > high, high, _where(a < low, low, a))
 
 
-def _maximum(a: Any, b: Any) -> Pair:
+def _maximum(a: Array, b: Array) -> Pair:
     return _where(np.greater(a, b), a, b)
 
 

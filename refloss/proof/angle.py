@@ -15,19 +15,7 @@ from typing import Any
 import numpy as np
 from flint import arb, fmpq
 
-from refloss.proof.tape import (
-    NOTHING,
-    Balls,
-    Fork,
-    Symbolic,
-    Ternary,
-    at_most,
-    constant,
-    each,
-    exact,
-    less,
-    lift,
-)
+from refloss.proof.tape import NOTHING, Balls, Fork, Symbolic, Ternary, at_most, constant, each, exact, less, lift
 
 _cos, _sin = each(arb.cos), each(arb.sin)
 

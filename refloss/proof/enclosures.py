@@ -54,9 +54,7 @@ _larger = each(arb.max, 2)
 LOWEST_BITS = 128  # products of two float64 numbers are exact
 ALL_BITS = 4600  # a dot product of float64 vectors is exact
 KNOT_BITS = 1024  # where ψ' still encloses 0 off the poles, θ is kπ/m exactly
-KNOT: Any = (
-    arb(2) ** -44
-)  # stands there for |ψ'| = 0 in the natural scale, so that 8 u of it is 2^-94 of a turn
+KNOT: Any = arb(2) ** -44  # stands there for |ψ'| = 0 in the natural scale, so that 8 u of it is 2^-94 of a turn
 NEXT_TO_PI = 2.0**-91  # of 1 + cos θ: π − θ below 2^-45
 OWED = 2.0**40  # radius and bias up to which `precision="extended"` owes its limits
 
@@ -119,13 +117,7 @@ class _Point:
     """One loss at one input, at the working precision. R are the rows that are not ignored."""
 
     def __init__(
-        self,
-        loss: Any,
-        x: np.ndarray,
-        W: np.ndarray,
-        b: np.ndarray | None,
-        targets: Any,
-        upstream: np.ndarray,
+        self, loss: Any, x: np.ndarray, W: np.ndarray, b: np.ndarray | None, targets: Any, upstream: np.ndarray
     ) -> None:
         self.loss, self.x, self.W, self.b, self.targets = loss, x, W, b, targets
         self.N, self.C = len(x), len(W)
@@ -190,18 +182,12 @@ class _Point:
         if self.hard:
             stages["complement"] = self._full(others)
         if self.targets.ignored.any():
-            stages["logits"], stages["probabilities"] = self._with_ignored(
-                stages["logits"], stages["probabilities"]
-            )
+            stages["logits"], stages["probabilities"] = self._with_ignored(stages["logits"], stages["probabilities"])
         for name, gradient in zip(leaves, found, strict=True):
             stages[f"grad_{name}"] = self._full(gradient) if name == "x" else gradient
 
         # what each is measured against
-        psi, turn, in_margin = (
-            cos.copy(),
-            sin.copy(),
-            np.full(cos.shape, NOTHING, dtype=object),
-        )  # ψ, |ψ'|, ∂ψ/∂m
+        psi, turn, in_margin = (cos.copy(), sin.copy(), np.full(cos.shape, NOTHING, dtype=object))  # ψ, |ψ'|, ∂ψ/∂m
         if self.has_margin:
             psi[pairs], turn[pairs], in_margin[pairs] = self._target(xp, leaves, cos[pairs], sin[pairs])
         r, bias = self.radius.length(), exact(np.zeros(self.C) if self.b is None else np.abs(self.b))
@@ -259,9 +245,7 @@ class _Point:
                 self.known[r] = float(cos[i, j])
         return cos, sine_of(cos)
 
-    def _cones(
-        self, turn: np.ndarray, g: np.ndarray, r: np.ndarray
-    ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    def _cones(self, turn: np.ndarray, g: np.ndarray, r: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """(N,) bool, and how long what is missing to the centre may be: |g_iy| r |ψ'| / ‖x_i‖, and Σ_i by ‖W_y‖."""
         cone = np.zeros(self.N, dtype=bool)
         spread = {name: exact(np.zeros(n)) for name, n in (("grad_x", self.N), ("grad_W", self.C))}

@@ -244,9 +244,7 @@ class GridReport(BaseReport):
         """refloss, Python, NumPy, python-flint, and the packages of the peers that were asked."""
         own = [f"refloss {refloss.__version__}", f"Python {platform.python_version()}"]
         own += [f"NumPy {np.__version__}", f"python-flint {version('python-flint')}"]
-        return list(
-            dict.fromkeys([*own, *(self.peers[o.by] for o in self.outcomes if o.by not in PRECISIONS)])
-        )
+        return list(dict.fromkeys([*own, *(self.peers[o.by] for o in self.outcomes if o.by not in PRECISIONS)]))
 
 
 HEADINGS = (

@@ -81,9 +81,7 @@ class Balls:
     __array_ufunc__ = None  # so that ndarray ∘ Balls is left to Balls
     __hash__ = None  # type: ignore[assignment]
 
-    def __init__(
-        self, value: np.ndarray, parents: Iterable[tuple[Balls, Callable]] = (), fork: object = None
-    ) -> None:
+    def __init__(self, value: np.ndarray, parents: Iterable[tuple[Balls, Callable]] = (), fork: object = None) -> None:
         self.value = np.asarray(value, dtype=object)
         self.parents = [(parent, f) for parent, f in parents if parent.varies]
         self.varies: bool = bool(self.parents)
@@ -98,9 +96,7 @@ class Balls:
         return len(self.shape)
 
     def __getitem__(self, index: Any) -> Balls:
-        inner = (
-            index if self.fork is None else (slice(None), *(index if isinstance(index, tuple) else (index,)))
-        )
+        inner = index if self.fork is None else (slice(None), *(index if isinstance(index, tuple) else (index,)))
         value = np.asarray(self.value[inner], dtype=object)
 
         def back(g: np.ndarray) -> np.ndarray:
@@ -344,24 +340,15 @@ def where(condition: Any, a: Any, b: Any) -> Balls:
         return Balls(value, zip((a, b), backs, strict=True), Fork())
     # alternatives within alternatives: an open condition is one more pair of them
     pair = Balls(exact([[1.0], [0.0]]).reshape((2,) + (1,) * max(a.ndim, b.ndim)), fork=Fork())
-    chosen = (
-        where(Ternary(yes, yes, condition.fork), a, b),
-        where(Ternary(maybe, maybe, condition.fork), a, b),
-    )
+    chosen = (where(Ternary(yes, yes, condition.fork), a, b), where(Ternary(maybe, maybe, condition.fork), a, b))
     return pair * chosen[0] + (1 - pair) * chosen[1]
 
 
 def _aligned(a: Balls, b: Balls) -> tuple[Balls, Balls]:
     """Both with the same alternatives, if either has any, and with axes that broadcast beside them."""
     if a.fork is not None and b.fork is not None and a.fork is not b.fork:
-        fork, na, nb = (
-            Fork(),
-            len(a.value),
-            len(b.value),
-        )  # every alternative of one with every one of the other
-        return _aligned(
-            _picked(a, np.repeat(np.arange(na), nb), fork), _picked(b, np.tile(np.arange(nb), na), fork)
-        )
+        fork, na, nb = (Fork(), len(a.value), len(b.value))  # every alternative of one with every one of the other
+        return _aligned(_picked(a, np.repeat(np.arange(na), nb), fork), _picked(b, np.tile(np.arange(nb), na), fork))
     axes = max(a.ndim, b.ndim)
     return _padded(a, axes), _padded(b, axes)
 

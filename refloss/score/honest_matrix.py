@@ -120,9 +120,7 @@ error beyond the last place over what is allowed. Made by `refloss matrix honest
         ]
 
     def details(self) -> list[str]:
-        alarms = [
-            f"ALARM {r.implementation}, {r.loss}, {r.dtype}: {a}" for r in self.rows for a in r.alarms[:3]
-        ]
+        alarms = [f"ALARM {r.implementation}, {r.loss}, {r.dtype}: {a}" for r in self.rows for a in r.alarms[:3]]
         return capped(alarms, 40, "alarms")
 
 

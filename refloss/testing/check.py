@@ -177,15 +177,13 @@ class Checker:
     def _notes(self) -> list[str]:
         notes = []
         if self.upstream_is_one:
-            notes.append(
-                "the kernel takes no upstream and returns its own gradients: only upstream 1 was tried"
-            )
+            notes.append("the kernel takes no upstream and returns its own gradients: only upstream 1 was tried")
         if getattr(self.loss, "has_bias", False) and not self.takes.b:
             notes.append("the kernel takes no b: no case has a bias")
         seen = {stage for result in self.found.results for stage in result.grades}
         if "losses" in seen and "loss" not in seen and self.loss.reduction != "none":
             notes.append(
-                f"one loss a sample came back and was checked as `losses`: reduction={self.loss.reduction!r} was not"
+                f"one loss per sample came back and was checked as `losses`: reduction={self.loss.reduction!r} was not"
             )
         if seen and not seen & set(BACKWARD_STAGES):
             notes.append("no gradient came back: only values were checked")
@@ -223,19 +221,14 @@ class Checker:
         stages = BACKWARD_STAGES if self.takes.upstream else outcome.differentiated
         broken = self.laws.of_twice_the_upstream(case.name, truth, outcome, doubled, stages)
         if broken and not any(f.stage == broken for f in result.failures):
-            words = (
-                f"{broken} is not linear in what arrives: twice the upstream does not give twice the gradient"
-            )
+            words = f"{broken} is not linear in what arrives: twice the upstream does not give twice the gradient"
             result.failures.append(Failure(case.name, broken, "law", words))
 
     def _call(self, case: Case, scale: float = 1.0) -> Outcome:
         shapes = None
         if self.takes.out:
             bare, unreduced = isinstance(self.loss, CrossEntropy), self.loss.reduction == "none"
-            owed = (
-                "losses" if unreduced else "loss",
-                *(["grad_logits"] if bare else ["grad_x", "grad_W", "grad_b"]),
-            )
+            owed = ("losses" if unreduced else "loss", *(["grad_logits"] if bare else ["grad_x", "grad_W", "grad_b"]))
             stages = self._truth(case, None).stages
             shapes = {name: np.shape(stages[name]) for name in owed if name in stages}
         return self.adapter.call(
@@ -258,9 +251,7 @@ class Checker:
         key = (case.name, tuple(case.inputs), loss.reduction, np.asarray(upstream).tobytes())
         if self.shared is not None and key in self.shared:
             return self.shared[key]
-        found = truth_on(
-            loss, case.inputs, case.labels, upstream, self.found.dtype, self.found.compute, self.slack
-        )
+        found = truth_on(loss, case.inputs, case.labels, upstream, self.found.dtype, self.found.compute, self.slack)
         if self.shared is not None:
             self.shared[key] = found
         return found

@@ -78,11 +78,7 @@ class PlainLoss:
         self.target, self.valid = np.array(targets.matrix, dtype=float), ~targets.ignored
         self.given = labels
         # an ignored row's label may be no class at all
-        self.y = (
-            np.where(self.valid, np.asarray(labels).ravel(), 0).astype(int)
-            if self.hard
-            else self.target.argmax(1)
-        )
+        self.y = np.where(self.valid, np.asarray(labels).ravel(), 0).astype(int) if self.hard else self.target.argmax(1)
         self.w = np.ones(self.C) if loss.class_weights is None else np.array(loss.class_weights)
         self.on = np.zeros((rows, self.C), dtype=bool)
         if getattr(loss, "has_margin", False):
@@ -309,12 +305,7 @@ class PlainLoss:
         without[at] = 0.0
         self.others[at] = without.sum(axis=1)
         losses = np.where(self.valid, self.sample_losses(), 0.0)
-        stages |= {
-            "logits": self.z,
-            "probabilities": self.p,
-            "losses": losses,
-            "loss": np.asarray(self.reduce(losses)),
-        }
+        stages |= {"logits": self.z, "probabilities": self.p, "losses": losses, "loss": np.asarray(self.reduce(losses))}
         return self._shaped(stages)
 
     def _backward(self) -> dict[str, np.ndarray]:

@@ -30,12 +30,7 @@ def described(loss: Any) -> str:
 
 
 def reproducer(
-    kernel: Any,
-    loss: Any,
-    case: Case,
-    whole: Case,
-    options: Mapping[str, str],
-    failure: Failure | None,
+    kernel: Any, loss: Any, case: Case, whole: Case, options: Mapping[str, str], failure: Failure | None
 ) -> str:
     """Code that runs the kernel on this case alone; `whole` is the named case that it was cut from."""
     module, name = str(getattr(kernel, "__module__", "")), getattr(kernel, "__qualname__", "")

@@ -56,7 +56,7 @@ def no_zero_rows(v: np.ndarray, name: str, rows: np.ndarray, loss: Any) -> None:
 
 
 def upstream_gradient(value: Any, shape: tuple[int, ...], reduction: str) -> np.ndarray:
-    """The gradient arriving at out.loss: a scalar, or one a sample under reduction="none"."""
+    """The gradient arriving at out.loss: a scalar, or one per sample under reduction="none"."""
     array = real_array(value, "upstream")
     if array.ndim == 0 or (reduction == "none" and array.shape == shape):
         return array
@@ -69,7 +69,5 @@ def class_weights(loss: Any, classes: int) -> np.ndarray | None:
     if loss.class_weights is None:
         return None
     if len(loss.class_weights) != classes:
-        raise ValueError(
-            f"class_weights must have shape (C,) = ({classes},), got {len(loss.class_weights)} weights"
-        )
+        raise ValueError(f"class_weights must have shape (C,) = ({classes},), got {len(loss.class_weights)} weights")
     return np.array(loss.class_weights)

@@ -31,9 +31,7 @@ def described(loss: Any) -> tuple[str, str]:
             "loss must have x and W, and CrossEntropy has bare logits: with W the identity, x are the logits of Softmax"
         )
     if not (callable(getattr(loss, "forward", None)) and callable(getattr(loss, "backward", None))):
-        raise TypeError(
-            f"loss must have forward and backward, or be a pair (function, gradient), got {loss!r}"
-        )
+        raise TypeError(f"loss must have forward and backward, or be a pair (function, gradient), got {loss!r}")
     name = str(getattr(loss, "name", None) or type(loss).__name__)
     plain = type(loss).__repr__ is object.__repr__
     return name, name if plain else repr(loss)
@@ -148,9 +146,7 @@ def _value(out: Any, samples: int) -> np.ndarray:
     try:
         value = np.asarray(loss, dtype=float)
     except (TypeError, ValueError):
-        raise TypeError(
-            f"loss must give a number or an array (N,) of losses, got {type(loss).__name__}"
-        ) from None
+        raise TypeError(f"loss must give a number or an array (N,) of losses, got {type(loss).__name__}") from None
     if value.shape not in ((), (samples,)):
         raise ValueError(f"loss must give a scalar or shape (N,) = ({samples},), got shape {value.shape}")
     if not np.isfinite(value).all():

@@ -112,9 +112,7 @@ def _check(
             # with them in the batch what is summed over samples can only be refuted (NaN, say)
             results = [i for i in results if i.input == "x" or i.failed]
             results += [i for i in again.inputs if i.input != "x"]
-    return CaseResult(
-        loss.name, case, repr(loss), results, count or reached(loss, np.ones(0), np.ones(0)), note
-    )
+    return CaseResult(loss.name, case, repr(loss), results, count or reached(loss, np.ones(0), np.ones(0)), note)
 
 
 def _check_foreign(

@@ -12,9 +12,7 @@ from refloss.witnesses.compare import Failure, InputResult
 GradcheckError = MismatchError  # the name that it had
 
 COUNTS = ("rows", "failed", "undecided")
-LEGEND = (
-    "per witness: largest error found (largest error that could have passed), relative to the natural scale"
-)
+LEGEND = "per witness: largest error found (largest error that could have passed), relative to the natural scale"
 
 
 @dataclass
@@ -118,9 +116,7 @@ class Report(BaseReport):
                 what = str(cases[result.loss]) if several else f"grad_{i.input}"
                 groups.setdefault((result.loss, what), []).append(i)
         witnesses = list(dict.fromkeys(w for rows in groups.values() for i in rows for w in i.witnesses))
-        counts = {
-            key: [sum(getattr(i, name) for i in rows) for name in COUNTS] for key, rows in groups.items()
-        }
+        counts = {key: [sum(getattr(i, name) for i in rows) for name in COUNTS] for key, rows in groups.items()}
         return Grid(
             ["loss", "cases" if several else "gradient", *COUNTS, *witnesses],
             [
@@ -139,18 +135,9 @@ class Report(BaseReport):
         """
         notes = [f"{result.loss}: {result.note}" for result in self.results if result.note][:1]
         lines = [LEGEND, *notes, *self._coverage_lines(), *self._undecided_lines()]
-        failures = [
-            f"FAILED {result.made_by}, case {result.case}: {failure}" for result, failure in self.failures
-        ]
-        unseen = [
-            f"NOT CHECKED {loss}: no witness could decide any row of grad_{name}"
-            for loss, name in self.unseen
-        ]
-        return [
-            *(part for line in lines for part in self._wrapped(line)),
-            *capped(failures, 20, "failures"),
-            *unseen,
-        ]
+        failures = [f"FAILED {result.made_by}, case {result.case}: {failure}" for result, failure in self.failures]
+        unseen = [f"NOT CHECKED {loss}: no witness could decide any row of grad_{name}" for loss, name in self.unseen]
+        return [*(part for line in lines for part in self._wrapped(line)), *capped(failures, 20, "failures"), *unseen]
 
     def _tests(self) -> list[tuple[str, str, list[str]]]:
         unseen = "no witness could decide any row"

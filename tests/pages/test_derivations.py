@@ -16,18 +16,7 @@ import refloss
 from pages.checks import PAGES as CHECKS
 from pages.checks.psi import AT_KNOT, BESIDE_KNOT, polynomials, squared_slope
 from pages.markdown import code, derivation, displayed, headings, prose, read, section, tables
-from pages.steps import (
-    CODE_OF,
-    LOSS_PAGES,
-    NUMBERED,
-    PAGES,
-    PREFIXES,
-    bold_steps,
-    expand,
-    placed,
-    promised,
-    sources,
-)
+from pages.steps import CODE_OF, LOSS_PAGES, NUMBERED, PAGES, PREFIXES, bold_steps, expand, placed, promised, sources
 from pages.tables import agrees
 from refloss.precision.numbers import is_extended
 from refloss.precision.pair import Pair
@@ -202,11 +191,7 @@ def test_displayed_numbers_are_true(page, shown, value):
 
 
 def test_agreement_is_to_the_last_digit_shown():
-    for shown, same, other in (
-        ("−1.1173", -1.11729, 1.1173),
-        ("5.6 %", 5.649, 5.651),
-        ("4.4e-05", 4.44e-5, 4.4e-6),
-    ):
+    for shown, same, other in (("−1.1173", -1.11729, 1.1173), ("5.6 %", 5.649, 5.651), ("4.4e-05", 4.44e-5, 4.4e-6)):
         assert agrees(shown, same)
         assert not agrees(shown, other)
 
@@ -222,9 +207,7 @@ _COMPUTED = re.compile(  # a share, two decimals or more, a power of ten, degree
 def unproven(page: str, text: str) -> list[str]:
     """The numbers of a page that look computed and that nothing computes again."""
     printed = [e.want for e in doctest.DocTestParser().get_examples("\n".join(code(text)))]
-    proven = [
-        float(v.replace("−", "-")) for part in printed + displayed(text) for v in re.findall(_NUMBER, part)
-    ]
+    proven = [float(v.replace("−", "-")) for part in printed + displayed(text) for v in re.findall(_NUMBER, part)]
     known = set(GIVEN_EVERYWHERE)
     if page in CHECKS:  # a new Page would take the place of the one that is there
         of_page = [shown for shown, _ in CHECKS[page].shown]

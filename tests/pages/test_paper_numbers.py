@@ -53,12 +53,7 @@ def polynomial_psi(m, c):
     s2 = s0 * (1 + s1) - 2
     s3 = s0 * np.sign(2 * c**2 - 1)
     s4 = 2 * s0 + s3 - 3
-    return {
-        1: c,
-        2: 2 * s0 * c**2 - 1,
-        3: s1 * (4 * c**3 - 3 * c) + s2,
-        4: s3 * (8 * c**4 - 8 * c**2 + 1) + s4,
-    }[m]
+    return {1: c, 2: 2 * s0 * c**2 - 1, 3: s1 * (4 * c**3 - 3 * c) + s2, 4: s3 * (8 * c**4 - 8 * c**2 + 1) + s4}[m]
 
 
 @pytest.mark.parametrize("m", [2, 3, 4], ids=lambda m: f"m{m}")
@@ -110,11 +105,7 @@ def test_the_figure_of_am_softmax():
         "softmax": (refloss.AMSoftmax(scale=1, margin=0), c, -1),
         "psi_2": (refloss.FNormSphereFace(scale=1, margin=2), polynomial_psi(2, c), -3),
         "psi_4": (refloss.FNormSphereFace(scale=1, margin=4), polynomial_psi(4, c), -7),
-        "lambda_5": (
-            refloss.FNormSphereFace(scale=1, margin=4, annealing=5),
-            (5 * c + polynomial_psi(4, c)) / 6,
-            -2,
-        ),
+        "lambda_5": (refloss.FNormSphereFace(scale=1, margin=4, annealing=5), (5 * c + polynomial_psi(4, c)) / 6, -2),
         "am_softmax": (refloss.AMSoftmax(scale=1, margin=0.35), c - 0.35, -1.35),
     }
     for name, (loss, curve, at_180) in curves.items():
@@ -139,10 +130,7 @@ def combined_margin(m1, m2, m3):
 
 ARCFACE_FIGURE = {
     "softmax": (refloss.AMSoftmax(scale=1, margin=0), (0.8660, 0.5, 0.0)),
-    "sphereface_4_lambda_5": (
-        refloss.FNormSphereFace(scale=1, margin=4, annealing=5),
-        (0.6384, 0.1667, -0.5),
-    ),
+    "sphereface_4_lambda_5": (refloss.FNormSphereFace(scale=1, margin=4, annealing=5), (0.6384, 0.1667, -0.5)),
     "sphereface_1.35": (combined_margin(1.35, 0, 0), (0.7604, 0.1564, -0.5225)),
     "arcface_0.5": (refloss.ArcFace(scale=1, margin=0.5), (0.5203, 0.0236, -0.4794)),
     "cosface_0.35": (refloss.CosFace(scale=1, margin=0.35), (0.5160, 0.15, -0.35)),
@@ -198,9 +186,7 @@ def boundary(loss, theta_2, low=1e-9, high=None):
     return brentq(difference, low, high or PI - 1e-9, xtol=1e-14, rtol=1e-14)
 
 
-THETA_2 = pytest.mark.parametrize(
-    "theta_2", degrees(20, 40, 60, 90, 120), ids=lambda t: f"{math.degrees(t):.0f}"
-)
+THETA_2 = pytest.mark.parametrize("theta_2", degrees(20, 40, 60, 90, 120), ids=lambda t: f"{math.degrees(t):.0f}")
 
 
 @THETA_2
@@ -316,9 +302,7 @@ def test_the_example_of_oneflow():
 
 
 @pytest.mark.parametrize(
-    ("floor", "printed"),
-    [(float(np.finfo(np.float32).tiny), 87.3365), (1e-30, 69.0776)],
-    ids=["caffe", "partial_fc"],
+    ("floor", "printed"), [(float(np.finfo(np.float32).tiny), 87.3365), (1e-30, 69.0776)], ids=["caffe", "partial_fc"]
 )
 def test_the_caps_of_released_losses_are_not_ours(floor, printed):
     """Caffe clamps p_y at FLT_MIN and Partial FC at 1e-30, so that their losses stop at 87.3365 (the famous

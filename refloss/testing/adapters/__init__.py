@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from refloss.cases.case import Case
 from refloss.precision.dtypes import DTYPES
 from refloss.testing.adapters.call import Call, Outcome, Problem
 from refloss.testing.adapters.jax import JAX
@@ -42,7 +43,7 @@ class Adapter:
         return takes
 
     def call(
-        self, kernel: Any, case: Any, takes: Takes, *, per_sample: bool,
+        self, kernel: Any, case: Case, takes: Takes, *, per_sample: bool,
         out_shapes: Mapping[str, tuple[int, ...]] | None = None, upstream_scale: float = 1.0,
     ) -> Outcome:  # fmt: skip
         """One call on one case; what autograd has to give is taken as well.

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from refloss.cases.case import Case
 from refloss.record import BACKWARD_STAGES, STAGES
 from refloss.testing.adapters.numpy import BITS, UNWRITTEN, Framework, laid_out, to_bits, to_values
 from refloss.testing.adapters.signature import Takes
@@ -108,7 +109,7 @@ class Given:
 
 class Call:
     def __init__(
-        self, framework: Framework, kernel: Any, case: Any, takes: Takes, per_sample: bool,
+        self, framework: Framework, kernel: Any, case: Case, takes: Takes, per_sample: bool,
         out_shapes: Mapping[str, tuple[int, ...]] | None, scale: float,
     ) -> None:  # fmt: skip
         self.framework, self.kernel, self.case, self.takes = framework, kernel, case, takes
@@ -261,11 +262,7 @@ class Call:
         missing = [name for name in self.inputs if f"grad_{name}" not in values]
         wanted = {name: self.arrays[name] for name in missing}
         on_the_way = values.get("logits")
-        if (
-            self.framework.has_graph
-            and "grad_logits" not in values
-            and not self.framework.no_gradient_of(on_the_way)
-        ):
+        if self.framework.has_graph and "grad_logits" not in values and not self.framework.no_gradient_of(on_the_way):
             wanted.setdefault("logits", on_the_way)
         if not wanted:
             return
@@ -278,9 +275,7 @@ class Call:
             return returned if bare else returned[source]
 
         try:
-            found = self.framework.gradients(
-                values[source], wanted, partial(self._give, "upstream", arriving), again
-            )
+            found = self.framework.gradients(values[source], wanted, partial(self._give, "upstream", arriving), again)
         except Exception as error:
             if missing:
                 words = f"while it was differentiated: {described(error)}"

@@ -19,9 +19,7 @@ def load(where: str) -> Any:
     """The kernel "FILE.py:FUNCTION" or "package.module:FUNCTION"; FUNCTION may have dots."""
     place, colon, path = where.rpartition(":")
     if not colon or not place or not path:
-        raise UnfitImplementation(
-            f"a kernel is named FILE.py:FUNCTION or package.module:FUNCTION, got {where!r}"
-        )
+        raise UnfitImplementation(f"a kernel is named FILE.py:FUNCTION or package.module:FUNCTION, got {where!r}")
     found = _imported(place)
     for name in path.split("."):
         if not hasattr(found, name):
@@ -42,9 +40,7 @@ def _imported(place: str) -> Any:
     is_file = place.endswith(".py") or os.sep in place
     path = os.path.abspath(place)
     if is_file and not (place.endswith(".py") and os.path.isfile(path)):
-        raise UnfitImplementation(
-            f"{place} {'is no Python file' if os.path.exists(path) else 'does not exist'}"
-        )
+        raise UnfitImplementation(f"{place} {'is no Python file' if os.path.exists(path) else 'does not exist'}")
     folder = os.path.dirname(path) if is_file else os.getcwd()
     name = FROM_FILE + os.path.basename(path).removesuffix(".py") if is_file else place
     sys.path.insert(0, folder)

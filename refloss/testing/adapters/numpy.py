@@ -103,9 +103,7 @@ def to_values(bits: Any, dtype: str) -> Any:
     return bits.view(dtype).astype(np.float64)[()]
 
 
-def laid_out(
-    bits: np.ndarray, layout: str, dtype: str, torch: bool
-) -> tuple[np.ndarray, Callable[[Any], Any]]:
+def laid_out(bits: np.ndarray, layout: str, dtype: str, torch: bool) -> tuple[np.ndarray, Callable[[Any], Any]]:
     """(contiguous memory, what makes the array of it); the same for arrays of every framework that is strided."""
     if layout == "upstream_strided" and torch and bits.size > 1 and (bits == bits.flat[0]).all():
         # the gradient of a sum: one number with stride 0

@@ -67,7 +67,7 @@ def _signature(kernel: Any) -> inspect.Signature:
         if function.setup_context is torch.autograd.Function.setup_context:
             parameters = parameters[1:]  # ctx
         parameters = [p for p in parameters if p.kind not in (p.KEYWORD_ONLY, p.VAR_KEYWORD)]
-        return inspect.Signature([
-            p if p.kind is p.VAR_POSITIONAL else p.replace(kind=p.POSITIONAL_ONLY) for p in parameters
-        ])  # fmt: skip
+        return inspect.Signature(
+            [p if p.kind is p.VAR_POSITIONAL else p.replace(kind=p.POSITIONAL_ONLY) for p in parameters]
+        )
     return inspect.signature(kernel)

@@ -148,9 +148,7 @@ def _score(suspect: Suspect, variant: Any, observed: Sequence[Observed], grade: 
     return (FITTED * fitted, factor) if FITTED * fitted > exact and fitted > 0.8 else (exact, 1.0)
 
 
-def _copies(
-    observed: Sequence[Observed], made: Made, factor: float
-) -> Iterator[tuple[Truth, str, np.ndarray, Any]]:
+def _copies(observed: Sequence[Observed], made: Made, factor: float) -> Iterator[tuple[Truth, str, np.ndarray, Any]]:
     """(truth, stage, what the kernel gave, what the suspect gives there), its error times the factor."""
     for o, wrongs in zip(observed, made, strict=True):
         for stage, got in o.got.items():

@@ -31,7 +31,7 @@ STABLE, TEXTBOOK = "stable", "textbook"
 
 
 def draw(plain: PlainLoss, dtype: DType, way: str) -> dict[str, np.ndarray]:
-    """Every stage, one copy a draw."""
+    """Every stage, one copy per draw."""
     inputs = [plain.logits_given] if plain.bare else [plain.x, plain.W]
     seed = zlib.crc32(b"".join(np.ascontiguousarray(v).tobytes() for v in inputs))
     with np.errstate(all="ignore"):
@@ -39,10 +39,7 @@ def draw(plain: PlainLoss, dtype: DType, way: str) -> dict[str, np.ndarray]:
 
 
 def envelope_of(
-    copies: Mapping[str, np.ndarray],
-    stages: Mapping[str, np.ndarray],
-    scale: Mapping[str, np.ndarray],
-    dtype: DType,
+    copies: Mapping[str, np.ndarray], stages: Mapping[str, np.ndarray], scale: Mapping[str, np.ndarray], dtype: DType
 ) -> dict[str, np.ndarray]:
     """name → FACTOR × the largest error of the draws, and at least FLOOR roundings of the natural scale.
 
@@ -61,10 +58,7 @@ def envelope_of(
 
 
 def unexplained(
-    copies: Mapping[str, np.ndarray],
-    stages: Mapping[str, np.ndarray],
-    scale: Mapping[str, np.ndarray],
-    dtype: DType,
+    copies: Mapping[str, np.ndarray], stages: Mapping[str, np.ndarray], scale: Mapping[str, np.ndarray], dtype: DType
 ) -> tuple[str, ...]:
     """The stages with an entry that lies many times farther from the middle of the draws than these lie apart."""
     found = []
@@ -76,15 +70,13 @@ def unexplained(
             relative = (width / size)[np.isfinite(width) & (size > 0)]
             width = np.maximum(width, size * (np.median(relative) if relative.size else 0.0))
             off = np.abs(np.median(copies[name], axis=0) - due)
-            if (
-                np.isfinite(width) & (off > FAR * (width + FLOOR * dtype.u * size) + dtype.smallest_normal)
-            ).any():
+            if (np.isfinite(width) & (off > FAR * (width + FLOOR * dtype.u * size) + dtype.smallest_normal)).any():
                 found.append(name)
     return tuple(found)
 
 
 class Draws:
-    """The textbook form of one case in perturbed arithmetic: every stage, one copy a draw."""
+    """The textbook form of one case in perturbed arithmetic: every stage, one copy per draw."""
 
     def __init__(self, plain: PlainLoss, noise: Noise, way: str) -> None:
         self.plain, self.noise, self.way = plain, noise, way
@@ -95,9 +87,7 @@ class Draws:
         self.t = np.where(np.isin(t, (0.0, 1.0)), t, noise.of(np.broadcast_to(t, (noise.draws, *t.shape))))
         self.w = np.where(plain.w == 1, 1.0, noise.of(np.broadcast_to(plain.w, (noise.draws, 1, plain.C))))
         divisor = plain.divisor() or 1.0
-        self.divisor = (
-            np.full(noise.draws, divisor) if divisor == 1 else noise.of(np.full(noise.draws, divisor))
-        )
+        self.divisor = np.full(noise.draws, divisor) if divisor == 1 else noise.of(np.full(noise.draws, divisor))
         share = plain.share()[self.rows] * np.ones((noise.draws, 1))
         self.share = share if divisor == 1 else noise.of(share, None, 2)
 
@@ -218,9 +208,7 @@ class Draws:
         k, noise, rows = self.plain, self.noise, np.arange(self.plain.N)
         xp, zero = namespace(noise), self._zero(slice(None))
         x, W = variable(k.x, noise), variable(k.W, noise)
-        cos = formulas.inner(
-            xp, formulas.unit(xp, x, zero["zero_x"]), formulas.unit(xp, W, zero["zero_W"])
-        ).value
+        cos = formulas.inner(xp, formulas.unit(xp, x, zero["zero_x"]), formulas.unit(xp, W, zero["zero_W"])).value
         q = parameters(k.loss, **zero)
         q.detach_margin, q.frozen = True, 0  # z_y = r cos θ_y, whichever class y is
         y = np.zeros((k.N, k.C))

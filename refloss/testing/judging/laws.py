@@ -48,12 +48,7 @@ class Laws:
         broken = ""
         for stage in stages:
             one, two = first.stages.get(stage), twice.stages.get(stage)
-            if (
-                one is None
-                or two is None
-                or stage not in truth.stages
-                or one.shape != truth.stages[stage].shape
-            ):
+            if one is None or two is None or stage not in truth.stages or one.shape != truth.stages[stage].shape:
                 continue
             with np.errstate(invalid="ignore"):
                 off = np.abs(two - 2 * one)

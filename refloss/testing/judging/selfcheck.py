@@ -43,8 +43,7 @@ class SelfCheck:
 
     def add(self, case: str, truth: Truth, got: Mapping[str, np.ndarray]) -> None:
         self.faults += [
-            f"in {case} the reference's {stage} is far from its own textbook form"
-            for stage in truth.untrusted
+            f"in {case} the reference's {stage} is far from its own textbook form" for stage in truth.untrusted
         ]
         found = fates(truth, got, self.require)
         for (stage, mutant), fate in found.items():

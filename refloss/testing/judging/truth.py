@@ -169,12 +169,7 @@ def truth_on(
     )  # fmt: skip
 
 
-def _own_bound(
-    out: Any, grads: Any, stages: Mapping[str, np.ndarray], storage: DType
-) -> dict[str, np.ndarray]:
+def _own_bound(out: Any, grads: Any, stages: Mapping[str, np.ndarray], storage: DType) -> dict[str, np.ndarray]:
     """The reference's proven bound in float64; in the other dtypes it is far below the last place, and 0 here."""
     known = {**out.error_bound, **grads.error_bound} if storage.name == "float64" else {}
-    return {
-        name: np.asarray(known[name] if known else np.zeros(np.shape(value)))
-        for name, value in stages.items()
-    }
+    return {name: np.asarray(known[name] if known else np.zeros(np.shape(value))) for name, value in stages.items()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from refloss.cases.oracle import Case
+from refloss.cases.case import Case
 from refloss.losses import CrossEntropy
 from refloss.testing.adapters import Outcome
 from refloss.testing.judging import units
@@ -13,9 +13,7 @@ from refloss.testing.places import entry, first
 from refloss.testing.report import CaseResult, Failure
 
 
-def judge(
-    truth: Truth, case: Case, outcome: Outcome, require: str
-) -> tuple[CaseResult, dict[str, np.ndarray]]:
+def judge(truth: Truth, case: Case, outcome: Outcome, require: str) -> tuple[CaseResult, dict[str, np.ndarray]]:
     """The result, and what came back in the right shape."""
     result = CaseResult(case.name, case.reason, case.flags, shape_of(case))
     result.failures = [Failure(case.name, p.stage, p.kind, p.message) for p in outcome.problems]

@@ -154,9 +154,7 @@ def maxima_added_over_shards(k: PlainLoss, variant: tuple[int, str]) -> None:
 
 
 @suspect(
-    when.every,
-    "NVIDIA/Megatron-LM#7452",
-    [(parts, where) for where in ("p too", "loss alone") for parts in SHARDS],
+    when.every, "NVIDIA/Megatron-LM#7452", [(parts, where) for where in ("p too", "loss alone") for parts in SHARDS]
 )
 def loss_plus_log_shards(k: PlainLoss, variant: tuple[int, str]) -> None:
     """Classes on several devices: the sum of exponentials is reduced twice, so that the loss is too large by

@@ -46,9 +46,7 @@ has_features = ~of_class(CrossEntropy)
 # the margin
 multiplies_angle = has_features & Condition(lambda loss: member_of(loss).multiplies_angle)
 # it changes something
-has_margin = option(has_margin=True) & ~(
-    (multiplies_angle & option(margin=1)) | (~multiplies_angle & option(margin=0))
-)
+has_margin = option(has_margin=True) & ~((multiplies_angle & option(margin=1)) | (~multiplies_angle & option(margin=0)))
 through_margin = has_margin & ~option(detach_margin=True)
 is_arc = of_class(ArcFace) & has_margin
 is_cosine = of_class(AMSoftmax) & has_margin
@@ -104,9 +102,7 @@ def logits_beyond(size: float) -> Condition:
 has_bias = has_features & Condition(lambda loss: loss.has_bias)
 # soft targets are possible
 is_soft = ~option(has_margin=True) & option(ignore_index=None)
-has_weights = Condition(
-    lambda loss: loss.class_weights is not None and any(w != 1 for w in loss.class_weights)
-)
+has_weights = Condition(lambda loss: loss.class_weights is not None and any(w != 1 for w in loss.class_weights))
 has_smoothing = Condition(lambda loss: loss.label_smoothing > 0)
 ignores = ~option(ignore_index=None)
 is_mean = option(reduction="mean") | option(reduction="weighted_mean")

@@ -14,9 +14,7 @@ from refloss.testing.plain_loss import PlainLoss
 suspect = Group("gradient")
 
 
-@suspect(
-    when.has_slope, "wy1iu/sphereface:tools/caffe-sphereface/src/caffe/layers/margin_inner_product_layer.cpp"
-)
+@suspect(when.has_slope, "wy1iu/sphereface:tools/caffe-sphereface/src/caffe/layers/margin_inner_product_layer.cpp")
 def W_gradient_ignores_margin(k: PlainLoss) -> None:
     """grad_W is that of m = 1 (grad_logitsᵀ x̂): the rows of classes that are targets are wrong."""
     without_margin(k, "grad_W")

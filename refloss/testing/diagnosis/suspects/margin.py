@@ -30,9 +30,7 @@ def margin_in_degrees(k: PlainLoss, variant: str) -> None:
     set_margin(k, k.q.margin * unit, unit)
 
 
-@suspect(
-    when.is_arc, "KevinMusgrave/pytorch-metric-learning:src/pytorch_metric_learning/losses/arcface_loss.py"
-)
+@suspect(when.is_arc, "KevinMusgrave/pytorch-metric-learning:src/pytorch_metric_learning/losses/arcface_loss.py")
 def margin_rounded_in_degrees(k: PlainLoss) -> None:
     """The margin is given in degrees with one decimal (28.6° for 0.5): logits are off by 1e-3 of the scale at
     the targets alone."""
@@ -170,9 +168,7 @@ def angle_clamped(k: PlainLoss) -> None:
     after(k, "slope", lambda rise: np.where(k.on & (k.theta >= 1.0), 0.0, rise))
 
 
-@suspect(
-    (when.is_arc & ~when.option(easy_margin=True)) | when.is_cosine, "xiaoboCASIA/SV-X-Softmax:fc_layers.py"
-)
+@suspect((when.is_arc & ~when.option(easy_margin=True)) | when.is_cosine, "xiaoboCASIA/SV-X-Softmax:fc_layers.py")
 def margin_where_cos_positive(k: PlainLoss) -> None:
     """The margin only where cos θ > 0 (easy_margin left on by default): targets beyond π/2 have none."""
     right = k.psi

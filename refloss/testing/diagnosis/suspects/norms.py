@@ -29,10 +29,7 @@ def x_projection_missing(k: PlainLoss) -> None:
     pass_by(k, "x")
 
 
-@suspect(
-    when.through_W_norm,
-    "wy1iu/sphereface:tools/caffe-sphereface/src/caffe/layers/margin_inner_product_layer.cpp",
-)
+@suspect(when.through_W_norm, "wy1iu/sphereface:tools/caffe-sphereface/src/caffe/layers/margin_inner_product_layer.cpp")
 def W_projection_missing(k: PlainLoss) -> None:
     """The backward takes ‖W_j‖ for a constant: grad_W lacks the projection I − ŵŵᵀ, and has a part along W_j."""
     pass_by(k, "W")
@@ -146,17 +143,13 @@ def clamp_value_only(k: PlainLoss, eps: float) -> None:
     clamp(k, eps)
 
 
-@suspect(
-    when.is_arc & when.through_margin, "happynear/caffe-windows:src/caffe/layers/label_specific_margin.cu"
-)
+@suspect(when.is_arc & when.through_margin, "happynear/caffe-windows:src/caffe/layers/label_specific_margin.cu")
 def slope_clamped(k: PlainLoss) -> None:
     """The target's slope sin(θ + m)/sin θ is clamped to [0, 2]: the gradient is wrong at small θ and beyond π − m."""
     after(k, "slope", lambda rise: np.where(k.on, np.clip(rise, 0.0, 2.0), rise))
 
 
-@suspect(
-    when.is_arc & when.through_margin & when.option(past_pi="cos"), variants=(1e-12, 1e-9, 1e-7, 1e-6, 1e-4)
-)
+@suspect(when.is_arc & when.through_margin & when.option(past_pi="cos"), variants=(1e-12, 1e-9, 1e-7, 1e-6, 1e-4))
 def eps_inside_sine(k: PlainLoss, eps: float) -> None:
     """sin θ is √(1 − cos² θ + ε) in cos θ cos m − sin θ sin m: the target is off near the poles."""
     easy = k.q.easy_margin
@@ -230,9 +223,7 @@ def norm_over_batch(k: PlainLoss) -> None:
     """x (or W) is divided by the norm of the whole matrix: the axis of the norm is missing."""
     side = side_of(k, "x")
     replace_unit(k, side, *over_axis(getattr(k, side), None))
-    setattr(
-        k, f"{side}_length", lambda: np.full(len(getattr(k, side)), np.sqrt(np.sum(getattr(k, side) ** 2)))
-    )
+    setattr(k, f"{side}_length", lambda: np.full(len(getattr(k, side)), np.sqrt(np.sum(getattr(k, side) ** 2))))
 
 
 @suspect(when.normalises_x, "TreB1eN/InsightFace_Pytorch#70")

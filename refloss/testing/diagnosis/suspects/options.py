@@ -45,9 +45,7 @@ def ignored_rows_smoothed(k: PlainLoss) -> None:
 def smoothing_over_others(k: PlainLoss) -> None:
     """Smoothing gives ε/(C − 1) to the other classes and 1 − ε to the target, where ε/C to every class is due."""
     share = k.smoothing / max(k.C - 1, 1)
-    k.smoothed = lambda: (
-        (1 - k.smoothing) * k.target + share * (k.target.sum(axis=1, keepdims=True) - k.target)
-    )
+    k.smoothed = lambda: (1 - k.smoothing) * k.target + share * (k.target.sum(axis=1, keepdims=True) - k.target)
 
 
 @suspect(when.has_smoothing, "open-mmlab/mmpretrain:mmpretrain/models/losses/label_smooth_loss.py")
@@ -85,9 +83,7 @@ def smoothing_adds_one(k: PlainLoss) -> None:
 def smoothing_leaves_target(k: PlainLoss, target: str) -> None:
     """The target keeps 1 − ε/C where 1 − ε is due, so that it ends near 1."""
     keeps = 1 - k.smoothing / k.C
-    k.smoothed = lambda: (
-        keeps * k.target + (k.smoothing / k.C) * (1 if target == "ε/C added" else 1 - k.target)
-    )
+    k.smoothed = lambda: keeps * k.target + (k.smoothing / k.C) * (1 if target == "ε/C added" else 1 - k.target)
 
 
 @suspect(when.has_smoothing)

@@ -48,9 +48,7 @@ def mean_of_weights(k: PlainLoss) -> None:
     k.reduction = "weighted_mean"
 
 
-@suspect(
-    when.has_weights & when.option(reduction="mean"), "ronghuaiyang/arcface-pytorch:models/focal_loss.py"
-)
+@suspect(when.has_weights & when.option(reduction="mean"), "ronghuaiyang/arcface-pytorch:models/focal_loss.py")
 def weights_after_mean(k: PlainLoss) -> None:
     """The mean loss is multiplied by the mean of the weights, where each sample's loss should be weighted first."""
     w = (k.target * k.w)[k.valid].sum() / max(k.valid.sum(), 1)

@@ -35,18 +35,14 @@ def set_log_p(k: PlainLoss, log_p: Callable[[], np.ndarray]) -> None:
     k.sample_losses = lambda: -np.sum(np.where(k.a != 0, k.a * log_p(), 0.0), axis=1)
 
 
-@suspect(
-    when.target_below(18), "onnx/onnx:onnx/reference/ops/op_log_softmax.py", ("float16", "float32", "float64")
-)
+@suspect(when.target_below(18), "onnx/onnx:onnx/reference/ops/op_log_softmax.py", ("float16", "float32", "float64"))
 def log_of_softmax(k: PlainLoss, dtype: str) -> None:
     """The loss is the logarithm of a probability that has been rounded to 0: inf where the target is far below."""
     kind = DTYPES[dtype]
     set_log_p(k, lambda: np.log(np.where(k.p < kind.smallest_subnormal / 2, 0.0, k.p)))
 
 
-def clamped(
-    k: PlainLoss, log: Callable[[np.ndarray], np.ndarray], slope: Callable[[np.ndarray], np.ndarray]
-) -> None:
+def clamped(k: PlainLoss, log: Callable[[np.ndarray], np.ndarray], slope: Callable[[np.ndarray], np.ndarray]) -> None:
     """Another log p; slope is p d log p/dp."""
     set_log_p(k, lambda: log(k.p))
 
@@ -87,9 +83,7 @@ def loss_capped(k: PlainLoss, variant: tuple[float, str]) -> None:
 
     k.sample_losses = lambda: np.sum(np.where(k.a != 0, k.a * np.minimum(gaps(), cap), 0.0), axis=1)
     if way == "autograd":
-        after(
-            k, "grad_logits", lambda g: np.where(np.any((k.a != 0) & (gaps() > cap), axis=1)[:, None], 0.0, g)
-        )
+        after(k, "grad_logits", lambda g: np.where(np.any((k.a != 0) & (gaps() > cap), axis=1)[:, None], 0.0, g))
 
 
 @suspect(when.every, "PaddlePaddle/Paddle#27311")

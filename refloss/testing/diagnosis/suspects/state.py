@@ -33,9 +33,7 @@ def stale_gradient_buffer(k: PlainLoss) -> None:
     if k.previous is not None and k.previous.alike(k):
         before, added = k.previous.stages, ("grad_logits",) if k.bare else ("grad_x", "grad_W", "grad_b")
         after(
-            k,
-            "_backward",
-            lambda found: found | {name: found[name] + before[name] for name in added if name in found},
+            k, "_backward", lambda found: found | {name: found[name] + before[name] for name in added if name in found}
         )
 
 
