@@ -94,6 +94,15 @@ def example(variant: str, rng: np.random.Generator, n: int = 6, classes: int = 4
     return inputs
 
 
+def steep(theta, xp):
+    """A continuation of cos 2θ: a kink at π/2, D' = −2 against 0, and a cone at π."""
+    return -1 - 2 * (theta - np.pi / 2)
+
+
+def steep_slope(theta, xp):
+    return -2 + 0 * theta
+
+
 # -- comparing -------------------------------------------------------------------------------------
 
 UNIT = 2.0**-53  # the unit roundoff of float64
@@ -128,6 +137,22 @@ def assert_close(actual: Any, due: Any, scale: Any, relative: float, what: str =
 def assert_printed(values: Any, printed: Any, last_digit: float) -> None:
     """Each value rounds to the number printed: within half a unit of its last digit."""
     np.testing.assert_allclose(values, printed, rtol=0, atol=0.5 * last_digit * (1 + 1e-9))
+
+
+def unit(v):
+    """v̂, and 0 for a zero row."""
+    norm = np.linalg.norm(v, axis=-1, keepdims=True)
+    return v / np.where(norm == 0, 1, norm)
+
+
+def assert_finite(*records):
+    for record in records:
+        for stage, value in record.stages().items():
+            assert np.isfinite(value).all(), f"{stage} is not finite: {value}"
+
+
+def assert_same(actual, due, scale, out, what):
+    assert_close(actual, due, scale, relative_error_of(out), what)
 
 
 def near(due: Any, relative: float) -> Any:
@@ -185,6 +210,11 @@ def logits_pass(loss, x, W, labels):
     """A loss's logits with what its backward consumes, all classes at once."""
     x, W = np.asarray(x, dtype=float), np.asarray(W, dtype=float)
     return loss.forward_logits(x, W, None, Pairs(np.arange(len(x)), np.asarray(labels)))
+
+
+def refused(error: type[Exception], **cases: tuple[Any, str]) -> dict[str, tuple[Any, type[Exception], str]]:
+    """Bad input by id → (what is given, the error, what its message says)."""
+    return {name: (given, error, message) for name, (given, message) in cases.items()}
 
 
 # reductions, weights, smoothing and ignored rows, of four classes

@@ -272,7 +272,7 @@ def test_share_of_wrong_signs_of_table_1(m):
 def test_every_singular_point_has_its_test():
     """singular_points.md: the tests that it names exist."""
     named = set(re.findall(r"`(test_\w+)`", section(derivation("singular_points.md"), "Tested as")))
-    tests = read("tests/test_singular_points.py")
+    tests = read("tests/test_singular_points.py") + read("tests/test_knots.py")
     assert len(named) > 20
     assert named <= set(re.findall(r"^def (test_\w+)", tests, re.MULTILINE))
 
