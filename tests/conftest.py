@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,10 +17,26 @@ ALIASES = {"cosface": "am_softmax", "sphereface": "a_softmax", "modified_softmax
 LOSS_NAMES = sorted([*refloss.losses(), "margin_softmax", "cross_entropy", *ALIASES], key=len, reverse=True)
 A_LOSS = re.compile(rf"(?<![a-z0-9])(?:{'|'.join(LOSS_NAMES)})", re.IGNORECASE)
 
+# what --loss leaves out: these take the passes as they are, or are slow
+OTHERS = {"kernels", "pages"} | {
+    f"test_{name}"
+    for name in (
+        "balls", "certify", "check", "cli", "cli_certify", "cli_check", "digits", "extended", "fifty_digits", "figures",
+        "findings", "grid", "jax", "matrix", "peers", "proofs", "rivals", "suspects", "testing_adapters", "tolerances",
+        "toy_loss",
+    )
+}  # fmt: skip
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     names = [name for name in LOSS_NAMES if name not in ALIASES]
-    parser.addoption("--loss", choices=names, metavar="NAME", help="only the tests whose id names this loss")
+    what = "only tests of this loss's passes, by their ids: none of the oracle, proofs, commands, pages, many digits"
+    parser.addoption("--loss", choices=names, metavar="NAME", help=what)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    named = any(Path(arg.partition("::")[0]).resolve() == collection_path for arg in config.args)
+    return True if config.getoption("--loss") and collection_path.stem in OTHERS and not named else None
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -35,9 +53,9 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     name = config.getoption("--loss")
     if name:
-        kept = [item for item in items if name in losses_named(item.nodeid)]
-        config.hook.pytest_deselected(items=[item for item in items if item not in kept])
-        items[:] = kept
+        kept = [name in losses_named(item.nodeid) for item in items]
+        config.hook.pytest_deselected(items=list(itertools.compress(items, (not k for k in kept))))
+        items[:] = itertools.compress(items, kept)
 
 
 def losses_named(text: str) -> set[str]:

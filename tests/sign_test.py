@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import re
 import shutil
 import subprocess
 import sys
@@ -32,8 +33,9 @@ def signs(file: Path) -> Iterator[tuple[int, str, str]]:
             continue
         for node in _numbers_in(function):
             line, _ = step_at(lines, numbers, function.lineno, node.lineno)
-            if line != function.lineno:
-                old = ast.get_source_segment(source, node)
+            old = ast.get_source_segment(source, node)
+            # the powers of two that a sum keeps apart are 0 in doubles
+            if line != function.lineno and not re.search("^-exponent$|headroom", old):
                 yield line, old, _with(source, node, _flipped(node, source))
 
 

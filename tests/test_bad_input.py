@@ -129,8 +129,8 @@ BAD_LABELS = refused(
     none=(None, r"labels must be classes of shape \(N,\).*got shape \(\)"),
     ragged=([[0], [1, 2]], r"labels must be an array with rows of one length"),
     scalar=(2, r"labels must be classes of shape \(N,\).*got shape \(\)"),
-    too_few=([0, 1, 2], r"labels must have one entry a row, shape \(4,\), got \(3,\)"),
-    too_many=([0, 1, 2, 3, 0], r"labels must have one entry a row, shape \(4,\), got \(5,\)"),
+    too_few=([0, 1, 2], r"labels must have one entry per row, shape \(4,\), got \(3,\)"),
+    too_many=([0, 1, 2, 3, 0], r"labels must have one entry per row, shape \(4,\), got \(5,\)"),
     three_axes=(np.zeros((4, 1, 1), int), r"labels must be classes.*got shape \(4, 1, 1\)"),
     column=([[0], [1], [2], [3]], r"labels must.*shape.*\(4, 1\)"),
 ) | refused(
@@ -149,7 +149,7 @@ BAD_LABELS = refused(
 
 @pytest.mark.parametrize("bad", BAD_LABELS)
 def test_bad_labels_are_refused(name, bad, rng):
-    """Labels that are no classes, one a row, are refused with the first of them or with the shape."""
+    """Labels that are no classes, one per row, are refused with the first of them or with the shape."""
     inputs = example(name, rng, n=4)
     inputs["labels"], error, message = BAD_LABELS[bad]
     with pytest.raises(error, match=message):
@@ -243,7 +243,7 @@ BAD_BIAS = refused(
 @pytest.mark.parametrize("name", BIAS)
 @pytest.mark.parametrize("bad", BAD_BIAS)
 def test_bad_bias_is_refused(name, bad, rng):
-    """A bias is one finite real number a class."""
+    """A bias is one finite real number per class."""
     b, error, message = BAD_BIAS[bad]
     with pytest.raises(error, match=message):
         make(name).forward(**(example(name, rng) | {"b": b}))

@@ -30,7 +30,7 @@ OPTIONS = {
     "default": {},
     "smoothed": {"label_smoothing": 0.125, "reduction": "sum"},
     "weighted mean": {"class_weights": (0.5, 2.0, 1.0, 0.25), "reduction": "weighted_mean"},
-    "one a sample, ignored": {"reduction": "none", "ignore_index": 2},
+    "one per sample, ignored": {"reduction": "none", "ignore_index": 2},
 }
 
 

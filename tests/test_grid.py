@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from decimal import Decimal
 from fractions import Fraction
+from functools import cache
 
 import mpmath
 import numpy as np
@@ -15,8 +16,16 @@ from refloss.cases.angles import PI, cos_sin, exact_pairs, parallel_pairs, place
 from refloss.cases.configurations import GROUPS
 from refloss.cases.grid import KINDS, LIMIT, grid, largest_logit, variants
 
-POINTS = {name: grid([name]) for name in GROUPS}
-ALL = [point for points in POINTS.values() for point in points]
+
+@cache
+def points_of(name):
+    return grid([name])
+
+
+def all_points():
+    return [point for name in GROUPS for point in points_of(name)]
+
+
 NORMALISE_BOTH = ["f_norm_sphereface", "am_softmax", "arcface"]
 SCALED = [*NORMALISE_BOTH, "l2_softmax"]
 
@@ -40,7 +49,7 @@ def exact_angle(x, w):
 
 
 def by_kind(name, kind):
-    return [point for point in POINTS[name] if point.kind == kind]
+    return [point for point in points_of(name) if point.kind == kind]
 
 
 def target_angles(point):
@@ -52,16 +61,16 @@ def target_angles(point):
 
 def test_names_are_unique_and_say_the_loss():
     """A point can be asked for by its name."""
-    names = [point.name for point in ALL]
+    names = [point.name for point in all_points()]
     assert len(set(names)) == len(names)
-    assert all(point.name.split(".")[0] in GROUPS for point in ALL)
+    assert all(point.name.split(".")[0] in GROUPS for point in all_points())
     assert [point.name for point in grid()] == names
 
 
 @every_loss
 def test_the_grid_is_the_same_every_time(name):
     """No seed, no clock: the same bytes at every call."""
-    for a, b in zip(POINTS[name], grid([name]), strict=True):
+    for a, b in zip(points_of(name), grid([name]), strict=True):
         assert (a.name, a.loss) == (b.name, b.loss)
         for field in ("x", "W", "labels", "b", "upstream"):
             one, two = getattr(a, field), getattr(b, field)
@@ -74,42 +83,42 @@ def test_every_kind_is_there(name):
     due = (
         set(KINDS) - {"own"} - ({"knots"} if name not in PSI else set()) - ({"past_pi"} if name != "arcface" else set())
     )
-    assert {point.kind for point in POINTS[name]} == due
-    assert {point.kind for point in POINTS[name] if point.quick} == due
-    assert all(point.reason for point in POINTS[name])
+    assert {point.kind for point in points_of(name)} == due
+    assert {point.kind for point in points_of(name) if point.quick} == due
+    assert all(point.reason for point in points_of(name))
 
 
 @every_loss
 def test_every_variant_is_there(name):
     """Every option that changes the target logit has points, at poles, exact and ordinary angles."""
     for variant, options in variants(name).items():
-        mine = [p for p in POINTS[name] if p.name.startswith(f"{name}.{variant}.")]
+        mine = [p for p in points_of(name) if p.name.startswith(f"{name}.{variant}.")]
         assert {"tiny_angle", "exact_angle", "ordinary"} <= {point.kind for point in mine}
         for point in mine:
             assert all(getattr(point.loss, key) == value for key, value in options.items())
     if name in PSI:
-        assert {point.loss.margin for point in POINTS[name]} >= {1, 2, 3, 4, 6}
+        assert {point.loss.margin for point in points_of(name)} >= {1, 2, 3, 4, 6}
     if name in ("am_softmax", "arcface"):
-        margins = {point.loss.margin for point in POINTS[name]}
+        margins = {point.loss.margin for point in points_of(name)}
         assert {0.0, 2.0} <= margins
 
 
 @every_loss
 def test_every_option_of_the_cross_entropy_is_there(name):
     """All reductions, weights, smoothing, ignored rows; soft targets where there is no margin; a bias."""
-    losses = [point.loss for point in POINTS[name]]
+    losses = [point.loss for point in points_of(name)]
     assert {loss.reduction for loss in losses} == {"mean", "sum", "none", "weighted_mean"}
     assert any(loss.class_weights for loss in losses)
     assert {loss.label_smoothing for loss in losses} >= {0.0, 0.1, 1.0}
     assert any(loss.ignore_index is not None for loss in losses)
-    assert any(p.labels.ndim == 2 for p in POINTS[name]) == (name in SOFT)
-    assert any(p.b is not None for p in POINTS[name]) == (name in BIAS)
+    assert any(p.labels.ndim == 2 for p in points_of(name)) == (name in SOFT)
+    assert any(p.b is not None for p in points_of(name)) == (name in BIAS)
 
 
 @every_loss
 def test_double_precision_is_finite_silent_and_leaves_the_point_alone(name):
     """Forward and backward on every point: no NaN, no Inf, no warning, no exception, nothing changed."""
-    for point in POINTS[name]:
+    for point in points_of(name):
         before = [np.array(v) for v in (point.x, point.W, point.labels, point.upstream)]
         out = point.loss.forward(point.x, point.W, point.labels, point.b)
         grads = point.loss.backward(out, point.upstream)
@@ -121,7 +130,7 @@ def test_double_precision_is_finite_silent_and_leaves_the_point_alone(name):
 
 def test_points_cannot_be_changed():
     """Their arrays are read-only, so that no implementation can spoil the next one's input."""
-    for point in ALL:
+    for point in all_points():
         for array in (point.x, point.W, point.labels, point.b):
             assert array is None or not array.flags.writeable
 
@@ -129,7 +138,7 @@ def test_points_cannot_be_changed():
 @every_loss
 def test_what_extended_precision_owes(name):
     """Up to logits of 2^40 every point is owed all digits; those of kind "beyond" are not, and no others."""
-    for point in POINTS[name]:
+    for point in points_of(name):
         offset = 0.0 if point.b is None else np.abs(point.b)
         largest = np.max(largest_logit(point.loss, point.x, point.W) + offset)
         assert (largest > LIMIT) == (point.kind == "beyond"), point.name
@@ -197,7 +206,7 @@ def test_exact_angles_are_exact():
 @every_loss
 def test_angles_are_there_for_target_and_other_classes(name):
     """Every special pair is met by a target and by another class, alone (N = 1)."""
-    single = [p for p in POINTS[name] if len(p.x) == 1 and p.kind in ("tiny_angle", "small_angle")]
+    single = [p for p in points_of(name) if len(p.x) == 1 and p.kind in ("tiny_angle", "small_angle")]
     for target in (True, False):
         chosen = [p for p in single if bool(p.labels[0] == 0) is target]
         sines = []
@@ -360,6 +369,6 @@ def test_an_unknown_loss_is_refused():
 def test_the_quick_grid_is_part_of_the_grid():
     """A subset, in the same order, of every loss."""
     quick = grid(quick=True)
-    assert [p.name for p in ALL if p.quick] == [p.name for p in quick]
+    assert [p.name for p in all_points() if p.quick] == [p.name for p in quick]
     assert {p.name.split(".")[0] for p in quick} == set(GROUPS)
     assert set(refloss.losses()) < set(GROUPS)

@@ -173,7 +173,7 @@ def inputs_of(name: str) -> list[Input]:
 
 
 def _upstream(loss: Any, shape: tuple[int, ...]) -> Any:
-    """Not 1, and one a sample where there is no reduction."""
+    """Not 1, and one per sample where there is no reduction."""
     return default_upstream(loss.reduction, int(np.prod(shape))).reshape(shape) if loss.reduction == "none" else -1.375
 
 

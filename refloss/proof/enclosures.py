@@ -64,7 +64,7 @@ class Enclosures:
     """Balls that hold the truth, stage by stage.
 
     stages     name → object array of arb, shaped like the stage; `complement` among them
-    scales     name → natural scale: shaped like the stage; of grad_x (N,) and grad_W (C,), one a row
+    scales     name → natural scale: shaped like the stage; of grad_x (N,) and grad_W (C,), one per row
     cone       (N,) bool: x ∥ W_y with a slope ψ' ≠ 0, D ≥ 2; `grad_x` and `grad_W` hold the centre of the
                generalised gradient
     spread     "grad_x" (N,), "grad_W" (C,): length of the vectors across the row that a cone adds to the centre

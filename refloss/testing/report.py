@@ -98,7 +98,7 @@ class Report(BaseReport):
         compute (str): what grades A to C are computed in.
         framework (str): of the arrays.
         require (str): the worst grade that passes.
-        results (list of refloss.testing.report.CaseResult): one a case.
+        results (list of refloss.testing.report.CaseResult): one per case.
         coverage (dict): flag, branch or regime → how many cases (of branches and regimes: rows) reached it.
         not_reached (list of str): branches and regimes that the loss has and no case reached.
         void (list of tuple): (case, stage, wrong copy) that the tolerances would have let pass.

@@ -30,7 +30,7 @@ def targets(value: Any, rows: int, classes: int, loss: Any, name: str = "labels"
             f"{name} must be classes of shape (N,) or soft targets of shape (N, C), got shape {array.shape}"
         )
     if array.shape != (rows,):
-        raise ValueError(f"{name} must have one entry a row, shape ({rows},), got {array.shape}")
+        raise ValueError(f"{name} must have one entry per row, shape ({rows},), got {array.shape}")
     array = integers(array, name, place)
     ignored = np.zeros(rows, dtype=bool)
     if loss.ignore_index is not None:

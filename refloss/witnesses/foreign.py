@@ -104,7 +104,7 @@ def foreign_problem(
 def _share(losses: np.ndarray, value: np.ndarray) -> float:
     """What each of the textbook's losses counts in the loss: 1 in a sum or without reduction, 1/N in a mean."""
     if np.shape(losses) != (len(losses),):
-        raise ValueError(f"textbook must return one loss a sample, shape (N,), got {np.shape(losses)}")
+        raise ValueError(f"textbook must return one loss per sample, shape (N,), got {np.shape(losses)}")
     if value.ndim:
         return 1.0
     total = float(np.sum(losses))
@@ -141,7 +141,7 @@ def _rounding(problem: Problem, draws: int = 8, factor: float = 8.0) -> dict[str
 
 
 def _value(out: Any, samples: int) -> np.ndarray:
-    """The loss, a scalar or one a sample."""
+    """The loss, a scalar or one per sample."""
     loss = getattr(out, "loss", out)
     try:
         value = np.asarray(loss, dtype=float)

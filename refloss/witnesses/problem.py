@@ -24,7 +24,7 @@ TINY = np.finfo(float).smallest_subnormal
 
 @dataclass
 class Problem:
-    """A sum of terms, one a sample, of named inputs.
+    """A sum of terms, one per sample, of named inputs.
 
     inputs     name → array; its rows are what errors are measured on: x (N, D), W (C, D), b (C,), scalars ()
     terms      terms(xp, inputs, rows) → (…, R): the terms of the samples `rows` at inputs whose leading axes "…"

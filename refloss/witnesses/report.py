@@ -46,7 +46,7 @@ class Report(BaseReport):
     """The verdict of `refloss.gradcheck`. Its truth value is the verdict, its text a table.
 
     Attributes:
-        results (list of CaseResult): one a loss and case, with an `InputResult` an input.
+        results (list of CaseResult): one per loss and case, with an `InputResult` per input.
         branches (dict): loss name → every branch that it has.
         strict (bool): whether every row had to be decided.
     """

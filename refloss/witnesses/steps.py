@@ -28,7 +28,7 @@ N, C, D = 5, 4, 6
 
 
 def check_steps(witnesses: Sequence[str] | None = None, seed: int = 0) -> list[CaseResult]:
-    """One result a step pair."""
+    """One result per step pair."""
     witnesses = usable(witnesses)
     results = []
     for name, problem, gradients in step_problems(seed):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import VARIANTS, make
+from helpers import BIAS, VARIANTS, make
 
 import refloss
 import refloss.steps
@@ -259,20 +259,24 @@ def psi_on(loss, theta, **numbers):
 
 def gradients_of(loss, inputs, g):
     """The gradient of Σ g z in each input that has one."""
-    owed = {"x", "W", *differentiable(loss)} | ({"b"} if loss.has_bias else set())
+    owed = {"x", "W", *differentiable(loss)} | ({"b"} if inputs["b"] is not None else set())
     return {name: pulled(lambda v: logits_of(loss, **inputs | {name: v}), inputs[name], g) for name in owed}  # noqa: B023
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_loss(variant):
+CASES = [*VARIANTS, *(f"{name} without b" for name in BIAS)]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_loss(case):
+    variant, *without_b = case.split(" ")
     loss = make(variant, classes=C)
-    inputs = {"x": X, "W": W, "b": B if loss.has_bias else None}
+    inputs = {"x": X, "W": W, "b": B if loss.has_bias and not without_b else None}
     inputs |= {name: getattr(loss, name, None) for name in ("scale", "margin", "alpha")}
     w, y, x_hat, W_hat, z = W[Y], (ROWS, Y), unit(X), unit(W), logits_of(loss, **inputs)
     cos, r = x_hat @ W_hat.T, radius_of(loss).of(norm(X), norm(W))
     known = [v for v in inputs.values() if isinstance(v, float)]
     known += [X, W, norm(X), norm(W), norm(w), x_hat, W_hat, cos, x_hat @ W.T, z]
-    known += [r, r / norm(X)[:, None], r / norm(W)]
+    known += [r, r / norm(X)[:, None], r / norm(W), G.sum(axis=0)]
     if loss.has_margin:
         theta = theta_of(X, w)
         psi, psi_slope = (
@@ -314,8 +318,8 @@ def test_no_step_is_left_out():
         run()
     test_psi(3)
     test_cross_entropy("mean")
-    for variant in VARIANTS:
-        test_loss(variant)
+    for case in CASES:
+        test_loss(case)
     for room in ("steps", "losses"):
         for file in sorted((Path(refloss.__file__).parent / room).glob("*.py")):
             for line, text in numbered_lines(file.read_text(encoding="utf-8").splitlines()).items():
