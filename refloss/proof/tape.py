@@ -77,7 +77,7 @@ class _Reflected:
     __hash__ = None  # type: ignore[assignment]
 
     def __neg__(self) -> Any:
-        return self * -1
+        return -1 * self
 
     def __radd__(self, other: Any) -> Any:
         return self + other
