@@ -66,9 +66,7 @@ class L2Softmax(NormalisingLoss):
         along = linear(x_hat, W)  # (2) z_j = α W_j·x̂ + b_j
         z = self.alpha * along if b is None else self.alpha * along + b
         # (3) cross-entropy of z, in steps/cross_entropy.py
-        return LogitsPass(
-            x=x, W=W, has_b=b is not None, x_norm=x_norm, x_hat=x_hat, along=along, logits=z
-        )  # fmt: skip
+        return LogitsPass(x=x, W=W, has_b=b is not None, x_norm=x_norm, x_hat=x_hat, along=along, logits=z)
 
     def backward_logits(self, kept: LogitsPass, g: Array) -> dict[str, Array]:
         # (4) u_i = Σ_j g_ij W_j = Σ_j g_ij ‖W_j‖ ŵ_j arrives at α x̂_i; its part across x̂_i
