@@ -10,25 +10,8 @@ from typing import Any
 
 import numpy as np
 
-FORWARD_STAGES = (
-    "x_norm",
-    "W_norm",
-    "cos_theta",
-    "theta",
-    "logits",
-    "probabilities",
-    "losses",
-    "loss",
-)
-BACKWARD_STAGES = (
-    "grad_logits",
-    "grad_x",
-    "grad_W",
-    "grad_b",
-    "grad_scale",
-    "grad_margin",
-    "grad_alpha",
-)
+FORWARD_STAGES = ("x_norm", "W_norm", "cos_theta", "theta", "logits", "probabilities", "losses", "loss")
+BACKWARD_STAGES = ("grad_logits", "grad_x", "grad_W", "grad_b", "grad_scale", "grad_margin", "grad_alpha")
 STAGES = (*FORWARD_STAGES, *BACKWARD_STAGES)
 
 

@@ -1,35 +1,11 @@
-"""Reports as text, files written whole or not at all, and numbers as strict JSON takes them."""
+"""Files written whole or not at all, and numbers as strict JSON takes them."""
 
 from __future__ import annotations
 
-import io
 import math
 import os
 import tempfile
-from typing import Any, ClassVar
-
-
-class Printed:
-    """A report: its truth value is its verdict, its text what it prints on a rich console of this width."""
-
-    width: ClassVar[int] = 120
-
-    @property
-    def passed(self) -> bool:
-        raise NotImplementedError
-
-    def print(self, console: Any) -> None:
-        raise NotImplementedError
-
-    def __bool__(self) -> bool:
-        return self.passed
-
-    def __str__(self) -> str:
-        from rich.console import Console
-
-        text = io.StringIO()
-        self.print(Console(file=text, width=self.width, force_terminal=False, color_system=None))
-        return text.getvalue().rstrip()
+from typing import Any
 
 
 def write_whole(path: str | os.PathLike, content: str | bytes) -> None:

@@ -1,6 +1,6 @@
-"""Comparing gradients against other implementations: the natural scale, and inputs at given angles.
+"""Comparing gradients against other implementations: the natural scale, and points in a plane.
 
-The natural scale of a gradient (docs: DESIGN, section 4) is the sum of its terms' sizes before they
+The natural scale of a gradient is the sum of its terms' sizes before they
 cancel, Σ_j G_j ‖∇z_j‖, with G_j the terms of ∂L/∂z_j. It is computed here from plain formulas and
 shares no code with refloss.
 """
@@ -13,7 +13,7 @@ import numpy as np
 from helpers import need
 from scipy.special import softmax
 
-TOLERANCE = 1e-9  # of the natural scale; issue 3, "Must show"
+TOLERANCE = 1e-9  # of the natural scale: what is owed against every other implementation in doubles
 
 
 def one_thread_of_torch() -> ModuleType:
@@ -26,7 +26,7 @@ def one_thread_of_torch() -> ModuleType:
 def logit_terms(z, target, class_weights=None, smoothing=0.0, share=1.0, soft=False):
     """G (M, C). z: (M, C); target: (M, C), one-hot or soft; share: upstream / divisor, () or (M,).
 
-    A hard label without smoothing has one term a class, |g_j|; anything else p_j Σ_c a_c + a_j. A zero
+    A hard label without smoothing has one term per class, |g_j|; anything else p_j Σ_c a_c + a_j. A zero
     row of a one-hot target is an ignored row and has no terms.
     """
     classes = z.shape[1]
@@ -90,16 +90,6 @@ def assert_values_agree(got, want, what, tolerance=TOLERANCE):
     """Losses against themselves: all their terms have one sign, so nothing cancels."""
     want = np.asarray(want, dtype=float)
     assert_rows_agree(np.ravel(got), want.ravel(), np.abs(want).ravel(), what, tolerance)
-
-
-def features_at(theta, W, labels, rng, norms=None):
-    """x (N, D) with the angle theta_i to W[labels_i] exactly as asked for, in a random direction (D ≥ 2)."""
-    w = W[labels] / np.linalg.norm(W[labels], axis=1)[:, None]
-    across = rng.normal(size=w.shape)
-    across -= w * np.sum(across * w, axis=1)[:, None]
-    across /= np.linalg.norm(across, axis=1)[:, None]
-    x = np.cos(theta)[:, None] * w + np.sin(theta)[:, None] * across
-    return x if norms is None else x * np.asarray(norms)[:, None]
 
 
 def in_the_plane(*angles):

@@ -1,11 +1,66 @@
-"""Fixtures for every test."""
+"""Options and fixtures for every test."""
 
 from __future__ import annotations
 
+import itertools
+import re
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
+
+import refloss
+
+# the longer name first: am_softmax is not about softmax
+ALIASES = {"cosface": "am_softmax", "sphereface": "a_softmax", "modified_softmax": "w_norm_softmax"}
+LOSS_NAMES = sorted([*refloss.losses(), "margin_softmax", "cross_entropy", *ALIASES], key=len, reverse=True)
+A_LOSS = re.compile(rf"(?<![a-z0-9])(?:{'|'.join(LOSS_NAMES)})", re.IGNORECASE)
+
+# what --loss leaves out: these take the passes as they are, or are slow
+OTHERS = {"kernels", "pages"} | {
+    f"test_{name}"
+    for name in (
+        "balls", "certify", "check", "cli", "cli_certify", "cli_check", "digits", "extended", "fifty_digits", "figures",
+        "findings", "grid", "jax", "matrix", "peers", "proofs", "rivals", "suspects", "testing_adapters", "tolerances",
+        "toy_loss",
+    )
+}  # fmt: skip
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    names = [name for name in LOSS_NAMES if name not in ALIASES]
+    what = "only tests of this loss's passes, by their ids: none of the oracle, proofs, commands, pages, many digits"
+    parser.addoption("--loss", choices=names, metavar="NAME", help=what)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    named = any(Path(arg.partition("::")[0]).resolve() == collection_path for arg in config.args)
+    return True if config.getoption("--loss") and collection_path.stem in OTHERS and not named else None
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """Every core by default where pytest-xdist is; one process for tests/quick, whose order says what to read first."""
+    here = config.pluginmanager.hasplugin("xdist") and not hasattr(config, "workerinput")
+    quick = config.args and all("tests/quick" in arg for arg in config.args)
+    if here and config.option.numprocesses is None and not quick:
+        config.option.numprocesses = "auto"
+        if config.option.dist == "no":
+            config.option.dist = "worksteal"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    name = config.getoption("--loss")
+    if name:
+        kept = [name in losses_named(item.nodeid) for item in items]
+        config.hook.pytest_deselected(items=list(itertools.compress(items, (not k for k in kept))))
+        items[:] = itertools.compress(items, kept)
+
+
+def losses_named(text: str) -> set[str]:
+    """The losses that an id speaks of."""
+    return {ALIASES.get(found.lower(), found.lower()) for found in A_LOSS.findall(text)}
 
 
 @pytest.fixture

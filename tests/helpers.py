@@ -12,7 +12,10 @@ import numpy as np
 import pytest
 
 import refloss
+from refloss.cases.configurations import linear_psi, linear_psi_slope, parabola, parabola_slope
+from refloss.losses import LOSSES
 from refloss.steps.targets import Pairs
+from refloss.textbook.family import FAMILY, POWERS, member_of, radius_of
 
 
 def need(name: str) -> ModuleType:
@@ -41,38 +44,13 @@ def _lacking(name: str, reason: str) -> NoReturn:
 # -- the losses, and an ordinary input for each ----------------------------------------------------
 
 
-def smooth_tail(theta, xp):
-    """A continuation of cos 4θ beyond π/4 without a kink there: −1 − (θ − π/4)²."""
-    return -1.0 - (theta - np.pi / 4) ** 2
-
-
-def smooth_tail_slope(theta, xp):
-    return -2.0 * (theta - np.pi / 4)
-
-
-def linear_psi(theta, xp):
-    return 1.0 - 2.0 * theta / np.pi
-
-
-def linear_psi_slope(theta, xp):
-    return -2.0 / np.pi + 0.0 * theta
-
-
 NAMES = refloss.losses()
 
 # by readable id: the survey's losses at their defaults, then each option that changes a pass
 VARIANTS: dict[str, tuple[type, dict[str, Any]]] = {
-    "softmax": (refloss.Softmax, {}),
-    "weighted_softmax": (refloss.WeightedSoftmax, {}),
-    "w_norm_softmax": (refloss.WNormSoftmax, {}),
-    "l_softmax": (refloss.LSoftmax, {}),
-    "a_softmax": (refloss.ASoftmax, {}),
-    "f_norm_sphereface": (refloss.FNormSphereFace, {}),
-    "l2_softmax": (refloss.L2Softmax, {}),
-    "am_softmax": (refloss.AMSoftmax, {}),
-    "arcface": (refloss.ArcFace, {}),
+    **{name: (cls, {}) for name, cls in LOSSES.items()},
     "l_softmax-annealed": (refloss.LSoftmax, {"margin": 3, "annealing": 2.5}),
-    "l_softmax-continued": (refloss.LSoftmax, {"continuation": (smooth_tail, smooth_tail_slope)}),
+    "l_softmax-continued": (refloss.LSoftmax, {"continuation": (parabola, parabola_slope)}),
     "a_softmax-annealed": (refloss.ASoftmax, {"margin": 2, "annealing": 0.5}),
     "a_softmax-detached": (refloss.ASoftmax, {"detach_margin": True}),
     "f_norm_sphereface-annealed": (refloss.FNormSphereFace, {"scale": 8, "margin": 3, "annealing": 1}),
@@ -89,14 +67,15 @@ VARIANTS: dict[str, tuple[type, dict[str, Any]]] = {
     },
 }
 
-PSI = ["l_softmax", "a_softmax", "f_norm_sphereface"]  # an integer multiplies the angle
-MARGIN = [*PSI, "am_softmax", "arcface"]
+_MEMBERS = {name: FAMILY[name] for name in NAMES if name in FAMILY}  # a test of its own says who is missing
+PSI = [name for name, member in _MEMBERS.items() if member.multiplies_angle]
+MARGIN = [name for name in NAMES if LOSSES[name].has_margin]
 SOFT = [name for name in NAMES if name not in MARGIN]  # soft targets have a meaning
-BIAS = ["softmax", "weighted_softmax", "l2_softmax"]
-NORMALISES_X = ["f_norm_sphereface", "l2_softmax", "am_softmax", "arcface"]  # the logits see x̂ only
-NORMALISES_W = ["w_norm_softmax", "a_softmax", "f_norm_sphereface", "am_softmax", "arcface"]
-SINGULAR_X = ["l_softmax", "a_softmax", *NORMALISES_X]  # at x_i = 0
-SINGULAR_W = ["l_softmax", *NORMALISES_W]  # at W_y = 0
+BIAS = [name for name in NAMES if LOSSES[name].has_bias]
+NORMALISES_X = [name for name, member in _MEMBERS.items() if not POWERS[member.radius][0]]  # the logits see x̂ only
+NORMALISES_W = [name for name, member in _MEMBERS.items() if not POWERS[member.radius][1]]
+SINGULAR_X = [name for name, member in _MEMBERS.items() if "x" in member.zero_rows]  # at x_i = 0
+SINGULAR_W = [name for name, member in _MEMBERS.items() if "W" in member.zero_rows]  # at W_y = 0
 
 
 def make(variant: str, classes: int = 4, **options: Any) -> Any:
@@ -107,15 +86,9 @@ def make(variant: str, classes: int = 4, **options: Any) -> Any:
     return cls(**{**parameters, **options})
 
 
-def example(
-    variant: str, rng: np.random.Generator, n: int = 6, classes: int = 4, d: int = 3
-) -> dict[str, np.ndarray]:
+def example(variant: str, rng: np.random.Generator, n: int = 6, classes: int = 4, d: int = 3) -> dict[str, np.ndarray]:
     """Arguments of forward: ordinary features, every class a label, b where the loss has one."""
-    inputs = {
-        "x": rng.normal(size=(n, d)),
-        "W": rng.normal(size=(classes, d)),
-        "labels": np.arange(n) % classes,
-    }
+    inputs = {"x": rng.normal(size=(n, d)), "W": rng.normal(size=(classes, d)), "labels": np.arange(n) % classes}
     if VARIANTS[variant][0].has_bias:
         inputs["b"] = rng.normal(size=classes)
     return inputs
@@ -152,27 +125,22 @@ def assert_close(actual: Any, due: Any, scale: Any, relative: float, what: str =
         )
 
 
+def near(due: Any, relative: float) -> Any:
+    """Equal to `due` up to this share of it; pytest.approx alone would let any two numbers below 1e-12 pass."""
+    return pytest.approx(due, rel=relative, abs=0)
+
+
 def radius(loss: Any, x: np.ndarray, W: np.ndarray) -> np.ndarray:
     """r(‖x_i‖, ‖W_j‖) (N, C), the size of a logit without its bias."""
-    x_norm, W_norm = np.linalg.norm(x, axis=1), np.linalg.norm(W, axis=1)
-    ones = np.ones((len(x), len(W)))
-    match loss:
-        case refloss.L2Softmax():
-            return loss.alpha * W_norm * ones
-        case refloss.MarginSoftmax(radius="x_norm") | refloss.WNormSoftmax() | refloss.ASoftmax():
-            return x_norm[:, None] * ones
-        case refloss.MarginSoftmax(radius="both_norms") | refloss.Softmax() | refloss.LSoftmax():
-            return x_norm[:, None] * W_norm
-        case _:
-            return loss.scale * ones
+    return radius_of(loss).of(np.linalg.norm(x, axis=1), np.linalg.norm(W, axis=1))
 
 
 def natural_scales(loss: Any, x: np.ndarray, W: np.ndarray, G: np.ndarray) -> dict[str, np.ndarray]:
-    """Σ G ‖∇z‖ of DESIGN section 4 by gradient, with a bound for ‖∇z‖: (r/‖x‖) (|ψ| + |ψ'|).
+    """The natural scale Σ G ‖∇z‖ by gradient, with a bound for ‖∇z‖: (r/‖x‖) (|ψ| + |ψ'|).
 
     G (N, C): the terms of ∂L/∂z before they cancel; |∂L/∂z| for labels without smoothing.
     """
-    m = loss.margin if isinstance(loss, (refloss.LSoftmax, refloss.ASoftmax, refloss.FNormSphereFace)) else 1
+    m = loss.margin if member_of(loss).multiplies_angle else 1
     terms = 3 * m * G * radius(loss, x, W)  # |ψ| + |ψ'| ≤ 2m + m; without multiplied angle ≤ 3
     x_norm, W_norm = np.linalg.norm(x, axis=1), np.linalg.norm(W, axis=1)
     return {
@@ -199,9 +167,13 @@ def bits(*records: Any) -> dict[str, tuple]:
         for name in ("complement", "ignored", "cone"):
             if getattr(record, name, None) is not None:
                 values[name] = getattr(record, name)
-    return {
-        name: (np.shape(v), np.asarray(v).dtype.str, np.asarray(v).tobytes()) for name, v in values.items()
-    }
+    return {name: (np.shape(v), np.asarray(v).dtype.str, np.asarray(v).tobytes()) for name, v in values.items()}
+
+
+def passes(loss: Any, *args: Any, **inputs: Any) -> tuple[Any, Any]:
+    """The records of a forward and its backward."""
+    out = loss.forward(*args, **inputs)
+    return out, loss.backward(out)
 
 
 def logits_pass(loss, x, W, labels):

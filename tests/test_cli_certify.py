@@ -90,17 +90,7 @@ def test_json(tmp_path):
 def test_markdown_says_how_it_was_made(tmp_path):
     """--format markdown: command, versions and definitions at its head, then the tables."""
     target = tmp_path / "page.md"
-    call = [
-        "certify",
-        "--point",
-        POINT,
-        "--precision",
-        "double",
-        "--format",
-        "markdown",
-        "--output",
-        str(target),
-    ]
+    call = ["certify", "--point", POINT, "--precision", "double", "--format", "markdown", "--output", str(target)]
     assert main([*call, "-j", "1"]) == 0
     page = target.read_text(encoding="utf-8")
     assert page.startswith("# ")
@@ -178,7 +168,7 @@ def test_nothing_ran_exits_with_5(capsys):
 
 def test_without_python_flint_one_line_says_what_to_install(monkeypatch, capsys):
     """Exit status 2 and the command to type; the grid can still be listed."""
-    for module in [name for name in sys.modules if name.startswith(("refloss.proof", "flint"))]:
+    for module in [name for name in sys.modules if name.startswith(("refloss.proof", "refloss.score", "flint"))]:
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.setitem(sys.modules, "flint", None)
     assert main(["certify", "--point", POINT]) == 2
@@ -207,7 +197,7 @@ class Raises(refloss.AMSoftmax):
 
 
 def reported(cls, precision="extended"):
-    from refloss.score.grid_table import GridReport, run_point
+    from refloss.proof.grid_report import GridReport, run_point
 
     point = next(p for p in grid(["am_softmax"]) if p.name == "am_softmax.angle_1e-15_other")
     return GridReport(run_point(replace(point, loss=cls()), (precision,)))
@@ -215,13 +205,15 @@ def reported(cls, precision="extended"):
 
 def test_an_error_of_16_u_fails_and_is_named():
     """The stage, the point and the size of the error stand in the report, in every format."""
+    from refloss.score.proofs_page import page
+
     report = reported(Nudged)
     assert not report
     (row,) = report.rows()
     assert row.over_limit == 1
     assert 8 < row.gradient_u < 40
     assert "FAILED am_softmax.angle_1e-15_other [extended] grad_x" in str(report)
-    assert "## Over the limit" in report.to_markdown("refloss certify")
+    assert "## Over the limit" in page(report, "refloss certify")
     assert report.to_dict()["passed"] is False
     assert reported(refloss.AMSoftmax)
 
@@ -236,6 +228,6 @@ def test_an_exception_is_a_finding_not_the_end():
 
 def test_nothing_measured_is_no_success():
     """An empty report is false."""
-    from refloss.score.grid_table import GridReport
+    from refloss.proof.grid_report import GridReport
 
     assert not GridReport([])

@@ -16,10 +16,11 @@ from __future__ import annotations
 import mpmath
 import numpy as np
 import pytest
-from agreement import features_at, in_the_plane
+from agreement import in_the_plane
 from scipy.optimize import brentq
 
 import refloss
+from refloss.cases.angles import place
 
 PI = np.pi
 
@@ -166,14 +167,14 @@ def pairs_of_rows(D):
     rng = np.random.default_rng(D)
     for between in (np.radians(50), 2.9, 1e-3):
         w1 = rng.normal(size=(1, D))
-        w2 = features_at(np.array([between]), w1, np.array([0]), rng)
+        w2 = place(rng, w1, np.array([0]), between, 1.0)
         yield np.vstack([1.3 * w1, 0.7 * w2])
 
 
 def features_around(W, rng):
     """x at 39 angles to W₁ between 0 and π, of norms 0.1 … 10, in random directions, and 21 Gaussian ones."""
     theta = np.linspace(0.02, PI - 0.02, 39)
-    x = features_at(theta, W, np.zeros(39, dtype=int), rng, 10.0 ** rng.uniform(-1, 1, 39))
+    x = place(rng, W, np.zeros(39, dtype=int), theta, 10.0 ** rng.uniform(-1, 1, 39))
     return np.vstack([x, rng.normal(size=(21, W.shape[1]))])
 
 
@@ -193,7 +194,7 @@ def multiplier(loss):
 
 
 def where_table_1_holds(loss, x, W):
-    """(N,) bool: the table's formula is the loss's own there (DESIGN, section 3)."""
+    """(N,) bool: the table's formula is the loss's own there."""
     theta1 = angles_to(W[0], x)
     if getattr(loss, "annealing", 0):
         return np.zeros(len(x), dtype=bool)
@@ -270,9 +271,7 @@ def test_equals_table_1_where_its_formula_is_the_losss_own(name, D):
         assert compared == total
 
 
-@pytest.mark.parametrize(
-    "name", ["sphereface_2", "sphereface_3", "sphereface_4", "l_softmax_4", "f_norm_sphereface_3"]
-)
+@pytest.mark.parametrize("name", ["sphereface_2", "sphereface_3", "sphereface_4", "l_softmax_4", "f_norm_sphereface_3"])
 def test_cosine_of_the_multiplied_angle_is_not_the_loss_beyond_pi_over_m(name):
     """Beyond π/m the loss's target logit is at most −r, so decision_boundary is negative for rows of W of equal
     norms, while cos mθ₁ − cos θ₂ has no fixed sign: at x half a turn from W₁ and θ₁ = 2π/m it is positive."""
@@ -365,9 +364,7 @@ def test_class_weights_do_not_move_the_boundary(weighted, plain, bias):
     """Class weights act on the loss, not on the logits: the boundary is the same to the last bit."""
     for (with_weights, x, W, b), (without, *_) in zip(inputs(weighted, 6), inputs(plain, 6), strict=True):
         assert (b is not None) == bias
-        np.testing.assert_array_equal(
-            with_weights.decision_boundary(x, W, b), without.decision_boundary(x, W, b)
-        )
+        np.testing.assert_array_equal(with_weights.decision_boundary(x, W, b), without.decision_boundary(x, W, b))
 
 
 @every_loss

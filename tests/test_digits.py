@@ -11,7 +11,6 @@ from functools import cache
 
 import numpy as np
 import pytest
-from sklearn.datasets import load_digits
 
 import refloss
 
@@ -31,6 +30,8 @@ FOR_2D = {
 @cache
 def digits():
     """(1797, 64) pixels in [0, 1] without their mean, and the labels."""
+    from sklearn.datasets import load_digits  # a second to import
+
     data = load_digits()
     pixels = data.data / 16
     return pixels - pixels.mean(axis=0), data.target

@@ -7,22 +7,21 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from fifty_digits import value_and_gradients
+from many_digits import value_and_gradients
 
 import refloss
 from refloss import validation as check
-from refloss.cases.gradcheck import parabola, parabola_slope, place
+from refloss.cases.angles import place
+from refloss.cases.configurations import parabola, parabola_slope
+from refloss.textbook.rows import row_norm
 from refloss.witnesses.compare import WITNESSES, in_units_of_the_gradient
-from refloss.witnesses.problem import loss_problem, row_norm
+from refloss.witnesses.problem import loss_problem
 
 BOUND = 1e-12  # what the reference promises at angles in [1e-3, π − 1e-3]
 
 N, C, D = 6, 8, 16
 WEIGHTS = tuple(np.linspace(0.25, 2.0, C))
-ANGLES = {
-    "whole range": np.array([1e-3, 0.4, 1.3, 1.8, 2.7, np.pi - 1e-3]),
-    "hard": np.linspace(1.4, 3.0, N),
-}
+ANGLES = {"whole range": np.array([1e-3, 0.4, 1.3, 1.8, 2.7, np.pi - 1e-3]), "hard": np.linspace(1.4, 3.0, N)}
 LOSSES = {
     "softmax": refloss.Softmax(),
     "weighted_softmax": refloss.WeightedSoftmax(class_weights=WEIGHTS, reduction="weighted_mean"),

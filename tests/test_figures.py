@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import re
 import sys
-from pathlib import Path
 
 import mpmath as mp
 import numpy as np
 import pytest
-from helpers import need
+from helpers import near, need
+from pages.markdown import ROOT, read, section, tables
 
 from refloss import AMSoftmax, ArcFace, ASoftmax, LSoftmax, Softmax, WNormSoftmax, figures
 from refloss.cli.main import main
@@ -27,11 +27,10 @@ from refloss.figures.style import panels
 from refloss.precision.numbers import nearest
 from refloss.precision.pair import Pair
 
-DOCS = Path(__file__).parents[1] / "docs"
-PAGE = (DOCS / "figures.md").read_text(encoding="utf-8")
+PAGE = read("docs/figures.md")
+SPOKEN = " ".join(PAGE.split())  # without line breaks
 full = pytest.mark.skipif(
-    os.environ.get("REFLOSS_REQUIRE_OPTIONAL") != "1",
-    reason="trains for half a minute; REFLOSS_REQUIRE_OPTIONAL=1",
+    os.environ.get("REFLOSS_REQUIRE_OPTIONAL") != "1", reason="trains for half a minute; REFLOSS_REQUIRE_OPTIONAL=1"
 )
 
 
@@ -75,7 +74,7 @@ def test_the_settings_of_the_user_stay_outside():
 @pytest.mark.parametrize("name", figures.FIGURES)
 def test_every_figure_is_committed_and_on_the_page(name):
     """Its SVG lies in docs/figures, opaque and small, and docs/figures.md shows it."""
-    svg = (DOCS / "figures" / f"{name}.svg").read_bytes()
+    svg = (ROOT / f"docs/figures/{name}.svg").read_bytes()
     assert len(svg) < 300_000
     assert b'style="fill: #ffffff"' in svg
     assert f"(figures/{name}.svg)" in PAGE
@@ -146,9 +145,7 @@ def test_psi_goes_through_its_knots():
     value, slope = (lines(a) for a in figures.draw("psi").axes)
     for m in (1, 2, 3, 4):
         for k in range(m + 1):
-            assert at(value[f"$m={m}$"], 180 * k / m) == pytest.approx(
-                (-1) ** k * np.cos(k * np.pi) - 2 * k, abs=EXACT
-            )
+            assert at(value[f"$m={m}$"], 180 * k / m) == pytest.approx((-1) ** k * np.cos(k * np.pi) - 2 * k, abs=EXACT)
             assert at(slope[f"$m={m}$"], 180 * k / m) == pytest.approx(0, abs=EXACT)
         assert slope[f"$m={m}$"][1].min() == pytest.approx(-m, abs=EXACT)
     marked = {line.get_label(): line.get_markevery() for line in figures.draw("psi").axes[0].lines}
@@ -192,8 +189,8 @@ def test_a_normalising_loss_has_gradients_of_one_over_the_length():
     assert sum(not loss.feels_x_norm for _, loss, _ in gradient_size.CURVES) == 4
     # softmax: (1 − p_y) ‖W_y − W_j‖, √2 between orthonormal rows. p_y is 1/2 for short features, up to ‖x‖ = 1e-3;
     # for long ones 0 or 1
-    assert wrong[0][0] == pytest.approx(np.sqrt(2) / 2, rel=1e-3)
-    assert wrong[0][-1] == pytest.approx(np.sqrt(2), rel=1e-12)
+    assert wrong[0][0] == near(np.sqrt(2) / 2, 1e-3)
+    assert wrong[0][-1] == near(np.sqrt(2), 1e-12)
     assert right[0][-1] < 1e-100
 
 
@@ -237,9 +234,7 @@ def test_the_truth_of_the_error_figure_is_50_digits():
     with mp.workdps(60):
         for i in range(len(x)):
             X, W = ([mp.mpf(float(v)) for v in row] for row in (x[i], w[i]))
-            xx, ww, xw = (
-                mp.fsum(a * b for a, b in zip(u, v, strict=True)) for u, v in ((X, X), (W, W), (X, W))
-            )
+            xx, ww, xw = (mp.fsum(a * b for a, b in zip(u, v, strict=True)) for u, v in ((X, X), (W, W), (X, W)))
             theta = mp.atan2(mp.sqrt(xx * ww - xw**2), xw)
             in_theta = -mp.sin(theta + 0.5)
             x_hat, w_hat = ([v / mp.sqrt(square) for v in row] for row, square in ((X, xx), (W, ww)))
@@ -292,9 +287,7 @@ def test_training_lowers_the_loss_and_repeats_itself(toy):
 
     def trained(seed, **options):
         network = training.Network.random(3, bias=True, seed=seed, pixels=7, hidden=5)
-        losses = list(
-            training.train(network, lambda step: Softmax(), toy, 150, 0.02, seed, noise=0.01, **options)
-        )
+        losses = list(training.train(network, lambda step: Softmax(), toy, 150, 0.02, seed, noise=0.01, **options))
         return network, losses
 
     network, losses = trained(0)
@@ -358,12 +351,9 @@ def test_the_digits_are_learned_a_little():
 
 
 def rows(heading: str) -> list[list[str]]:
-    """The cells of the table under a heading of the page, without its first two lines."""
-    part = PAGE.partition(f"## {heading}\n")[2].partition("\n## ")[0]
-    cells = [
-        [c.strip() for c in line.strip("|").split("|")] for line in part.splitlines() if line.startswith("|")
-    ]
-    return cells[2:]
+    """The cells of the table under a heading of the page, without its head."""
+    [[_, *cells]] = tables(section(PAGE, heading))
+    return cells
 
 
 def test_numbers_in_the_text():
@@ -381,7 +371,7 @@ def test_numbers_in_the_text():
         f"64 pixels, {training.HIDDEN} hidden units",
         f"cut to {training.BITS} bits",
     ):
-        assert said in " ".join(PAGE.split()), said
+        assert said in SPOKEN, said
     schedule = training.annealing(l_softmax_digits.STEPS)
     assert schedule(1) == 100
     assert schedule(l_softmax_digits.STEPS) < 0.001
@@ -391,10 +381,7 @@ def test_numbers_in_the_text():
 def test_numbers_of_l_softmax_digits():
     """Accuracies, mean angles and gaps of all four margins. Cut gradients make them the same on every machine."""
     need("sklearn")
-    table = {}
-    for margin in l_softmax_digits.MARGINS:
-        _, sets = l_softmax_digits.learn(margin)
-        table[margin] = sets
+    table = {margin: l_softmax_digits.learn(margin)[1] for margin in l_softmax_digits.MARGINS}
     numbers = []
     for margin, sets in table.items():
         row = [str(margin)]
@@ -403,9 +390,7 @@ def test_numbers_of_l_softmax_digits():
         numbers.append(row)
     assert rows("l_softmax_digits") == numbers
     _, sets = l_softmax_digits.learn(4, start=0.0)
-    assert f"ends with {100 * sets['training'].accuracy:.1f} % of the training images right" in " ".join(
-        PAGE.split()
-    )
+    assert f"ends with {100 * sets['training'].accuracy:.1f} % of the training images right" in SPOKEN
     for name in ("training", "test"):  # what the picture is for: the gaps widen with m
         gaps = [sets[name].gap for sets in table.values()]
         assert gaps == sorted(gaps)

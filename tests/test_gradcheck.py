@@ -10,10 +10,12 @@ import pytest
 
 import refloss
 from refloss import validation as check
-from refloss.cases.gradcheck import all_cases, cases, place
+from refloss.cases.angles import place
+from refloss.cases.gradcheck import all_cases, cases
+from refloss.textbook.rows import row_norm
 from refloss.witnesses.compare import BLIND, WITNESSES, in_units_of_the_gradient
 from refloss.witnesses.gradcheck import check_case, gradcheck_cases
-from refloss.witnesses.problem import loss_problem, row_norm
+from refloss.witnesses.problem import loss_problem
 from refloss.witnesses.report import GradcheckError
 from refloss.witnesses.steps import check_steps
 
@@ -155,8 +157,9 @@ def test_poles_and_jumps_are_left_alone(rng):
     W = rng.normal(size=(C, D))
     for theta, loss in ((0.0, refloss.ArcFace(scale=4)), (np.pi, refloss.ArcFace(scale=4))):
         x = place(rng, W, np.array([1]), theta)
-        result = check_case(type("At", (), {"loss": loss, "name": "pole", "x": x, "W": W, "labels": [1],
-                                            "b": None, "upstream": None}))  # fmt: skip
+        result = check_case(
+            type("At", (), {"loss": loss, "name": "pole", "x": x, "W": W, "labels": [1], "b": None, "upstream": None})
+        )
         rows = next(i for i in result.inputs if i.input == "x")
         assert (rows.failed, rows.undecided) == (0, 1)
 
@@ -201,16 +204,7 @@ def test_every_step_pair_is_confirmed_on_its_own():
     """normalise, angle, ψ, margins, cross-entropy and linear: each before all three witnesses."""
     results = check_steps()
     steps = {result.loss.removeprefix("step ") for result in results}
-    assert steps == {
-        "linear",
-        "normalise",
-        "cosines",
-        "angle",
-        "psi",
-        "cosine_margin",
-        "arc_margin",
-        "cross_entropy",
-    }
+    assert steps == {"linear", "normalise", "cosines", "angle", "psi", "cosine_margin", "arc_margin", "cross_entropy"}
     for result in results:
         for i in result.inputs:
             assert (i.failed, i.undecided) == (0, 0), (result.loss, result.case)
@@ -394,9 +388,7 @@ def test_a_function_that_is_no_loss_is_refused(f, words, data):
 
 
 @pytest.mark.parametrize(
-    "loss",
-    ["arcface", refloss.ArcFace, object(), refloss.CrossEntropy()],
-    ids=["name", "class", "thing", "ce"],
+    "loss", ["arcface", refloss.ArcFace, object(), refloss.CrossEntropy()], ids=["name", "class", "thing", "ce"]
 )
 def test_what_is_no_loss_is_refused(loss, data):
     """A name, a class, anything, bare-logits cross-entropy: TypeError that says what is due."""

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from fractions import Fraction
+from functools import cache
 
 import mpmath
 import numpy as np
 import pytest
-from helpers import BIAS, MARGIN, PSI, SOFT
+from helpers import BIAS, MARGIN, PSI, SOFT, near
 
 import refloss
-from refloss.cases import grid as adversarial
-from refloss.cases.grid import GROUPS, KINDS, LIMIT, grid, largest_logit, variants
-from refloss.cases.placing import PI, cos_sin, place
+from refloss.cases.angles import PI, cos_sin, exact_pairs, parallel_pairs, place_in_decimal, tiny_pairs
+from refloss.cases.configurations import GROUPS
+from refloss.cases.grid import KINDS, LIMIT, grid, largest_logit, variants
 
-POINTS = {name: grid([name]) for name in GROUPS}
-ALL = [point for points in POINTS.values() for point in points]
+
+@cache
+def points_of(name):
+    return grid([name])
+
+
+def all_points():
+    return [point for name in GROUPS for point in points_of(name)]
+
+
 NORMALISE_BOTH = ["f_norm_sphereface", "am_softmax", "arcface"]
 SCALED = [*NORMALISE_BOTH, "l2_softmax"]
 
@@ -34,14 +44,12 @@ def exact_angle(x, w):
     """θ in mpmath, right to 50 digits at every angle: sin² = 1 − cos² is formed exactly."""
     sign, square = exact_cosine(x, w)
     with mpmath.workdps(60):
-        sin, cos = (
-            mpmath.sqrt(mpmath.mpf(part.numerator) / part.denominator) for part in (1 - square, square)
-        )
+        sin, cos = (mpmath.sqrt(mpmath.mpf(part.numerator) / part.denominator) for part in (1 - square, square))
         return mpmath.atan2(sin, sign * cos)
 
 
 def by_kind(name, kind):
-    return [point for point in POINTS[name] if point.kind == kind]
+    return [point for point in points_of(name) if point.kind == kind]
 
 
 def target_angles(point):
@@ -53,16 +61,16 @@ def target_angles(point):
 
 def test_names_are_unique_and_say_the_loss():
     """A point can be asked for by its name."""
-    names = [point.name for point in ALL]
+    names = [point.name for point in all_points()]
     assert len(set(names)) == len(names)
-    assert all(point.name.split(".")[0] in GROUPS for point in ALL)
+    assert all(point.name.split(".")[0] in GROUPS for point in all_points())
     assert [point.name for point in grid()] == names
 
 
 @every_loss
 def test_the_grid_is_the_same_every_time(name):
     """No seed, no clock: the same bytes at every call."""
-    for a, b in zip(POINTS[name], grid([name]), strict=True):
+    for a, b in zip(points_of(name), grid([name]), strict=True):
         assert (a.name, a.loss) == (b.name, b.loss)
         for field in ("x", "W", "labels", "b", "upstream"):
             one, two = getattr(a, field), getattr(b, field)
@@ -73,47 +81,44 @@ def test_the_grid_is_the_same_every_time(name):
 def test_every_kind_is_there(name):
     """Every kind of difficulty, in every loss that has it; the quick grid has all of them, too."""
     due = (
-        set(KINDS)
-        - {"own"}
-        - ({"knots"} if name not in PSI else set())
-        - ({"past_pi"} if name != "arcface" else set())
+        set(KINDS) - {"own"} - ({"knots"} if name not in PSI else set()) - ({"past_pi"} if name != "arcface" else set())
     )
-    assert {point.kind for point in POINTS[name]} == due
-    assert {point.kind for point in POINTS[name] if point.quick} == due
-    assert all(point.provokes for point in POINTS[name])
+    assert {point.kind for point in points_of(name)} == due
+    assert {point.kind for point in points_of(name) if point.quick} == due
+    assert all(point.reason for point in points_of(name))
 
 
 @every_loss
 def test_every_variant_is_there(name):
     """Every option that changes the target logit has points, at poles, exact and ordinary angles."""
     for variant, options in variants(name).items():
-        mine = [p for p in POINTS[name] if p.name.startswith(f"{name}.{variant}.")]
+        mine = [p for p in points_of(name) if p.name.startswith(f"{name}.{variant}.")]
         assert {"tiny_angle", "exact_angle", "ordinary"} <= {point.kind for point in mine}
         for point in mine:
             assert all(getattr(point.loss, key) == value for key, value in options.items())
     if name in PSI:
-        assert {point.loss.margin for point in POINTS[name]} >= {1, 2, 3, 4, 6}
+        assert {point.loss.margin for point in points_of(name)} >= {1, 2, 3, 4, 6}
     if name in ("am_softmax", "arcface"):
-        margins = {point.loss.margin for point in POINTS[name]}
+        margins = {point.loss.margin for point in points_of(name)}
         assert {0.0, 2.0} <= margins
 
 
 @every_loss
 def test_every_option_of_the_cross_entropy_is_there(name):
     """All reductions, weights, smoothing, ignored rows; soft targets where there is no margin; a bias."""
-    losses = [point.loss for point in POINTS[name]]
+    losses = [point.loss for point in points_of(name)]
     assert {loss.reduction for loss in losses} == {"mean", "sum", "none", "weighted_mean"}
     assert any(loss.class_weights for loss in losses)
     assert {loss.label_smoothing for loss in losses} >= {0.0, 0.1, 1.0}
     assert any(loss.ignore_index is not None for loss in losses)
-    assert any(p.labels.ndim == 2 for p in POINTS[name]) == (name in SOFT)
-    assert any(p.b is not None for p in POINTS[name]) == (name in BIAS)
+    assert any(p.labels.ndim == 2 for p in points_of(name)) == (name in SOFT)
+    assert any(p.b is not None for p in points_of(name)) == (name in BIAS)
 
 
 @every_loss
 def test_double_precision_is_finite_silent_and_leaves_the_point_alone(name):
     """Forward and backward on every point: no NaN, no Inf, no warning, no exception, nothing changed."""
-    for point in POINTS[name]:
+    for point in points_of(name):
         before = [np.array(v) for v in (point.x, point.W, point.labels, point.upstream)]
         out = point.loss.forward(point.x, point.W, point.labels, point.b)
         grads = point.loss.backward(out, point.upstream)
@@ -125,7 +130,7 @@ def test_double_precision_is_finite_silent_and_leaves_the_point_alone(name):
 
 def test_points_cannot_be_changed():
     """Their arrays are read-only, so that no implementation can spoil the next one's input."""
-    for point in ALL:
+    for point in all_points():
         for array in (point.x, point.W, point.labels, point.b):
             assert array is None or not array.flags.writeable
 
@@ -133,13 +138,11 @@ def test_points_cannot_be_changed():
 @every_loss
 def test_what_extended_precision_owes(name):
     """Up to logits of 2^40 every point is owed all digits; those of kind "beyond" are not, and no others."""
-    for point in POINTS[name]:
+    for point in points_of(name):
         offset = 0.0 if point.b is None else np.abs(point.b)
         largest = np.max(largest_logit(point.loss, point.x, point.W) + offset)
         assert (largest > LIMIT) == (point.kind == "beyond"), point.name
-        assert (
-            np.max(np.abs(point.loss.forward(point.x, point.W, point.labels, point.b).logits)) <= 64 * largest
-        )
+        assert np.max(np.abs(point.loss.forward(point.x, point.W, point.labels, point.b).logits)) <= 64 * largest
 
 
 # -- angles ----------------------------------------------------------------------------------------
@@ -147,22 +150,22 @@ def test_what_extended_precision_owes(name):
 
 @pytest.mark.parametrize("D", [2, 3, 128])
 def test_placed_vectors_have_their_angle(D):
-    """`place` meets the angle to 2^-53, at every size of angle and vector."""
+    """`place_in_decimal` meets the angle to 2^-53, at every size of angle and vector."""
     rng = np.random.default_rng(D)
     for theta in (*map(mpmath.mpf, ("1e-12", "1e-4", "0.5", "2.5")), mpmath.pi - mpmath.mpf("1e-12")):
         w, toward = rng.normal(size=(2, D)) * 10.0 ** rng.integers(-100, 100)
         with mpmath.workdps(60):
             theta = +mpmath.mpf(theta)
-            x = place(w, toward, adversarial.Decimal(mpmath.nstr(theta, 50)), 3.7e50)
+            x = place_in_decimal(w, toward, Decimal(mpmath.nstr(theta, 50)), 3.7e50)
             assert abs(exact_angle(x, w) - theta) <= 2.0**-53
-        assert np.linalg.norm(x) == pytest.approx(3.7e50, rel=1e-15)
+        assert np.linalg.norm(x) == near(3.7e50, 1e-15)
 
 
 def test_the_series_of_cos_and_sin():
     """`cos_sin` against mpmath, from 0 to π."""
     with mpmath.workdps(40):
         for theta in ("0", "1e-20", "0.7", "1.6", "3.1", str(PI)):
-            cos, sin = cos_sin(adversarial.Decimal(theta))
+            cos, sin = cos_sin(Decimal(theta))
             assert abs(mpmath.mpf(str(cos)) - mpmath.cos(mpmath.mpf(theta))) < 1e-25
             assert abs(mpmath.mpf(str(sin)) - mpmath.sin(mpmath.mpf(theta))) < 1e-25
 
@@ -170,19 +173,19 @@ def test_the_series_of_cos_and_sin():
 def test_tiny_angles():
     """1e-300; 6e-33 between general vectors; one rounding; and the same before π: never 0, never a cosine below 1."""
     due = {"1e-300": 1e-300, "1e-300_3d": 1e-300 / np.sqrt(45), "6e-33": 6.16e-33, "2e-32_3d": 1.0e-32}
-    for name, (x, w) in adversarial.tiny_pairs().items():
+    for name, (x, w) in tiny_pairs().items():
         supplement = name.removeprefix("pi_minus_")
         sign, square = exact_cosine(x, w)
         assert sign == (1 if supplement == name else -1)
         sin = mpmath.sqrt(mpmath.mpf((1 - square).numerator) / (1 - square).denominator)
         assert 0 < sin < 3e-16
         if supplement in due:
-            assert float(sin) == pytest.approx(due[supplement], rel=0.05), name
+            assert float(sin) == near(due[supplement], 0.05), name
 
 
 def test_parallel_pairs_are_exactly_parallel():
     """All 2 × 2 determinants are 0 without rounding; the sign says which pole."""
-    for name, (x, w) in adversarial.parallel_pairs().items():
+    for name, (x, w) in parallel_pairs().items():
         sign, square = exact_cosine(x, w)
         assert square == 1
         assert sign == (1 if name.startswith("0_") else -1)
@@ -191,7 +194,7 @@ def test_parallel_pairs_are_exactly_parallel():
 def test_exact_angles_are_exact():
     """cos² θ is the rational number that it must be, also with lengths of 53 bits."""
     squares = {30: Fraction(3, 4), 45: Fraction(1, 2), 60: Fraction(1, 4), 90: Fraction(0)}
-    pairs = adversarial.exact_pairs()
+    pairs = exact_pairs()
     for name, (degrees, x, w) in pairs.items():
         sign, square = exact_cosine(x, w)
         assert square == squares[min(degrees, 180 - degrees)], name
@@ -203,15 +206,13 @@ def test_exact_angles_are_exact():
 @every_loss
 def test_angles_are_there_for_target_and_other_classes(name):
     """Every special pair is met by a target and by another class, alone (N = 1)."""
-    single = [p for p in POINTS[name] if len(p.x) == 1 and p.kind in ("tiny_angle", "small_angle")]
+    single = [p for p in points_of(name) if len(p.x) == 1 and p.kind in ("tiny_angle", "small_angle")]
     for target in (True, False):
         chosen = [p for p in single if bool(p.labels[0] == 0) is target]
         sines = []
         for point in chosen:
             _, square = exact_cosine(point.x[0], point.W[0])
-            sines.append(
-                float(mpmath.sqrt(mpmath.mpf((1 - square).numerator) / mpmath.mpf((1 - square).denominator)))
-            )
+            sines.append(float(mpmath.sqrt(mpmath.mpf((1 - square).numerator) / mpmath.mpf((1 - square).denominator))))
         for size in (1e-300, 6.16e-33, 1e-15, 1e-12, 1e-8, 1e-4):
             assert sum(abs(sin / size - 1) < 0.12 for sin in sines) >= 2, size  # near 0 and near π
         poles = [p for p in by_kind(name, "parallel") if bool(p.labels[0] == 0) is target]
@@ -233,8 +234,8 @@ def test_knots(name):
         for theta, k, sign in zip(angles, knots, signs, strict=True):
             with mpmath.workdps(40):
                 away = theta - k * mpmath.pi / m
-            assert float(away) == pytest.approx(sign * offset, rel=0.12, abs=0), point.name
-    exact = {degrees for degrees, _, _ in adversarial.exact_pairs().values()}
+            assert float(away) == near(sign * offset, 0.12), point.name
+    exact = {degrees for degrees, _, _ in exact_pairs().values()}
     for m in (2, 3, 4, 6):
         assert {180 * k // m for k in range(1, m)} <= exact
 
@@ -251,7 +252,7 @@ def test_past_pi():
             edge = mpmath.pi / 2 if easy else mpmath.mpf(point.loss.margin)
             offsets = [float(theta + edge - mpmath.pi) for theta in target_angles(point)]
         signs = [-1 if point.name.endswith("before") else 1] if len(offsets) == 1 else [-1, 1]
-        assert offsets[: len(signs)] == pytest.approx(1e-12 * np.array(signs), rel=1e-3, abs=0)
+        assert offsets[: len(signs)] == near(1e-12 * np.array(signs), 1e-3)
         seen.add(point.loss.margin)
     assert {0.5, 1.0, 2.0, 3.1} <= seen
 
@@ -301,7 +302,7 @@ def test_a_gradient_that_a_subnormal_g_would_lose(name):
         g = np.abs(point.loss.backward(out, point.upstream).logits)
         assert 0 < g.max() < 2.3e-308
         r = float(np.max(largest_logit(point.loss, point.x, point.W)))
-        assert r == pytest.approx(1e4, rel=1)
+        assert r == near(1e4, 1)
         shortest = min(np.max(np.abs(point.x)), np.max(np.abs(point.W[1])))
         assert g.max() * r / shortest > 1e-300
 
@@ -368,6 +369,6 @@ def test_an_unknown_loss_is_refused():
 def test_the_quick_grid_is_part_of_the_grid():
     """A subset, in the same order, of every loss."""
     quick = grid(quick=True)
-    assert [p.name for p in ALL if p.quick] == [p.name for p in quick]
+    assert [p.name for p in all_points() if p.quick] == [p.name for p in quick]
     assert {p.name.split(".")[0] for p in quick} == set(GROUPS)
     assert set(refloss.losses()) < set(GROUPS)

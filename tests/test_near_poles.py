@@ -6,7 +6,7 @@ definition in polar form, with sines from the same arithmetic, since float64 has
 
 from __future__ import annotations
 
-import fifty_digits
+import many_digits
 import mpmath
 import numpy as np
 import pytest
@@ -14,7 +14,8 @@ from helpers import logits_pass
 
 import refloss
 from refloss import validation as check
-from refloss.witnesses.problem import loss_problem, row_norm
+from refloss.textbook.rows import row_norm
+from refloss.witnesses.problem import loss_problem
 
 U = np.finfo(float).eps / 2
 D = 8
@@ -36,7 +37,7 @@ LOSSES = {
 def sines(x, W):
     """sin θ of every pair, from 60 digits, as float64."""
     with mpmath.workdps(60):
-        x, W = fifty_digits.exact(x), fifty_digits.exact(W)
+        x, W = many_digits.exact(x), many_digits.exact(W)
         inner = x @ W.T
         lengths = np.outer(np.sum(x * x, axis=1), np.sum(W * W, axis=1))
         square = 1 - inner * inner / lengths
@@ -53,14 +54,12 @@ def test_all_classes_near_the_feature(name, theta, rng):
     out = loss.forward(x, W, y)
     grads = loss.backward(out)
     problem = loss_problem(loss, x, W, check.targets(y, 1, 4, loss), None, np.array(1.0))
-    _, truth = fifty_digits.value_and_gradients(problem)
+    _, truth = many_digits.value_and_gradients(problem)
     # the tangential part of every class: G_ij r |ψ'(θ_ij)| / ‖W_j‖, with ψ' = −sin θ but for an additive angle
     G = np.abs(grads.logits)
     r = 8.0 if hasattr(loss, "scale") else np.linalg.norm(x)
     slope = sines(x, W)
-    slope[0, 0] = (
-        np.abs(logits_pass(loss, x, W, y).psi.slope[0]) if name in ("arcface", "own") else slope[0, 0]
-    )
+    slope[0, 0] = np.abs(logits_pass(loss, x, W, y).psi.slope[0]) if name in ("arcface", "own") else slope[0, 0]
     scale_W = (G * r * slope)[0] / np.linalg.norm(W, axis=1)
     error = row_norm(grads.W - truth["W"])
     assert (error <= BOUND * np.maximum(r, 1) * scale_W).all(), error / scale_W

@@ -11,8 +11,9 @@ from helpers import need
 
 need("flint")
 
-from refloss.cases.grid import GROUPS, grid, largest_logit  # noqa: E402
-from refloss.score.grid_table import GridReport, run_point  # noqa: E402
+from refloss.cases.configurations import GROUPS  # noqa: E402
+from refloss.cases.grid import grid, largest_logit  # noqa: E402
+from refloss.proof.grid_report import GridReport, run_point  # noqa: E402
 
 U = 2.0**-53
 AT_AN_ANGLE = (
@@ -69,11 +70,7 @@ def test_double_keeps_its_digits_at_every_target_angle(measured):
 def test_double_at_ordinary_angles(measured):
     """≤ 2e-14 with D ≤ 16."""
     for point, outcomes in measured:
-        if (
-            point.kind == "ordinary"
-            and point.x.shape[1] <= 16
-            and not point.name.startswith("margin_softmax")
-        ):
+        if point.kind == "ordinary" and point.x.shape[1] <= 16 and not point.name.startswith("margin_softmax"):
             for name in ("grad_x", "grad_W"):
                 assert outcomes[0].stages[name].worst_u * U <= 2e-14, (point.name, outcomes[0].stages[name])
 

@@ -19,9 +19,7 @@ from refloss.testing.diagnosis.suspects import SUSPECTS, wrong
 WEIGHTS = tuple(np.linspace(0.5, 2.0, 7))
 LOSSES = {
     "softmax": refloss.Softmax(),
-    "softmax-weighted": refloss.Softmax(
-        class_weights=WEIGHTS, reduction="weighted_mean", label_smoothing=0.1
-    ),
+    "softmax-weighted": refloss.Softmax(class_weights=WEIGHTS, reduction="weighted_mean", label_smoothing=0.1),
     "l2_softmax-sum": refloss.L2Softmax(reduction="sum"),
     "a_softmax": refloss.ASoftmax(),
     "am_softmax-none": refloss.AMSoftmax(reduction="none", ignore_index=-100),
@@ -282,7 +280,5 @@ def test_nothing_escapes() -> None:
         for name in available():
             for dtype in DTYPES:
                 RIVALS[name].accepts(making("pole_gives_nan", loss), loss, dtype)
-                RIVALS[name].accepts(
-                    changed(loss, lambda got: got.update(loss=got["loss"] * np.inf)), loss, dtype
-                )
+                RIVALS[name].accepts(changed(loss, lambda got: got.update(loss=got["loss"] * np.inf)), loss, dtype)
     assert need("jax").config.jax_enable_x64 == before

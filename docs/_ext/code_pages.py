@@ -178,9 +178,7 @@ def folder_body(folder: Path) -> str:
         f"<tr><td><a href='{escape(uri)}.html'><code>{escape(label)}</code></a></td><td>{escape(text)}</td></tr>"
         for uri, label, text in rows
     )
-    return (
-        f"<h1>{escape(name)}/</h1>\n<div class='table-wrapper'><table class='docutils'>{lines}</table></div>"
-    )
+    return f"<h1>{escape(name)}/</h1>\n<div class='table-wrapper'><table class='docutils'>{lines}</table></div>"
 
 
 def summary(path: Path) -> str:

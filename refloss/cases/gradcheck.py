@@ -1,335 +1,270 @@
 """The named, aimed cases of `refloss gradcheck`: each says what it provokes.
 
 Random Gaussian features never reach the outer branches of ψ or θ > π − m in 32 dimensions, so the target angles
-are placed: x_i = ‖x_i‖ (cos θ_i ŵ_y + sin θ_i u), u ⟂ ŵ_y.
+are placed. Which cases a loss gets is read from its entry in `refloss.textbook.family`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from refloss.losses import get, losses
-from refloss.witnesses.problem import default_upstream
+from refloss.cases.angles import directions, place
+from refloss.cases.case import Point
+from refloss.cases.configurations import WEIGHTS, default_upstream, make, variants
+from refloss.losses import losses
+from refloss.textbook import formulas
+from refloss.textbook.family import formula_of, member_of, radius_of
 
 N, C, D = 6, 5, 8
-WEIGHTS = (0.5, 2.0, 1.0, 0.25, 3.0)
+Y = np.arange(N) % C
 
 
-@dataclass(frozen=True)
-class Case:
-    """One input for one loss, and why it is there."""
-
-    name: str
-    reason: str
-    loss: Any
-    x: np.ndarray
-    W: np.ndarray
-    labels: np.ndarray
-    b: np.ndarray | None = None
-    upstream: Any = None
-
-
-def all_cases(names: Sequence[str] | None = None, seed: int = 0) -> list[Case]:
+def all_cases(names: Sequence[str] | None = None, seed: int = 0) -> list[Point]:
     """Every case of every loss of the survey, or of the losses named."""
-    return [case for name in (names or losses()) for case in cases(default_loss(name), seed)]
+    return [case for name in (names or losses()) for case in cases(make(name), seed)]
 
 
-def default_loss(name: str) -> Any:
-    """The loss with its defaults; `weighted_softmax` with weights for the cases' five classes."""
-    return get(name, class_weights=WEIGHTS) if name == "weighted_softmax" else get(name)
-
-
-def cases(loss: Any, seed: int = 0) -> list[Case]:
+def cases(loss: Any, seed: int = 0) -> list[Point]:
     """The cases that make sense for this loss (or, for a loss of your own, the plain ones), in a fixed order."""
-    return [*_shapes(loss, seed), *_sizes(loss, seed), *_angles(loss, seed), *_options(loss, seed)]
+    found = _Cases(loss, seed)
+    # of a loss of your own neither range nor options are known
+    for family in (_shapes, _sizes, _angles, _options) if found.formula else (_shapes, _angles):
+        family(found)
+    return found.points
 
 
-# -- building blocks -------------------------------------------------------------------------------
+class _Cases:
+    """The cases of one loss as they are collected, and what the families of cases share."""
 
+    def __init__(self, loss: Any, seed: int) -> None:
+        self.loss, self.seed, self.points = loss, seed, list[Point]()
+        self.formula = formula_of(loss)
+        self.factor = member_of(loss).factor if self.formula else ""
+        self.quiet = self.with_factor(8.0) if self.factor == "scale" else loss
 
-def place(
-    rng: np.random.Generator, W: np.ndarray, y: np.ndarray, theta: Any, length: Any = 2.0
-) -> np.ndarray:
-    """x (N, D) with these target angles (radians) and lengths."""
-    theta = np.broadcast_to(np.asarray(theta, dtype=float), len(y))
-    w = W[y] / np.linalg.norm(W[y], axis=1, keepdims=True)
-    u = rng.normal(size=w.shape)
-    u -= w * np.sum(u * w, axis=1, keepdims=True)
-    u /= np.linalg.norm(u, axis=1, keepdims=True)
-    direction = np.cos(theta)[:, None] * w + np.sin(theta)[:, None] * u
-    return np.broadcast_to(length, len(y))[:, None] * direction
+    def with_factor(self, value: float) -> Any:
+        """The loss with this scale or alpha."""
+        return replace(self.loss, **{self.factor: value})
 
+    def gaussian(
+        self, n: int = N, c: int = C, d: int = D
+    ) -> tuple[np.random.Generator, np.ndarray, np.ndarray, np.ndarray | None]:
+        """The generator, x (n, d), W (c, d), and b (c,) where the loss has one."""
+        rng = np.random.default_rng([self.seed, n, c, d])
+        x, W = rng.normal(size=(n, d)), rng.normal(size=(c, d))
+        return rng, x, W, rng.normal(size=c) if getattr(self.loss, "has_bias", False) else None
 
-def _gaussian(
-    loss: Any, seed: int, n: int = N, c: int = C, d: int = D
-) -> tuple[np.random.Generator, np.ndarray, np.ndarray, np.ndarray, np.ndarray | None]:
-    rng = np.random.default_rng([seed, n, c, d])
-    x, W = rng.normal(size=(n, d)), rng.normal(size=(c, d))
-    b = rng.normal(size=c) if getattr(loss, "has_bias", False) else None
-    return rng, x, W, np.arange(n) % c, b
-
-
-def _fit_weights(loss: Any, c: int) -> Any:
-    """The same loss with as many class weights as there are classes."""
-    weights = getattr(loss, "class_weights", None)
-    return (
-        loss if weights is None or len(weights) == c else replace(loss, class_weights=np.resize(weights, c))
-    )
+    def add(
+        self, name: str, reason: str, x: np.ndarray, W: np.ndarray, y: np.ndarray = Y, b: np.ndarray | None = None,
+        upstream: Any = None, loss: Any = None,
+    ) -> None:  # fmt: skip
+        """Adds a case of the loss, or of the one given."""
+        loss = self.loss if loss is None else loss
+        self.points.append(Point(name, reason, loss, x, W, y, b, upstream))
 
 
 # -- shapes ----------------------------------------------------------------------------------------
 
 
-def _shapes(loss: Any, seed: int) -> Iterator[Case]:
-    for name, n, c, d, reason in (
+def _shapes(found: _Cases) -> None:
+    shapes = [
         ("typical", N, C, D, "Gaussian features, every class present"),
         ("one_sample", 1, C, D, "N = 1: a mean over one row"),
         ("one_class", N, 1, D, "C = 1: the loss is 0 or constant and every gradient in x is exactly 0"),
         ("two_classes", N, 2, D, "C = 2: the binary case of Table 1"),
         ("one_dimension", N, C, 1, "D = 1: directions are ±1 and cannot turn"),
         ("two_dimensions", N, C, 2, "D = 2: the plane of the survey's pictures"),
-    ):
-        _, x, W, y, b = _gaussian(loss, seed, n, c, d)
-        yield Case(name, reason, _fit_weights(loss, c), x, W, y, b)
-    if hasattr(loss, "has_bias"):
-        _, x, W, y, b = _gaussian(loss, seed, 130, 9, 17)
-        yield Case(
-            "tiles",
-            "odd sizes beyond 8, 16 and 128: what a blocked kernel gets wrong",
-            _fit_weights(loss, 9),
-            x,
-            W,
-            y,
-            b,
-        )
-    _, x, W, y, b = _gaussian(loss, seed)
+    ]
+    if found.formula:
+        reason = "odd sizes beyond 8, 16 and 128: what a blocked kernel gets wrong"
+        shapes.append(("tiles", 130, 9, 17, reason))
+    weights: Any = getattr(found.loss, "class_weights", None)
+    for name, n, c, d, reason in shapes:
+        _, x, W, b = found.gaussian(n, c, d)
+        fits = weights is None or len(weights) == c
+        loss = found.loss if fits else replace(found.loss, class_weights=np.resize(weights, c))
+        found.add(name, reason, x, W, np.arange(n) % c, b, loss=loss)
+    _, x, W, b = found.gaussian()
     if b is not None:
-        yield Case("no_bias", "the bias left out", loss, x, W, y)
-    yield Case(
-        "duplicate_labels", "one class on every row: its gradients accumulate", loss, x, W, 0 * y + 2, b
-    )
-    yield Case("absent_labels", "classes without a sample still get a gradient", loss, x, W, y % 2 * 3, b)
+        found.add("no_bias", "the bias left out", x, W)
+    reason = "one class on every row: its gradients accumulate"
+    found.add("duplicate_labels", reason, x, W, 0 * Y + 2, b)
+    found.add("absent_labels", "classes without a sample still get a gradient", x, W, Y % 2 * 3, b)
 
 
 # -- sizes -----------------------------------------------------------------------------------------
 
 
-def _sizes(loss: Any, seed: int) -> Iterator[Case]:
-    rng, x, W, y, b = _gaussian(loss, seed)
-    if b is not None:
-        b = b / 8
-    if not hasattr(loss, "has_bias"):  # a loss of your own: nothing is known of its range
-        return
+def _sizes(found: _Cases) -> None:
+    rng, x, W, b = found.gaussian()
+    b = None if b is None else b / 8
     tiny, huge = np.logspace(-30, 0, N)[:, None], np.logspace(0, 30, N)[:, None]
-    if hasattr(loss, "zero_norm") and loss.normalises_x and hasattr(loss, "scale"):
-        yield Case("norms_1e-30_1e30", "x and W normalised: only the gradient's size changes",
-                   replace(loss, scale=4.0), np.vstack([x * tiny, x * huge]), W * np.logspace(-30, 30, C)[:, None],
-                   np.tile(y, 2))  # fmt: skip
+    W_sizes = np.logspace(-30, 30, C)[:, None]
+    radius = radius_of(found.loss)
+    if found.factor == "scale":
+        reason = "x and W normalised: only the gradient's size changes"
+        both = np.vstack([x * tiny, x * huge])
+        found.add("norms_1e-30_1e30", reason, both, W * W_sizes, np.tile(Y, 2), loss=found.with_factor(4.0))
     else:
-        yield Case(
-            "x_norms_1e-30",
-            "features of length 1e-30 … 1: the logits all but vanish",
-            loss,
-            x * tiny,
-            W,
-            y,
-            b,
-        )
-        if getattr(loss, "normalises_W", False):
-            yield Case("W_norms_1e-30_1e30", "W normalised: lengths of W only scale its gradient",
-                       loss, x, W * np.logspace(-30, 30, C)[:, None], y, b)  # fmt: skip
-        if getattr(loss, "normalises_x", False) and not getattr(loss, "normalises_W", True):
-            yield Case(
-                "x_norms_1e30", "x normalised: lengths of x only scale its gradient", loss, x * huge, W, y, b
-            )
-        if not getattr(loss, "normalises_W", False):
-            yield Case(
-                "x_1e30_W_1e-30",
-                "huge features, tiny weights, ordinary logits",
-                loss,
-                x * 1e30,
-                W * 1e-30,
-                y,
-                b,
-            )
-    y_far = (y + 1) % C
-    toward = place(rng, W, y_far, 0.3, 1.0)
-    if hasattr(loss, "scale"):
-        loud, x_loud, W_loud = replace(loss, scale=1e4), toward, W
-    elif hasattr(loss, "alpha"):
-        loud, x_loud, W_loud = replace(loss, alpha=1e4), toward, W / np.linalg.norm(W, axis=1, keepdims=True)
+        reason = "features of length 1e-30 … 1: the logits all but vanish"
+        found.add("x_norms_1e-30", reason, x * tiny, W, Y, b)
+        if not radius.q:
+            reason = "W normalised: lengths of W only scale its gradient"
+            found.add("W_norms_1e-30_1e30", reason, x, W * W_sizes, Y, b)
+        if not radius.p:
+            found.add("x_norms_1e30", "x normalised: lengths of x only scale its gradient", x * huge, W, Y, b)
+        if radius.q:
+            found.add("x_1e30_W_1e-30", "huge features, tiny weights, ordinary logits", x * 1e30, W * 1e-30, Y, b)
+    toward = place(rng, W, (Y + 1) % C, 0.3, 1.0)
+    loud = found.loss
+    if found.factor:
+        loud = found.with_factor(1e4)
     else:
-        loud, x_loud, W_loud = loss, toward * 1e4, W / np.linalg.norm(W, axis=1, keepdims=True)
-    yield Case(
-        "logits_1e4_wrong",
-        "logits of ±1e4, the target far below: gradients of size 1",
-        loud,
-        x_loud,
-        W_loud,
-        y,
-        b,
-    )
-    x_both = np.vstack([x_loud[: N // 2], place(rng, W, y[N // 2 :], 0.02, np.linalg.norm(x_loud[0]))])
-    yield Case("logits_1e4_both", "half of the rows so confident that no float64 witness can see them",
-               loud, x_both, W_loud, y, b)  # fmt: skip
+        toward = toward * 1e4
+    W_loud = W if found.factor == "scale" else directions(W)
+    reason = "logits of ±1e4, the target far below: gradients of size 1"
+    found.add("logits_1e4_wrong", reason, toward, W_loud, Y, b, loss=loud)
+    right = place(rng, W, Y[N // 2 :], 0.02, np.linalg.norm(toward[0]))
+    reason = "half of the rows so confident that no float64 witness can see them"
+    found.add("logits_1e4_both", reason, np.vstack([toward[: N // 2], right]), W_loud, Y, b, loss=loud)
 
 
 # -- angles ----------------------------------------------------------------------------------------
 
+# target formula → its variants that get cases of their own, and how these are called
+AIMED_AT: dict[Callable | None, dict[str, str]] = {
+    formulas.annealed_psi: {
+        **{f"m{m}": f"_m{m}" for m in (1, 2, 3, 5, 7)},
+        "annealed": "_annealed",
+        "m3_annealed_detached": "_annealed_m3_detached",
+        "continued": "_own_D",
+        "continued_annealed": "_own_D_annealed",
+        "detached": "_detached",
+    },
+    formulas.arc_margin: {
+        "easy": "_easy_margin",
+        "linear": "_past_pi_linear",
+        "easy_linear": "_easy_margin_past_pi_linear",
+        "linear_detached": "_past_pi_linear_detached",
+        "easy_detached": "_easy_margin_detached",
+        "m0": "_m0",
+        "m2": "_m2",
+        "detached": "_detached",
+    },
+    formulas.cosine_margin: {"m0": "_m0", "m2": "_m2", "detached": "_detached"},
+    formulas.own_margin: {"detached": "_detached"},
+}
 
-def _angles(loss: Any, seed: int) -> Iterator[Case]:
-    rng, _, W, _, b = _gaussian(loss, seed)
-    quiet = replace(loss, scale=8.0) if hasattr(loss, "scale") and hasattr(loss, "has_bias") else loss
 
-    def aimed(name: str, reason: str, theta: Any, a: Any = quiet) -> Case:
+def _angles(found: _Cases) -> None:
+    rng, _, W, b = found.gaussian()
+    loss, quiet = found.loss, found.quiet
+
+    def aim(name: str, reason: str, theta: Any, loss: Any = quiet) -> None:
         y = np.arange(len(theta)) % C
-        return Case(name, reason, a, place(rng, W, y, np.asarray(theta)), W, y, b)
+        found.add(name, reason, place(rng, W, y, theta), W, y, b, loss=loss)
 
-    yield aimed("every_angle", "target angles from 0.1 to π − 0.1", np.linspace(0.1, np.pi - 0.1, 12))
-    yield aimed("near_poles", "target angles 1e-2, 1e-3, 1e-5 from 0 and from π",
-                [1e-2, 1e-3, 1e-5, np.pi - 1e-2, np.pi - 1e-3, np.pi - 1e-5])  # fmt: skip
-    yield aimed("trained", "small target angles, confident rows", np.linspace(0.05, 0.6, 6), loss)
-    if hasattr(loss, "has_bias"):
-        yield from _confident(loss, seed)
-        if loss.has_margin:
-            y = np.arange(N) % C
-            x = place(rng, W, y, np.linspace(0.3, 2.8, N))
-            x[0], x[1] = 2 * W[y[0]], -W[y[1]]
-            yield Case(
-                "pole", "two samples exactly at θ = 0 and π: set aside, the rest is judged", quiet, x, W, y
-            )
-    for variant, words in _variants(quiet):
-        if hasattr(variant, "annealing"):
+    poles = [1e-2, 1e-3, 1e-5, np.pi - 1e-2, np.pi - 1e-3, np.pi - 1e-5]
+    aim("every_angle", "target angles from 0.1 to π − 0.1", np.linspace(0.1, np.pi - 0.1, 12))
+    aim("near_poles", "target angles 1e-2, 1e-3, 1e-5 from 0 and from π", poles)
+    aim("trained", "small target angles, confident rows", np.linspace(0.05, 0.6, 6), loss)
+    if not found.formula:
+        return
+    _confident(found)
+    if not loss.has_margin:
+        return
+    x = place(rng, W, Y, np.linspace(0.3, 2.8, N))
+    x[0], x[1] = 2 * W[Y[0]], -W[Y[1]]
+    reason = "two samples exactly at θ = 0 and π: set aside, the rest is judged"
+    found.add("pole", reason, x, W, loss=quiet)
+    member, named = member_of(loss), variants(loss)
+    for variant, words in [(quiet, "")] + [
+        (replace(quiet, **named[key]), words) for key, words in AIMED_AT.get(member.target, {}).items()
+    ]:
+        if member.multiplies_angle:
             m = variant.margin
             knots = np.arange(1, m) * np.pi / m
             sides = [k + side * off for k in knots for off in (1e-2, 1e-4, 1e-6) for side in (-1, 1)]
-            yield aimed(f"psi_branches{words}", "the middle of every branch of ψ", (np.arange(m) + 0.5) * np.pi / m,
-                        variant)  # fmt: skip
+            middles = (np.arange(m) + 0.5) * np.pi / m
+            aim(f"psi_branches{words}", "the middle of every branch of ψ", middles, variant)
             if sides:
-                yield aimed(f"psi_knots{words}", "both sides of every kπ/m", sides, variant)
-        elif hasattr(variant, "past_pi"):
+                aim(f"psi_knots{words}", "both sides of every kπ/m", sides, variant)
+        elif member.adds_to_angle:
             edge = np.pi - variant.margin
-            yield aimed(f"arc_branches{words}", "before and beyond θ = π − m, and both sides of π/2",
-                        [0.3, 1.0, np.pi / 2 - 0.05, np.pi / 2 + 0.05, edge - 0.1, min(edge + 0.1, np.pi - 0.02),
-                         (edge + np.pi) / 2 - 0.01], variant)  # fmt: skip
+            aim(f"arc_branches{words}", "before and beyond θ = π − m, and both sides of π/2",
+                [0.3, 1.0, np.pi / 2 - 0.05, np.pi / 2 + 0.05, edge - 0.1, min(edge + 0.1, np.pi - 0.02),
+                 (edge + np.pi) / 2 - 0.01], variant)  # fmt: skip
         elif words:
-            yield aimed(f"cosine{words}", "the margin's extremes", np.linspace(0.2, 2.9, 6), variant)
+            aim(f"cosine{words}", "the margin's extremes", np.linspace(0.2, 2.9, 6), variant)
 
 
-def _confident(loss: Any, seed: int) -> Iterator[Case]:
+def _confident(found: _Cases) -> None:
     """Targets ahead in logits: as far as autograd can see, and farther."""
-    rng, _, _, _, _ = _gaussian(loss, seed)
+    rng = found.gaussian()[0]
     W = np.eye(C, D) + 0.01 * rng.normal(size=(C, D))
-    y = np.arange(N) % C
     for name, reason, ahead in (
-        (
-            "confident",
-            "targets 5 … 20 ahead: gradients down to 1e-9, small and still visible",
-            np.linspace(5, 20, N),
-        ),
-        (
-            "very_confident",
-            "60 ahead: no witness can confirm 1e-26, but what is not tiny is caught",
-            np.full(N, 60.0),
-        ),
+        ("confident", "targets 5 … 20 ahead: gradients down to 1e-9, small and still visible", np.linspace(5, 20, N)),
+        ("very_confident", "60 ahead: no witness can confirm 1e-26, but what is not tiny is caught", np.full(N, 60.0)),
     ):
-        if hasattr(loss, "scale"):
-            m = 4 if hasattr(loss, "annealing") else 1
-            x = place(rng, W, y, np.linspace(0.1, 0.6, N) / m)
-            best = replace(loss, scale=1.0).forward(x, W, y).logits[0, 0]
-            quiet = replace(loss, scale=ahead.max() / best)
-        elif hasattr(loss, "alpha"):
-            x, quiet = place(rng, W, y, np.linspace(0.1, 0.8, N)), replace(loss, alpha=ahead.max())
+        loss = found.loss
+        if found.factor == "scale":
+            m = 4 if member_of(found.loss).multiplies_angle else 1
+            x = place(rng, W, Y, np.linspace(0.1, 0.6, N) / m)
+            best = found.with_factor(1.0).forward(x, W, Y).logits[0, 0]
+            loss = found.with_factor(ahead.max() / best)
+        elif found.factor:
+            x, loss = place(rng, W, Y, np.linspace(0.1, 0.8, N)), found.with_factor(ahead.max())
         else:
-            x, quiet = place(rng, W, y, 0.05, ahead), loss
-        yield Case(name, reason, quiet, x, W, y)
-
-
-def _variants(loss: Any) -> Iterator[tuple[Any, str]]:
-    """The loss as it is, and with each option (and pair of options) that changes its target logit."""
-    yield loss, ""
-    if hasattr(loss, "annealing"):
-        for m in (1, 2, 3, 5, 7):
-            yield replace(loss, margin=m), f"_m{m}"
-        yield replace(loss, annealing=5.0), "_annealed"
-        yield replace(loss, annealing=2.0, margin=3, detach_margin=True), "_annealed_m3_detached"
-        own_D = replace(loss, margin=4, continuation=(parabola, parabola_slope))
-        yield own_D, "_own_D"
-        yield replace(own_D, annealing=1.0), "_own_D_annealed"
-    if hasattr(loss, "past_pi"):
-        yield replace(loss, easy_margin=True), "_easy_margin"
-        yield replace(loss, past_pi="linear"), "_past_pi_linear"
-        yield replace(loss, past_pi="linear", easy_margin=True), "_easy_margin_past_pi_linear"
-        yield replace(loss, past_pi="linear", detach_margin=True), "_past_pi_linear_detached"
-        yield replace(loss, easy_margin=True, detach_margin=True), "_easy_margin_detached"
-        yield replace(loss, margin=0.0), "_m0"
-        yield replace(loss, margin=2.0), "_m2"
-    if loss.__class__.__name__ == "AMSoftmax":
-        yield replace(loss, margin=0.0), "_m0"
-        yield replace(loss, margin=2.0), "_m2"
-    if hasattr(loss, "detach_margin") and hasattr(loss, "has_margin"):
-        yield replace(loss, detach_margin=True), "_detached"
-
-
-def parabola(theta: Any, xp: Any) -> Any:
-    """A continuation for m = 4: D(θ) = −1 − (θ − π/4)²."""
-    return -1 - (theta - xp.pi / 4) ** 2
-
-
-def parabola_slope(theta: Any, xp: Any) -> Any:
-    """Its derivative."""
-    return -2 * (theta - xp.pi / 4)
+            x = place(rng, W, Y, 0.05, ahead)
+        found.add(name, reason, x, W, loss=loss)
 
 
 # -- options of the cross-entropy ------------------------------------------------------------------
 
 
-def _options(loss: Any, seed: int) -> Iterator[Case]:
-    if not hasattr(loss, "has_bias"):
-        return
-    rng, _, W, y, b = _gaussian(loss, seed)
-    x = place(rng, W, y, np.linspace(0.4, 2.6, N), 1.0)
-    if hasattr(loss, "scale"):
-        loss = replace(loss, scale=6.0)
-    none = replace(loss, reduction="none")
-    yield Case("upstream_mixed", "one upstream gradient a row: signs and sizes differ, one is 0", none, x, W, y, b,
-               default_upstream("none", N))  # fmt: skip
-    yield Case("upstream_zero", "nothing arrives: every gradient is exactly 0", loss, x, W, y, b, 0.0)
-    yield Case("upstream_negative", "a negative scalar", loss, x, W, y, b, -3.0)
-    some = np.where(y == 1, -100, y)
+def _options(found: _Cases) -> None:
+    rng, _, W, b = found.gaussian()
+    x = place(rng, W, Y, np.linspace(0.4, 2.6, N), 1.0)
+    loss = found.with_factor(6.0) if found.factor == "scale" else found.loss
+    some = np.where(Y == 1, -100, Y)
+    none, total, weighted = ({"reduction": name} for name in ("none", "sum", "weighted_mean"))
+    ignore, weights = {"ignore_index": -100}, {"class_weights": WEIGHTS}
+    every = weights | {"label_smoothing": 0.1, "ignore_index": 3}
     for name, reason, options, labels, upstream in (
-        ("sum", "no divisor", {"reduction": "sum"}, y, None),
-        ("weighted_mean", "a mean whose weights are all 1", {"reduction": "weighted_mean"}, y, None),
-        ("weights", "class weights, one of them 0", {"class_weights": (0.5, 0.0, 2.0, 1.0, 3.0)}, y, None),
-        ("smoothing", "label smoothing without weights", {"label_smoothing": 0.1}, y, None),
-        ("ignore", "ignored rows labelled −100", {"ignore_index": -100}, some, None),
-        ("sum_weights", "weights under a sum", {"reduction": "sum", "class_weights": WEIGHTS}, y, None),
-        ("sum_ignore", "ignored rows under a sum", {"reduction": "sum", "ignore_index": -100}, some, None),
-        ("none_ignore", "ignored rows, one upstream a row", {"reduction": "none", "ignore_index": -100}, some, None),
-        ("none_scalar", "no reduction, and one upstream for all", {"reduction": "none"}, y, 2.5),
-        ("mean_weights_smoothing_ignore", "all of them under a mean",
-         {"class_weights": WEIGHTS, "label_smoothing": 0.1, "ignore_index": 3}, y, None),
-        ("weighted_mean_weights_smoothing_ignore", "all of them under a weighted mean",
-         {"reduction": "weighted_mean", "class_weights": WEIGHTS, "label_smoothing": 0.1, "ignore_index": 3}, y, None),
+        ("upstream_mixed", "one upstream gradient a row: signs and sizes differ, one is 0", none, Y,
+         default_upstream("none", N)),
+        ("upstream_zero", "nothing arrives: every gradient is exactly 0", {}, Y, 0.0),
+        ("upstream_negative", "a negative scalar", {}, Y, -3.0),
+        ("sum", "no divisor", total, Y, None),
+        ("weighted_mean", "a mean whose weights are all 1", weighted, Y, None),
+        ("weights", "class weights, one of them 0", {"class_weights": (0.5, 0.0, 2.0, 1.0, 3.0)}, Y, None),
+        ("smoothing", "label smoothing without weights", {"label_smoothing": 0.1}, Y, None),
+        ("ignore", "ignored rows labelled −100", ignore, some, None),
+        ("sum_weights", "weights under a sum", total | weights, Y, None),
+        ("sum_ignore", "ignored rows under a sum", total | ignore, some, None),
+        ("none_ignore", "ignored rows, one upstream a row", none | ignore, some, None),
+        ("none_scalar", "no reduction, and one upstream for all", none, Y, 2.5),
+        ("mean_weights_smoothing_ignore", "all of them under a mean", every, Y, None),
+        ("weighted_mean_weights_smoothing_ignore", "all of them under a weighted mean", weighted | every, Y, None),
     ):  # fmt: skip
-        yield Case(name, reason, replace(loss, **options), x, W, labels, b, upstream)
-    if hasattr(loss, "zero_norm"):
+        found.add(name, reason, x, W, labels, b, upstream, replace(loss, **options))
+    if member_of(found.loss).zero_rows:
         x_zero, W_zero = x.copy(), W.copy()
-        x_zero[2] = 0.0
-        W_zero[1] = 0.0
-        yield Case("zero_rows", "zero_norm='zero': nothing flows back through a direction that does not exist",
-                   replace(loss, zero_norm="zero"), x_zero, W_zero, y, b)  # fmt: skip
+        x_zero[2] = W_zero[1] = 0.0
+        reason = "zero_norm='zero': nothing flows back through a direction that does not exist"
+        found.add("zero_rows", reason, x_zero, W_zero, Y, b, loss=replace(loss, zero_norm="zero"))
     if not loss.has_margin:
         soft = rng.dirichlet(np.ones(C), size=N) * np.linspace(0.5, 1.5, N)[:, None]
         for name, options in (
             ("soft", {}),
-            ("soft_weights", {"class_weights": WEIGHTS}),
+            ("soft_weights", weights),
             ("soft_smoothing", {"label_smoothing": 0.2}),
-            ("soft_weighted_mean", {"reduction": "weighted_mean", "class_weights": WEIGHTS}),
-            ("soft_none", {"reduction": "none"}),
+            ("soft_weighted_mean", weighted | weights),
+            ("soft_none", none),
         ):
-            yield Case(name, "soft targets whose sum is not 1", replace(loss, **options), x, W, soft, b)
+            reason = "soft targets whose sum is not 1"
+            found.add(name, reason, x, W, soft, b, loss=replace(loss, **options))

@@ -6,14 +6,15 @@ import argparse
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 import refloss
-from refloss.cli.shared import make_loss, named, progress, read_arrays, run_jobs, write_report
+from refloss.cli.shared import make_loss, named, of_a_checkout, progress, read_arrays, run_jobs, write_report
 from refloss.cli.status import NOTHING_RAN, OK, WRONG, CallError
 from refloss.losses.passes import PRECISIONS
 
@@ -30,44 +31,24 @@ def add_to(commands: Any) -> None:
         epilog="Exit status: 0 everything within what refloss owes, 1 something is not, 2 the call was wrong, "
         "5 nothing ran.",
     )
+    parser.add_argument("losses", nargs="*", metavar="LOSS", help=f"of: {', '.join(refloss.losses())}, margin_softmax")
     parser.add_argument(
-        "losses", nargs="*", metavar="LOSS", help=f"of: {', '.join(refloss.losses())}, margin_softmax"
+        "--precision", choices=("double", "extended", "both"), default="both", help="of refloss (default both)"
     )
     parser.add_argument(
-        "--precision",
-        choices=("double", "extended", "both"),
-        default="both",
-        help="of refloss (default both)",
+        "--peers", action="store_true", help="torch, JAX and pytorch-metric-learning on the same points (in a checkout)"
     )
-    parser.add_argument(
-        "--peers", action="store_true", help="torch, JAX and pytorch-metric-learning on the same points"
-    )
-    parser.add_argument(
-        "--quick", action="store_true", help="only the quick points, about a quarter of the grid"
-    )
+    parser.add_argument("--quick", action="store_true", help="only the quick points, about a quarter of the grid")
     parser.add_argument("--point", action="append", metavar="NAME", help="only the point of this name")
     parser.add_argument("--list-points", action="store_true", help="name the points and what they provoke")
     parser.add_argument("--input", metavar="F.npz", help="your own arrays: x, W, labels and optionally b")
     parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="a parameter of the loss, with --input",
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="a parameter of the loss, with --input"
     )
+    parser.add_argument("--format", choices=("text", "json", "markdown"), default="text", help="of the result")
+    parser.add_argument("--output", metavar="F", help="write the result to this file instead of standard output")
     parser.add_argument(
-        "--format", choices=("text", "json", "markdown"), default="text", help="of the result"
-    )
-    parser.add_argument(
-        "--output", metavar="F", help="write the result to this file instead of standard output"
-    )
-    parser.add_argument(
-        "-j",
-        "--jobs",
-        type=int,
-        default=os.cpu_count() or 1,
-        metavar="N",
-        help="processes (default: all cores)",
+        "-j", "--jobs", type=int, default=os.cpu_count() or 1, metavar="N", help="processes (default: all cores)"
     )
     parser.set_defaults(command=run)
 
@@ -81,8 +62,7 @@ def run(options: argparse.Namespace) -> int:
     if options.list_points:
         return _list(points)
     try:
-        from refloss.score import grid_table as table
-        from refloss.score import peers
+        from refloss.proof.grid_report import GridReport, run_point
     except ImportError as error:
         if (error.name or "").partition(".")[0] != "flint":
             raise
@@ -90,25 +70,29 @@ def run(options: argparse.Namespace) -> int:
     if not points:
         print("refloss: nothing ran", file=sys.stderr)
         return NOTHING_RAN
+    writers = {"markdown": _page_writer(options)} if options.format == "markdown" else {}
     precisions = PRECISIONS if options.precision == "both" else (options.precision,)
-    found = tuple(peers.available()) if options.peers else ()
-    if options.peers and not found:
-        raise CallError(
-            '--peers needs torch, JAX or pytorch-metric-learning: pip install "refloss[torch,jax]"'
-        )
-    jobs = [(point, precisions, found) for point in points]
-    lists = progress(run_jobs(table.run_point, jobs, options.jobs), len(jobs), "certify")
-    report = table.GridReport([outcome for outcomes in lists for outcome in outcomes])
-
-    def page(report: Any) -> str:
-        return "\n\n".join([report.to_markdown(_command(options)), *_sharpness(options)])
-
-    write_report(report, options.format, options.output, {"markdown": page})
+    peers, versions = _peers() if options.peers else ({}, {})
+    jobs = [(point, precisions, peers) for point in points]
+    lists = progress(run_jobs(run_point, jobs, options.jobs), len(jobs), "certify")
+    report = GridReport([outcome for outcomes in lists for outcome in outcomes], versions)
+    write_report(report, options.format, options.output, writers)
     return OK if report else WRONG
 
 
+def _peers() -> tuple[dict[str, Any], dict[str, str]]:
+    """Those whose package is installed: the functions that run them, and the versions of the packages."""
+    with of_a_checkout("--peers"):
+        from refloss.score.peers import available, run_peer
+    versions = available()
+    if not versions:
+        raise CallError('--peers needs torch, JAX or pytorch-metric-learning: pip install "refloss[torch,jax]"')
+    return {name: partial(run_peer, name) for name in versions}, versions
+
+
 def _of_the_grid(options: argparse.Namespace) -> list[Any]:
-    from refloss.cases.grid import GROUPS, grid
+    from refloss.cases.configurations import GROUPS
+    from refloss.cases.grid import grid
 
     if options.set:
         raise CallError("--set needs --input: the points of the grid set their own parameters")
@@ -153,17 +137,16 @@ def _on_input(options: argparse.Namespace) -> list[Any]:
 
 def _list(points: Sequence[Any]) -> int:
     for point in points:
-        print(f"{point.name}{'' if point.quick else ' (full grid)'}: {point.provokes}")
+        print(f"{point.name}{'' if point.quick else ' (full grid)'}: {point.reason}")
     return OK if points else NOTHING_RAN
 
 
-def _sharpness(options: argparse.Namespace) -> list[str]:
-    """The page's section on the bounds, where the page is about all of refloss."""
-    if options.losses or options.point or options.input or options.quick:
-        return []
-    from refloss.score import sharpness
-
-    return [sharpness.page()]
+def _page_writer(options: argparse.Namespace) -> Callable[[Any], str]:
+    """What makes the page of a report; with the section on the bounds where it is about all of refloss."""
+    with of_a_checkout("--format markdown"):
+        from refloss.score import proofs_page, sharpness
+    part = options.losses or options.point or options.input or options.quick
+    return lambda report: proofs_page.page(report, _command(options), () if part else sharpness.sharpness())
 
 
 def _command(options: argparse.Namespace) -> str:

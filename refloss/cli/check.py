@@ -30,33 +30,23 @@ def add_to(commands: Any) -> None:
         + " Exit status: 0 it passed, 1 it is wrong, 2 the call was wrong, 3 the oracle could not have told, 5 "
         "nothing ran.",
     )
-    parser.add_argument(
-        "implementation", metavar="FILE.py:FUNCTION", help="f(x, W, labels); or MODULE:FUNCTION"
-    )
+    parser.add_argument("implementation", metavar="FILE.py:FUNCTION", help="f(x, W, labels); or MODULE:FUNCTION")
     parser.add_argument("--loss", required=True, metavar="NAME", help="see `refloss list`; or cross_entropy")
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="NAME=VALUE", help="a parameter of the loss"
-    )
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a parameter of the loss")
     parser.add_argument("--framework", default="numpy", metavar="NAME", help="numpy (default), torch, jax")
     parser.add_argument(
         "--dtype", default="float32", metavar="NAME", help="float64, float32 (default), float16, bfloat16"
     )
     parser.add_argument("--device", metavar="NAME", help="where the arrays live, such as cuda")
-    parser.add_argument(
-        "--require", default="C", metavar="GRADE", help="the worst grade that passes: A, B, C, D"
-    )
+    parser.add_argument("--require", default="C", metavar="GRADE", help="the worst grade that passes: A, B, C, D")
     parser.add_argument("--compute", metavar="DTYPE", help="what grades A to C compute in")
-    parser.add_argument(
-        "--slack", type=float, default=1.0, metavar="X", help="times what a formula may err by"
-    )
+    parser.add_argument("--slack", type=float, default=1.0, metavar="X", help="times what a formula may err by")
     parser.add_argument("--case", action="append", metavar="NAME", help="only cases of this name")
     parser.add_argument("--quick", action="store_true", help="the most telling dozen of cases")
     parser.add_argument("--soft-targets", action="store_true", help="soft targets in place of labels")
     parser.add_argument("--seed", type=int, default=0, help="seed of the cases (default 0)")
     parser.add_argument("--format", choices=("text", "json", "junit"), default="text", help="of the result")
-    parser.add_argument(
-        "--output", metavar="F", help="write the result to this file instead of standard output"
-    )
+    parser.add_argument("--output", metavar="F", help="write the result to this file instead of standard output")
     parser.set_defaults(command=run)
 
     listing = commands.add_parser(
@@ -73,7 +63,7 @@ def add_to(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """The command. Returns its exit status."""
-    from refloss.cases.gradcheck import WEIGHTS
+    from refloss.cases.configurations import WEIGHTS
     from refloss.testing.adapters import load
     from refloss.testing.check import Checker
 
@@ -110,13 +100,11 @@ def run(options: argparse.Namespace) -> int:
 
 def run_suspects(options: argparse.Namespace) -> int:
     """Lists the suspects."""
-    from refloss.cases.gradcheck import WEIGHTS
+    from refloss.cases.configurations import WEIGHTS
     from refloss.testing.diagnosis.suspects import SUSPECTS, suspects
 
     known = (
-        list(SUSPECTS.values())
-        if options.loss is None
-        else suspects(make_loss(options.loss, [], WEIGHTS, bare=True))
+        list(SUSPECTS.values()) if options.loss is None else suspects(make_loss(options.loss, [], WEIGHTS, bare=True))
     )
     unknown = [name for name in options.names if name not in SUSPECTS]
     if unknown:
@@ -139,9 +127,9 @@ class _Listing:
         self.chosen = chosen
 
     def to_dict(self) -> dict[str, Any]:
-        from refloss.cases.gradcheck import default_loss
+        from refloss.cases.configurations import make
 
-        losses = [default_loss(name) for name in refloss.losses()]
+        losses = [make(name) for name in refloss.losses()]
         return {
             "suspects": [
                 {
@@ -161,9 +149,6 @@ def _shown(suspect: Any) -> str:
     from textwrap import fill
 
     body = fill(
-        f"{suspect.explanation} Seen in: {suspect.seen_in}",
-        108,
-        initial_indent="    ",
-        subsequent_indent="    ",
+        f"{suspect.explanation} Seen in: {suspect.seen_in}", 108, initial_indent="    ", subsequent_indent="    "
     )
     return f"{suspect.name} ({suspect.group})\n{body}"

@@ -29,22 +29,16 @@ def add_to(commands: Any) -> None:
         "wrong, 5 nothing ran.",
     )
     parser.add_argument("losses", nargs="*", metavar="LOSS", help=f"of: {', '.join(refloss.losses())}")
-    parser.add_argument(
-        "--loss", metavar="FILE.py:OBJECT", help="your own loss, or a (function, gradient) pair"
-    )
+    parser.add_argument("--loss", metavar="FILE.py:OBJECT", help="your own loss, or a (function, gradient) pair")
     parser.add_argument("--input", metavar="F.npz", help="your own arrays: x, W, labels and optionally b")
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="NAME=VALUE", help="a parameter of the loss"
-    )
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a parameter of the loss")
     parser.add_argument(
         "--witness", action="append", metavar="NAME", help="finite_difference, autograd, complex_step; ball"
     )
     parser.add_argument("--case", action="append", metavar="NAME", help="only cases of this name")
     parser.add_argument("--strict", action="store_true", help="undecided rows are a failure too")
     parser.add_argument("--format", choices=("text", "json", "junit"), default="text", help="of the result")
-    parser.add_argument(
-        "--output", metavar="F", help="write the result to this file instead of standard output"
-    )
+    parser.add_argument("--output", metavar="F", help="write the result to this file instead of standard output")
     parser.add_argument("--seed", type=int, default=0, help="seed of the cases (default 0)")
     parser.add_argument("-j", "--jobs", type=int, default=1, metavar="N", help="processes (default 1)")
     parser.set_defaults(command=run)
@@ -76,7 +70,8 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _on_cases(own: list[Any], options: argparse.Namespace, witnesses: Sequence[str]) -> tuple[list, list]:
-    from refloss.cases.gradcheck import WEIGHTS, cases
+    from refloss.cases.configurations import WEIGHTS
+    from refloss.cases.gradcheck import cases
     from refloss.witnesses.gradcheck import check_case
     from refloss.witnesses.steps import check_steps
 
@@ -95,9 +90,7 @@ def _on_cases(own: list[Any], options: argparse.Namespace, witnesses: Sequence[s
         except (ValueError, TypeError) as error:
             if not options.set:
                 raise
-            raise CallError(
-                f"with --set, a case does not fit the loss: {error}; choose others by --case"
-            ) from error
+            raise CallError(f"with --set, a case does not fit the loss: {error}; choose others by --case") from error
     if everything and not options.case:
         results += check_steps(witnesses, options.seed)
     return results, [case.loss for case in chosen]
@@ -147,9 +140,7 @@ def _of_the_user(function: Callable, *arguments: Any) -> Any:
     except Exception as error:
         traceback.print_exc()
         case = getattr(arguments[0], "name", "your input")
-        raise CallError(
-            f"the loss could not be checked on {case}: {type(error).__name__}: {error}"
-        ) from error
+        raise CallError(f"the loss could not be checked on {case}: {type(error).__name__}: {error}") from error
 
 
 def _load(where: str) -> Any:
@@ -170,9 +161,7 @@ def _load(where: str) -> Any:
         try:
             loss = loss()
         except Exception as error:
-            raise CallError(
-                f"--loss {where} cannot be made without arguments ({error}): name an object"
-            ) from error
+            raise CallError(f"--loss {where} cannot be made without arguments ({error}): name an object") from error
     pair = isinstance(loss, (tuple, list)) and len(loss) == 2 and all(map(callable, loss))
     if not pair and not (hasattr(loss, "forward") and hasattr(loss, "backward")):
         raise CallError(f"--loss {where}: needs forward and backward, or to be a pair (function, gradient)")

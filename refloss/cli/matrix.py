@@ -6,7 +6,7 @@ import argparse
 import sys
 from typing import Any
 
-from refloss.cli.shared import progress, run_jobs, to_json, write_atomically
+from refloss.cli.shared import of_a_checkout, progress, run_jobs, write_report
 from refloss.cli.status import NOTHING_RAN, OK, ORACLE, CallError
 
 
@@ -14,16 +14,14 @@ def add_to(commands: Any) -> None:
     """Adds the command to the parser."""
     parser = commands.add_parser(
         "matrix",
-        help="the oracle's own score: honest implementations must pass, suspects must be killed",
+        help="the oracle's own score, in a checkout of the repository",
         description="honest: honest implementations × dtypes × losses × seeds, where every alarm is false. kill: every "
         "suspect × dtypes × losses, where every survivor is a hole; --rivals asks the checks that people use today.",
         epilog="Exit status: 0 all well, 2 the call was wrong, 3 a false alarm or a survivor, 5 nothing ran.",
     )
     parser.add_argument("which", choices=("honest", "kill"))
     parser.add_argument("--loss", action="append", metavar="NAME", help="only losses whose name starts so")
-    parser.add_argument(
-        "--dtype", action="append", metavar="NAME", help="only this dtype (all four by default)"
-    )
+    parser.add_argument("--dtype", action="append", metavar="NAME", help="only this dtype (all four by default)")
     parser.add_argument(
         "--seeds",
         type=int,
@@ -32,70 +30,43 @@ def add_to(commands: Any) -> None:
         help="honest: seeds of the cases (default 1); the first takes all cases, the others the quick ones",
     )
     parser.add_argument("--quick", action="store_true", help="the most telling dozen of cases of each loss")
-    parser.add_argument(
-        "--rivals", action="store_true", help="kill: ask allclose, gradcheck and others too (slow)"
-    )
-    parser.add_argument(
-        "--format", choices=("text", "json", "markdown"), default="text", help="of the result"
-    )
-    parser.add_argument(
-        "--output", metavar="F", help="write the result to this file instead of standard output"
-    )
+    parser.add_argument("--rivals", action="store_true", help="kill: ask allclose, gradcheck and others too (slow)")
+    parser.add_argument("--format", choices=("text", "json", "markdown"), default="text", help="of the result")
+    parser.add_argument("--output", metavar="F", help="write the result to this file instead of standard output")
     parser.add_argument("-j", "--jobs", type=int, default=1, metavar="N", help="processes (default 1)")
     parser.set_defaults(command=run)
 
 
 def run(options: argparse.Namespace) -> int:
     """The command. Returns its exit status."""
+    from refloss.cases.configurations import objects
     from refloss.precision.dtypes import DTYPES
-    from refloss.score import matrix
 
+    with of_a_checkout("refloss matrix"):
+        from refloss.score.honest_matrix import HonestReport, honest_job, honest_jobs
+        from refloss.score.kill_matrix import KillReport, configurations, kill_job, kill_jobs
     if options.jobs < 1 or options.seeds < 1:
         raise CallError(f"-j and --seeds must be at least 1, got {options.jobs} and {options.seeds}")
     dtypes = options.dtype or list(DTYPES)
     for dtype in dtypes:
         if dtype not in DTYPES:
             raise CallError(f"--dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
-    every = list(matrix.objects())
+    honest = options.which == "honest"
+    every = list(objects() if honest else configurations())
     names = [name for name in every if not options.loss or name.startswith(tuple(options.loss))]
     if not names:
         raise CallError(f"no loss starts with {', '.join(options.loss)}; there are {'; '.join(every)}")
-    function: Any
-    jobs: list[Any]
-    if options.which == "honest":
-        function, jobs = matrix.honest_job, matrix.honest_jobs(dtypes, names, options.seeds, options.quick)
-    else:
-        function, jobs = matrix.kill_job, matrix.kill_jobs(dtypes, names, options.quick, options.rivals)
-    rows = matrix.joined(
-        progress(run_jobs(function, jobs, options.jobs), len(jobs), f"matrix {options.which}")
+    function: Any = honest_job if honest else kill_job
+    jobs: Any = (
+        honest_jobs(dtypes, names, options.seeds, options.quick)
+        if honest
+        else kill_jobs(dtypes, names, options.quick, options.rivals)
     )
+    parts = progress(run_jobs(function, jobs, options.jobs), len(jobs), f"matrix {options.which}")
+    rows = [row for part in parts for row in part]
     if not rows:
         print("refloss: nothing ran", file=sys.stderr)
         return NOTHING_RAN
-    report: Any
-    report = (
-        matrix.HonestReport(rows, options.seeds) if options.which == "honest" else matrix.KillReport(rows)
-    )
-    text = {"text": _text, "json": to_json, "markdown": _markdown}[options.format](report)
-    if options.output:
-        write_atomically(options.output, text + "\n")
-    else:
-        print(text)
+    report = HonestReport(rows, options.seeds) if honest else KillReport(rows)
+    write_report(report, options.format, options.output, {"markdown": lambda report: report.to_markdown()})
     return OK if report else ORACLE
-
-
-def _text(report: Any) -> str:
-    header, lines = report.grid()
-    widths = [max(len(line[k]) for line in [header, *lines]) for k in range(len(header))]
-    shown = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-             for line in [header, *lines]]  # fmt: skip
-    verdict = "PASSED" if report else "FAILED"
-    return "\n".join([*shown, *report.details()[:40], f"{verdict}: {report.summary()}"])
-
-
-def _markdown(report: Any) -> str:
-    header, lines = report.grid()
-    rows = [header, ["---"] * len(header), *lines]
-    table = ["| " + " | ".join(row) + " |" for row in rows]
-    summary = [f"- {line}" for line in report.summary().split("; ")]
-    return "\n".join([f"# {report.title}", "", report.about, "", *summary, "", *table])

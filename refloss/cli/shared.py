@@ -10,6 +10,7 @@ import sys
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from multiprocessing import get_context
 from typing import Any
 
@@ -89,6 +90,19 @@ def named(things: list[Any], names: list[str], what: str) -> list[Any]:
     return [thing for thing in things if thing.name in names]
 
 
+@contextmanager
+def of_a_checkout(what: str) -> Iterator[None]:
+    """For imports from refloss.score, which is no part of the installed package."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name != "refloss.score":
+            raise
+        raise CallError(
+            f"{what} is not in the installed package: run `python -m refloss` in a checkout of the repository"
+        ) from error
+
+
 # -- running ---------------------------------------------------------------------------------------
 
 
@@ -99,9 +113,7 @@ def run_jobs(function: Callable, jobs: Sequence[tuple], processes: int) -> Itera
         return
     # never forked: threads (of a progress bar, of JAX) do not survive that
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-        yield from pool.map(
-            function, *zip(*jobs, strict=True), chunksize=max(len(jobs) // (4 * processes), 1)
-        )
+        yield from pool.map(function, *zip(*jobs, strict=True), chunksize=max(len(jobs) // (4 * processes), 1))
 
 
 def progress(things: Iterable[Any], total: int, command: str) -> Iterator[Any]:
@@ -118,9 +130,7 @@ def progress(things: Iterable[Any], total: int, command: str) -> Iterator[Any]:
 # -- writing ---------------------------------------------------------------------------------------
 
 
-def write_report(
-    report: Any, form: str, output: str | None, others: Mapping[str, Callable[[Any], str]]
-) -> None:
+def write_report(report: Any, form: str, output: str | None, others: Mapping[str, Callable[[Any], str]]) -> None:
     """The report as text, JSON or one of `others`, to a file or standard output; in colour on a terminal."""
     if form == "text" and output is None and sys.stdout.isatty():
         from rich.console import Console

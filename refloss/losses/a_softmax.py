@@ -76,9 +76,7 @@ class ASoftmax(PsiMarginLoss):
         g_y, g_others = kept.pairs.split(g)
         # (7) the other classes, z_j = ŵ_j·x = ‖x‖ cos θ_j: plain in x, smooth where x = 0
         grad_x = combine(g_others, kept.W_hat)
-        _, grad_W_hat = cosines_backward(
-            kept.x_norm[:, None] * g_others, kept.x, kept.W, kept.x_hat, kept.W_hat
-        )
+        _, grad_W_hat = cosines_backward(kept.x_norm[:, None] * g_others, kept.x, kept.W, kept.x_hat, kept.W_hat)
         # (8) through ŵ: (I − ŵ ŵᵀ) / ‖W‖
         grad_W = normalise_backward(grad_W_hat, kept.W_norm, kept.W_hat)
         # (9) the target's tangential part: ∂L/∂θ_y = g_y ‖x‖ ψ'(θ_y), along the unit tangents

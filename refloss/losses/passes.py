@@ -133,9 +133,7 @@ class Passes:
             check.finite_logits(stages["logits"])
         assert seen is not None
         self.end = finish(seen, self.setting)
-        return stages | end_stages(
-            lambda block: self.logits(block).logits, self.blocks, self.end, C, self.arithmetic
-        )
+        return stages | end_stages(lambda block: self.logits(block).logits, self.blocks, self.end, C, self.arithmetic)
 
     def _note(self, stages: dict[str, Array], kept: LogitsPass, block: slice) -> None:
         """Puts what a block has computed of the stages in its place."""

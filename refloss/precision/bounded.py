@@ -97,9 +97,7 @@ def _parts(v: Any) -> tuple[Any, np.ndarray, Any]:
     return v, np.abs(nearest(v)), 0.0
 
 
-def _made(
-    like_this: Any, value: Any, error: Any, rounding: float | None = None, underflows: bool = True
-) -> Bounded:
+def _made(like_this: Any, value: Any, error: Any, rounding: float | None = None, underflows: bool = True) -> Bounded:
     """The result `value` with what it inherits (`error`) and what rounding adds."""
     kind = like_this if isinstance(like_this, type) else type(like_this)
     extended = is_extended(value)
@@ -290,9 +288,7 @@ def _add_at(target: Bounded, index: np.ndarray, rows: Bounded) -> None:
     np.add.at(error, index, rows.error)
     u = U_OF_PAIRS if target.extended else U
     growth = np.array([target.growth(int(n)) for n in times[:, 0]])[:, None]
-    target.error[...] = np.where(
-        times > 0, (error + growth * u * sizes) * (1 + 2 * times * U) * SPARE, target.error
-    )
+    target.error[...] = np.where(times > 0, (error + growth * u * sizes) * (1 + 2 * times * U) * SPARE, target.error)
 
 
 def _compared(compare: Callable) -> Callable:

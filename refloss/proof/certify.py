@@ -18,10 +18,12 @@ import numpy as np
 from flint import arb, ctx
 
 from refloss.losses.loss import Loss
-from refloss.proof.balls import NOTHING, asks, each, exact, is_zero, total
 from refloss.proof.enclosures import LOWEST_BITS, Enclosures, enclose
-from refloss.witnesses.problem import row_norm
-from refloss.writing import Printed
+from refloss.proof.tape import NOTHING, asks, each, exact, is_zero, total
+from refloss.report import BaseReport, Grid, MismatchError, say
+from refloss.textbook.rows import row_norm
+
+CertifyError = MismatchError  # the name that it had
 
 MOST_BITS = 8192
 ROWWISE = ("grad_x", "grad_W")
@@ -85,20 +87,8 @@ class StageError:
     reason: str
 
 
-class CertifyError(AssertionError):
-    """What `certificate.raise_if_failed()` raises; its message is the certificate.
-
-    Attributes:
-        certificate (Certificate): the certificate.
-    """
-
-    def __init__(self, certificate: Certificate) -> None:
-        super().__init__(str(certificate))
-        self.certificate = certificate
-
-
 @dataclass(frozen=True)
-class Certificate(Printed):
+class Certificate(BaseReport):
     """What was proven of one loss at one input. Its truth value is `passed`, its text a table.
 
     Attributes:
@@ -123,15 +113,6 @@ class Certificate(Printed):
         """The number of entries, of all stages, on which the truth is not one number."""
         return sum(stage.undecided for stage in self.stages.values())
 
-    def raise_if_failed(self) -> None:
-        """For a test, raises unless the verdict is good.
-
-        Raises:
-            CertifyError: an AssertionError whose message is this certificate, unless it passed.
-        """
-        if not self.passed:
-            raise CertifyError(self)
-
     def to_dict(self) -> dict[str, Any]:
         """Everything, for JSON.
 
@@ -147,69 +128,76 @@ class Certificate(Printed):
             "stages": {name: asdict(stage) for name, stage in self.stages.items()},
         }
 
-    # -- text --------------------------------------------------------------------------------------
-
     def __repr__(self) -> str:
-        return f"<certificate of {self.made_by}: {self._verdict()}>"
+        return f"<certificate of {self.made_by}: {self.verdict()}>"
 
-    def print(self, console: Any) -> None:
-        """Prints the table, the failures and the verdict.
+    def grid(self) -> Grid:
+        """One line for each stage.
 
-        Args:
-            console (rich.console.Console): where to.
+        Returns:
+            Grid: header and rows.
         """
-        console.print(
-            f"{self.made_by}, precision {self.precision!r}", markup=False, highlight=False, style="bold"
+        return Grid(
+            ("stage", "worst, u of scale", "worst, ulp", "limit", "of limit", "undecided"),
+            [
+                [
+                    stage.stage,
+                    f"{stage.worst_u:.3g}",
+                    f"{stage.worst_ulp:.3g}",
+                    "" if stage.limit is None else f"{stage.limit:.3g} {stage.unit}",
+                    "" if stage.limit is None else f"{stage.of_limit:.2g}",
+                    str(stage.undecided),
+                ]
+                for stage in self.stages.values()
+            ],
+            "lrrrrr",
+            [not stage.within for stage in self.stages.values()],
         )
-        console.print(table(self.stages))
+
+    def details(self) -> list[str]:
+        """The stages that are over their limit or undecided, and why.
+
+        Returns:
+            list of str: the lines.
+        """
+        lines = []
         for stage in self.stages.values():
             if stage.reason:
                 word = "UNDECIDED" if stage.within else "FAILED"
                 where = f"{stage.stage}[{', '.join(map(str, stage.index))}]" if stage.index else stage.stage
-                line = f"{word} {where}: {stage.reason}; got {stage.got:.17g}, the truth is {stage.expected}"
-                console.print(line, markup=False, highlight=False, soft_wrap=True)
-        console.print(self._verdict(), markup=False, highlight=False)
+                lines.append(f"{word} {where}: {stage.reason}; got {stage.got:.17g}, the truth is {stage.expected}")
+        return lines
 
-    def _verdict(self) -> str:
+    def print(self, console: Any) -> None:
+        """Prints the loss, the table, the failures and the verdict.
+
+        Args:
+            console (rich.console.Console): where to.
+        """
+        say(console, f"{self.made_by}, precision {self.precision!r}", "bold")
+        super().print(console)
+
+    def verdict(self) -> str:
+        """The stages that failed, or how many passed; and how many entries are undecided.
+
+        Returns:
+            str: the line.
+        """
         wrong = [name for name, stage in self.stages.items() if not stage.within]
         verdict = f"FAILED: {', '.join(wrong)}" if wrong else f"PASSED: {len(self.stages)} stages"
-        limited = (
-            "" if any(s.limit is not None for s in self.stages.values()) else ", measured against no limit"
-        )
-        open_ = sum(NOT_OWED in stage.reason for stage in self.stages.values())
-        limited += f", nothing is owed of {open_} stages" if open_ else ""
-        return f"{verdict}, {self.undecided} undecided{limited} (proven with {self.bits} bits)"
-
-
-def table(stages: Mapping[str, StageError]) -> Any:
-    """A rich table, one line a stage."""
-    from rich.table import Table
-
-    columns = Table(box=None, pad_edge=False, header_style="bold")
-    columns.add_column("stage", no_wrap=True)
-    for name in ("worst, u of scale", "worst, ulp", "limit", "of limit", "undecided"):
-        columns.add_column(name, justify="right")
-    for stage in stages.values():
-        limited = stage.limit is not None
-        columns.add_row(
-            stage.stage,
-            f"{stage.worst_u:.3g}",
-            f"{stage.worst_ulp:.3g}",
-            f"{stage.limit:.3g} {stage.unit}" if limited else "",
-            f"{stage.of_limit:.2g}" if limited else "",
-            str(stage.undecided),
-            style=None if stage.within else "bold red",
-        )
-    return columns
+        limited = any(stage.limit is not None for stage in self.stages.values())
+        verdict += f", {self.undecided} undecided" + ("" if limited else ", measured against no limit")
+        unlimited = sum(NOT_OWED in stage.reason for stage in self.stages.values())
+        verdict += f", nothing is owed of {unlimited} stages" if unlimited else ""
+        return f"{verdict} (proven with {self.bits} bits)"
 
 
 # -- certifying ------------------------------------------------------------------------------------
 
 
 def certify(
-    loss: Any, x: Any, W: Any, labels: Any, b: Any = None, *, upstream: Any = 1.0,
-    enclosures: Enclosures | None = None,
-) -> Certificate:  # fmt: skip
+    loss: Any, x: Any, W: Any, labels: Any, b: Any = None, *, upstream: Any = 1.0, enclosures: Enclosures | None = None
+) -> Certificate:
     """Proves how far every stage of a loss is from the truth at these inputs.
 
     The limits are the bounds that the records state (`error_bound`); with precision="extended" besides 4 ulp for losses
@@ -338,14 +326,9 @@ def measure(
     limits = limits or {}
     unknown = [name for name in stages if name not in enclosures.stages]
     if unknown:
-        raise ValueError(
-            f"stages: no stage {', '.join(unknown)} here; there are {', '.join(enclosures.stages)}"
-        )
+        raise ValueError(f"stages: no stage {', '.join(unknown)} here; there are {', '.join(enclosures.stages)}")
     with ctx.workprec(enclosures.bits):
-        return {
-            name: _Measured(enclosures, name, value).judged(limits.get(name))
-            for name, value in stages.items()
-        }
+        return {name: _Measured(enclosures, name, value).judged(limits.get(name)) for name, value in stages.items()}
 
 
 class _Measured:
@@ -369,9 +352,7 @@ class _Measured:
         # where nothing can arrive a gradient is exactly 0: no slack
         scale = e.scales[name][:, None] if self.rowwise else e.scales[name]
         slack = np.where(is_zero(scale) & name.startswith("grad"), zero, _TINY)
-        self.most, self.least = (
-            each(lambda v, t: max(v - t, zero), 2)(end(error), slack) for end in (_upper, _lower)
-        )
+        self.most, self.least = (each(lambda v, t: max(v - t, zero), 2)(end(error), slack) for end in (_upper, _lower))
         self.parts = _ceil(self.most)  # by which the worst entry of a row is told
         self.blurred = ~due_nan & ~_sharp(_radius(self.truth), _due_width(e, name))
 
@@ -429,9 +410,7 @@ class _Measured:
         known = each(arb.rel_accuracy_bits)(self.truth).astype(float) >= 53
         return np.where(known | is_zero(self.truth), _ceil(each(_ratio, 2)(error, ulp)), 0.0)
 
-    def _of_limit(
-        self, limit: Any, worst_u: np.ndarray, worst_ulp: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def _of_limit(self, limit: Any, worst_u: np.ndarray, worst_ulp: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The errors as parts of the limit: at most, and at least."""
         if limit is None:
             return np.zeros(worst_u.shape), np.zeros(worst_u.shape)
@@ -443,9 +422,7 @@ class _Measured:
             owed = self._owed(most.shape)
             return np.where(owed, most / limit.value, 0.0), np.where(owed, least / limit.value, 0.0)
         stated = np.array(np.broadcast_to(np.asarray(limit, dtype=float), self.got.shape))
-        if (
-            self.rowwise
-        ):  # at a cone the entries were turned into one direction, within the length of the row's bound
+        if self.rowwise:  # at a cone the entries were turned into one direction, within the length of the row's bound
             stated[self.cone] = SPARE * row_norm(stated[self.cone])[:, None]
         bounds = exact(stated)
         # a bound may be tighter than the enclosure is wide (0, where the record knows that it is exact)
@@ -542,6 +519,4 @@ def _ceil(values: np.ndarray) -> np.ndarray:
 
 def _floor(values: np.ndarray) -> np.ndarray:
     """float64 numbers that are not more."""
-    return np.asarray(
-        np.frompyfunc(lambda v: np.nextafter(_float(v.abs_lower()), 0.0), 1, 1)(values), dtype=float
-    )
+    return np.asarray(np.frompyfunc(lambda v: np.nextafter(_float(v.abs_lower()), 0.0), 1, 1)(values), dtype=float)

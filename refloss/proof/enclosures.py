@@ -20,30 +20,41 @@ import numpy as np
 from flint import arb, ctx
 
 from refloss import validation as check
-from refloss.proof import balls
-from refloss.proof.balls import NOTHING, ONE, Angle, Arc, Balls, constant, each, exact, join, total, variable
+from refloss.losses.loss import Loss
+from refloss.proof.angle import Angle, Arc, angle_of, sine_of
+from refloss.proof.balls import namespace
+from refloss.proof.tape import (
+    NOTHING,
+    ONE,
+    Balls,
+    asks,
+    at_most,
+    constant,
+    each,
+    exact,
+    gradients,
+    is_zero,
+    join,
+    less,
+    lift,
+    total,
+    variable,
+)
 from refloss.textbook import formulas
-from refloss.witnesses.problem import differentiable, formula_of, parameters
+from refloss.textbook.family import FAMILY, differentiable, formula_of, member_of, parameters, radius_of
 
 _sqrt, _exp, absolute = each(arb.sqrt), each(arb.exp), each(abs)
-_reaches_one = balls.asks(lambda c: not (-1 < c < 1))
+_reaches_one = asks(lambda c: not (-1 < c < 1))
 _within_one = each(lambda c: c.intersection(arb(0, 1)))
-_may_vanish = balls.asks(lambda c: c.contains(0))
+_may_vanish = asks(lambda c: c.contains(0))
 
 _larger = each(arb.max, 2)
-
-
-def _number(v: Any) -> Any:
-    """An angle that stands for itself as the balls of its radians."""
-    return v.theta if isinstance(v, Angle) else v
 
 
 LOWEST_BITS = 128  # products of two float64 numbers are exact
 ALL_BITS = 4600  # a dot product of float64 vectors is exact
 KNOT_BITS = 1024  # where ψ' still encloses 0 off the poles, θ is kπ/m exactly
-KNOT: Any = (
-    arb(2) ** -44
-)  # stands there for |ψ'| = 0 in the natural scale, so that 8 u of it is 2^-94 of a turn
+KNOT: Any = arb(2) ** -44  # stands there for |ψ'| = 0 in the natural scale, so that 8 u of it is 2^-94 of a turn
 NEXT_TO_PI = 2.0**-91  # of 1 + cos θ: π − θ below 2^-45
 OWED = 2.0**40  # radius and bias up to which `precision="extended"` owes its limits
 
@@ -53,7 +64,7 @@ class Enclosures:
     """Balls that hold the truth, stage by stage.
 
     stages     name → object array of arb, shaped like the stage; `complement` among them
-    scales     name → natural scale: shaped like the stage; of grad_x (N,) and grad_W (C,), one a row
+    scales     name → natural scale: shaped like the stage; of grad_x (N,) and grad_W (C,), one per row
     cone       (N,) bool: x ∥ W_y with a slope ψ' ≠ 0, D ≥ 2; `grad_x` and `grad_W` hold the centre of the
                generalised gradient
     spread     "grad_x" (N,), "grad_W" (C,): length of the vectors across the row that a cone adds to the centre
@@ -91,8 +102,9 @@ def enclose(
     Raises ValueError or TypeError as the loss does. A zero row that the loss would refuse is read as
     zero_norm="zero" reads it.
     """
-    if not formula_of(loss):
+    if not isinstance(loss, Loss):
         raise TypeError(f"loss must be one of refloss with a textbook formula, got {type(loss).__name__}")
+    member_of(loss)  # says what is missing
     x, W = check.features_and_weights(x, W)
     b = check.bias(b, len(W), loss)
     targets = check.targets(labels, len(x), len(W), loss)
@@ -105,13 +117,7 @@ class _Point:
     """One loss at one input, at the working precision. R are the rows that are not ignored."""
 
     def __init__(
-        self,
-        loss: Any,
-        x: np.ndarray,
-        W: np.ndarray,
-        b: np.ndarray | None,
-        targets: Any,
-        upstream: np.ndarray,
+        self, loss: Any, x: np.ndarray, W: np.ndarray, b: np.ndarray | None, targets: Any, upstream: np.ndarray
     ) -> None:
         self.loss, self.x, self.W, self.b, self.targets = loss, x, W, b, targets
         self.N, self.C = len(x), len(W)
@@ -120,7 +126,7 @@ class _Point:
         self.pairs = (self.rows, targets.labels[self.rows]) if self.hard else targets.pairs
         # no margin at all: the target is one more plain class, W_y·x, smooth at zero rows too
         plain = formula_of(loss) == "l_softmax" and loss.margin == 1
-        self.formula = "softmax" if plain else formula_of(loss)
+        self.member = FAMILY["softmax"] if plain else member_of(loss)
         self.has_margin = loss.has_margin and not plain
         self.zero: dict[str, Any] = {"zero_x": ~x.any(axis=1), "zero_W": ~W.any(axis=1)}
         self.y = targets.matrix[self.rows]
@@ -149,7 +155,7 @@ class _Point:
     def enclose(self) -> Enclosures:
         rows, pairs = self.rows, self.pairs
         cos, sin = self._cosines()
-        xp = balls.namespace(self.known)
+        xp = namespace(self.known)
         leaves = {"x": variable(self.x[rows]), "W": variable(self.W)}
         if self.b is not None:
             leaves["b"] = variable(self.b)
@@ -157,7 +163,7 @@ class _Point:
         branches = self._logits(xp, leaves)
         z = join(branches)
         losses = formulas.cross_entropy(xp, z, Balls(self.t), Balls(self.w))
-        grad_z, *found = balls.gradients(losses, self.share, [z, *leaves.values()])
+        grad_z, *found = gradients(losses, self.share, [z, *leaves.values()])
         p = _exp(z.value - xp.logsumexp(z).value[:, None])
         others = total(p * exact(1 - self.y), axis=1)  # Σ_{j≠y} p_j
 
@@ -172,22 +178,16 @@ class _Point:
             "grad_logits": self._full(grad_z),
         }
         if self.loss.has_margin:
-            stages["theta"] = self._full(balls.angle_of(cos[pairs], sin[pairs]))
+            stages["theta"] = self._full(angle_of(cos[pairs], sin[pairs]))
         if self.hard:
             stages["complement"] = self._full(others)
         if self.targets.ignored.any():
-            stages["logits"], stages["probabilities"] = self._with_ignored(
-                stages["logits"], stages["probabilities"]
-            )
+            stages["logits"], stages["probabilities"] = self._with_ignored(stages["logits"], stages["probabilities"])
         for name, gradient in zip(leaves, found, strict=True):
             stages[f"grad_{name}"] = self._full(gradient) if name == "x" else gradient
 
         # what each is measured against
-        psi, turn, in_margin = (
-            cos.copy(),
-            sin.copy(),
-            np.full(cos.shape, NOTHING, dtype=object),
-        )  # ψ, |ψ'|, ∂ψ/∂m
+        psi, turn, in_margin = (cos.copy(), sin.copy(), np.full(cos.shape, NOTHING, dtype=object))  # ψ, |ψ'|, ∂ψ/∂m
         if self.has_margin:
             psi[pairs], turn[pairs], in_margin[pairs] = self._target(xp, leaves, cos[pairs], sin[pairs])
         r, bias = self.radius.length(), exact(np.zeros(self.C) if self.b is None else np.abs(self.b))
@@ -209,7 +209,7 @@ class _Point:
         cone, spread = self._cones(turn, stages["grad_logits"], r)
         enclosures = Enclosures(
             stages, scales, cone, spread, self._torn(branches),
-            balls.at_most(np.max(r + bias, axis=1, initial=NOTHING), exact(OWED)) & ~self._next_to_pi(cos),
+            at_most(np.max(r + bias, axis=1, initial=NOTHING), exact(OWED)) & ~self._next_to_pi(cos),
             self.undefined, self.x, self.W, self.targets.labels, self.targets.ignored, ctx.prec,
         )  # fmt: skip
         _exactly_zero_where_nothing_arrives(enclosures)
@@ -221,16 +221,16 @@ class _Point:
         It is given θ to 106 bits, not π − θ: a slope that vanishes at π is right to 106 bits of π only.
         """
         near = np.zeros(self.N, dtype=bool)
-        if self.formula == "margin_softmax":
+        if self.member.target is formulas.own_margin:
             rows, y = self.targets.pairs
-            near[rows] = balls.less(1 + cos[rows, y], exact(NEXT_TO_PI))
+            near[rows] = less(1 + cos[rows, y], exact(NEXT_TO_PI))
         return near
 
     # -- geometry ----------------------------------------------------------------------------------
 
     def _cosines(self) -> tuple[np.ndarray, np.ndarray]:
         """cos θ and sin θ of every pair (N, C); exact at θ = 0 and π and, for the targets, π/2."""
-        xp = balls.namespace()
+        xp = namespace()
         x_hat = formulas.unit(xp, constant(self.x), self.zero["zero_x"])
         W_hat = formulas.unit(xp, constant(self.W), self.zero["zero_W"])
         cos = formulas.inner(xp, x_hat, W_hat).value
@@ -243,17 +243,15 @@ class _Point:
                 cos[i, j] = NOTHING
             if cos[i, j] in (-1, 0, 1):
                 self.known[r] = float(cos[i, j])
-        return cos, balls.sine_of(cos)
+        return cos, sine_of(cos)
 
-    def _cones(
-        self, turn: np.ndarray, g: np.ndarray, r: np.ndarray
-    ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    def _cones(self, turn: np.ndarray, g: np.ndarray, r: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """(N,) bool, and how long what is missing to the centre may be: |g_iy| r |ψ'| / ‖x_i‖, and Σ_i by ‖W_y‖."""
         cone = np.zeros(self.N, dtype=bool)
         spread = {name: exact(np.zeros(n)) for name, n in (("grad_x", self.N), ("grad_W", self.C))}
         if self.has_margin and not self.loss.detach_margin and self.x.shape[1] > 1:
             for known, i, j in zip(self.known, *self.pairs, strict=True):
-                if abs(known) == 1 and not balls.is_zero(turn[i, j]):
+                if abs(known) == 1 and not is_zero(turn[i, j]):
                     length = abs(g[i, j]) * r[i, j] * turn[i, j]
                     spread["grad_x"][i] = length / self.radius.x_norm[i]
                     spread["grad_W"][j] += length / self.radius.W_norm[j]
@@ -264,7 +262,7 @@ class _Point:
         """(N,) rows whose logits have alternatives that differ."""
         torn = np.zeros(self.N, dtype=bool)
         if branches.fork is not None:
-            differ = balls.asks(lambda a, b: not (a.mid() == b.mid() and a.rad() == b.rad()), 2)
+            differ = asks(lambda a, b: not (a.mid() == b.mid() and a.rad() == b.rad()), 2)
             torn[self.rows] = differ(branches.value, branches.value[:1]).any(axis=(0, 2))
         return torn
 
@@ -275,25 +273,25 @@ class _Point:
         q = self._parameters(leaves)
         if self.loss.detach_margin if self.has_margin else False:
             q.frozen = formulas.frozen_offset(xp, self._parameters({}), self.x[self.rows], self.W, self.y)
-        return formulas.LOGITS[self.formula](xp, q, leaves["x"], leaves["W"], leaves.get("b"), self.y)
+        return self.member.logits(xp, q, leaves["x"], leaves["W"], leaves.get("b"), self.y)
 
     def _parameters(self, leaves: dict[str, Balls]) -> Any:
         now: dict[str, Any] = {name: leaves[name] for name in differentiable(self.loss) if name in leaves}
         # a ball, so that 1 + λ is not rounded
-        if self.formula == "margin_softmax":  # ψ may be an angle itself
-            now["psi"] = lambda theta, xp: _number(self.loss.psi(theta, xp))
+        if self.member.target is formulas.own_margin:  # ψ may be an angle itself
+            now["psi"] = lambda theta, xp: lift(self.loss.psi(theta, xp))
         now["annealing"] = constant(np.float64(getattr(self.loss, "annealing", 0.0)))
         return parameters(self.loss, zero_x=self.zero["zero_x"][self.rows], zero_W=self.zero["zero_W"], **now)
 
     def _with_ignored(self, z: np.ndarray, p: np.ndarray) -> Iterator[np.ndarray]:
         """Logits and probabilities with the ignored rows, whose target carries no margin."""
-        xp, rows = balls.namespace(), np.flatnonzero(self.targets.ignored)
+        xp, rows = namespace(), np.flatnonzero(self.targets.ignored)
         q = parameters(self.loss, zero_x=self.zero["zero_x"][rows], zero_W=self.zero["zero_W"])
         q.detach_margin, q.frozen = True, 0  # z_y = r cos θ_y, whichever class y is
         y = np.zeros((len(rows), self.C))
         y[:, 0] = 1.0
         b = None if self.b is None else constant(self.b)
-        plain = formulas.LOGITS[self.formula](xp, q, constant(self.x[rows]), constant(self.W), b, y)
+        plain = self.member.logits(xp, q, constant(self.x[rows]), constant(self.W), b, y)
         for full, value in ((z, plain.value), (p, _exp(plain.value - xp.logsumexp(plain).value[:, None]))):
             full[rows] = value
             yield full
@@ -305,7 +303,7 @@ class _Point:
 
         At kπ/m exactly, ψ' of the papers is 0 because cos θ is what it is, to the last of its infinitely many digits.
         """
-        theta = Balls(balls.angle_of(cos, sin))
+        theta = Balls(angle_of(cos, sin))
         theta.varies = True
         c, s = Balls(cos, [(theta, lambda g: -g * sin)]), Balls(sin, [(theta, lambda g: g * cos)])
         q = self._parameters({name: variable(getattr(self.loss, name)) for name in differentiable(self.loss)})
@@ -313,16 +311,16 @@ class _Point:
             q.frozen = formulas.frozen_offset(xp, self._parameters({}), self.x[self.rows], self.W, self.y)
         psi = join(formulas.target(xp, q, Angle(Arc(c, s, theta))))
         one = exact(np.ones(len(cos)))
-        turn = absolute(balls.gradients(psi, one, [theta])[0])
+        turn = absolute(gradients(psi, one, [theta])[0])
         if self.x.shape[1] == 1:  # nowhere to turn
             turn = exact(np.zeros(len(cos)))
-        if self.formula in formulas.PSI:
-            at_knot = balls.asks(lambda v: v.contains(0) and (v == 0 or ctx.prec >= KNOT_BITS))(turn)
+        if self.member.multiplies_angle:
+            at_knot = asks(lambda v: v.contains(0) and (v == 0 or ctx.prec >= KNOT_BITS))(turn)
             turn = np.where(at_knot & (np.abs(np.nan_to_num(self.known)) != 1), KNOT, turn)
         in_margin = exact(np.zeros(len(cos)))
         if isinstance(q.margin if hasattr(q, "margin") else None, Balls):
             for i in range(len(cos)):
-                in_margin[i] = balls.gradients(psi, exact(np.eye(len(cos))[i]), [q.margin])[0].item()
+                in_margin[i] = gradients(psi, exact(np.eye(len(cos))[i]), [q.margin])[0].item()
         return psi.value, turn, in_margin
 
     def _arriving(self, p: np.ndarray, others: np.ndarray) -> np.ndarray:
@@ -352,20 +350,12 @@ class _Radius:
     """r = a‖x‖^p‖w‖^q of a loss, p and q 0 or 1, and its Jacobians' lengths."""
 
     def __init__(self, loss: Any, x: np.ndarray, W: np.ndarray, zero: dict[str, Any]) -> None:
-        xp, formula = balls.namespace(), formula_of(loss)
+        xp = namespace()
         self.zero_x, self.zero_W = zero["zero_x"], zero["zero_W"]
         self.x_norm = formulas.norm(xp, constant(x)).value
         self.W_norm = formulas.norm(xp, constant(W)).value
-        kind = formulas.RADIUS.get(formula, getattr(loss, "radius", formula))
-        a, self.p, self.q = {
-            "softmax": (1.0, 1, 1),
-            "both_norms": (1.0, 1, 1),
-            "w_norm_softmax": (1.0, 1, 0),
-            "x_norm": (1.0, 1, 0),
-            "l2_softmax": (getattr(loss, "alpha", 1.0), 0, 1),
-            "scale": (getattr(loss, "scale", 1.0), 0, 0),
-        }[kind]
-        self.a = arb(float(a))
+        a, self.p, self.q = radius_of(loss)
+        self.a = arb(a)
         self.over_x = self.a * (_inverse(self.x_norm, self.zero_x) if self.p == 0 else exact(np.ones(len(x))))
         self.over_W = self.a * (_inverse(self.W_norm, self.zero_W) if self.q == 0 else exact(np.ones(len(W))))
         self.one_x, self.one_W = (np.where(zero, NOTHING, ONE) for zero in (self.zero_x, self.zero_W))
@@ -426,6 +416,6 @@ def _exactly_zero_where_nothing_arrives(e: Enclosures) -> None:
     """A natural scale of exactly 0 means that every term of the gradient is 0; balls alone cannot say so."""
     for name, scale in e.scales.items():
         if name.startswith("grad"):
-            nothing = balls.is_zero(scale)
+            nothing = is_zero(scale)
             nothing = nothing[:, None] if name in ("grad_x", "grad_W") else nothing
             e.stages[name] = np.where(nothing, NOTHING, e.stages[name])

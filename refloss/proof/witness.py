@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 from flint import arb, ctx
 
-from refloss.proof import balls
-from refloss.proof.balls import each, exact, total
+from refloss.proof.balls import namespace
+from refloss.proof.tape import each, exact, gradients, lift, total, variable
+from refloss.textbook.rows import as_rows
 from refloss.witnesses.estimate import Estimate
-from refloss.witnesses.problem import Problem, as_rows
+from refloss.witnesses.problem import Problem
 
 FINE = 2.0**-60  # of a row's scale: what float64 cannot tell from the truth
 MOST_BITS = 2048  # beyond it a row is left to the others, and to `refloss.certify`
@@ -21,18 +22,15 @@ def ball(problem: Problem) -> dict[str, Estimate]:
     everyone, bits = np.arange(problem.samples), 128
     namespaces = []  # kept, for a problem may know them apart by identity
     while True:
-        namespaces.append(balls.namespace())
+        namespaces.append(namespace())
         with ctx.workprec(bits):
-            leaves = {name: balls.variable(value) for name, value in problem.inputs.items()}
-            terms = balls.lift(problem.terms(namespaces[-1], leaves, everyone))
-            found = balls.gradients(terms, exact(1), list(leaves.values()))
+            leaves = {name: variable(value) for name, value in problem.inputs.items()}
+            terms = lift(problem.terms(namespaces[-1], leaves, everyone))
+            found = gradients(terms, exact(1), list(leaves.values()))
             estimates = {
-                name: _rounded(value, problem.inputs[name].shape)
-                for name, value in zip(leaves, found, strict=True)
+                name: _rounded(value, problem.inputs[name].shape) for name, value in zip(leaves, found, strict=True)
             }
-        fine = all(
-            (error <= FINE * problem.scale.get(name, np.inf)).all() for name, (_, error) in estimates.items()
-        )
+        fine = all((error <= FINE * problem.scale.get(name, np.inf)).all() for name, (_, error) in estimates.items())
         if fine or bits >= MOST_BITS:
             return estimates
         bits *= 2

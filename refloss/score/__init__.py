@@ -1,4 +1,4 @@
-"""What the oracle and the proofs are worth: right writers, rivals, matrices, peers and the table of the grid.
+"""What the oracle and the proofs are worth: right writers, rivals, matrices, peers and the page of the proofs.
 
-Not part of what users install; run its commands from a checkout.
+Not in the installed package; run its commands as `python -m refloss` in a checkout of the repository.
 """

@@ -11,16 +11,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import refloss
-from refloss.score.grid_table import markdown
 
 DIMENSIONS = (2, 16, 128, 512)
 CLASSES = (5, 100)
 SAMPLES = 16
 MEASURED = ("logits", "losses", "grad_x", "grad_W")
-WORDS = (
-    "`error_bound` is proven; `probable_error_bound` has √n for the n terms of every sum and is not. Both as multiples "
-    "of the error, over the rows of logits, losses and gradients of every loss at random inputs (normal, N = 16)."
-)
 
 
 class Sharpness(NamedTuple):
@@ -40,13 +35,6 @@ def sharpness() -> list[Sharpness]:
             proven, probable = zip(*_ratios(D, C), strict=True)
             rows.append(Sharpness(D, C, *(_spread(np.concatenate(ratios)) for ratios in (proven, probable))))
     return rows
-
-
-def page() -> str:
-    """The Markdown section."""
-    head = ["D", "C", "proven, median", "90 %", "probable, median", "90 %"]
-    cells = [[str(r.D), str(r.C), *(f"{v:.0f}" for v in (*r.proven, *r.probable))] for r in sharpness()]
-    return "\n\n".join(["## How sharp the bounds are", WORDS, markdown(head, cells)])
 
 
 def _spread(ratios: np.ndarray) -> tuple[float, float]:

@@ -47,9 +47,7 @@ def finish(gathered: Gathered, setting: Setting) -> CrossEntropyPass:
     divisor_below_one = times_power(divisor, -exponent)
     # (C7) L = Σ_i ℓ_i / n
     loss, loss_headroom = _reduced(losses, headroom, divisor_below_one, exponent, setting)
-    return CrossEntropyPass(
-        setting, gathered, losses, headroom, loss, loss_headroom, divisor_below_one, exponent
-    )
+    return CrossEntropyPass(setting, gathered, losses, headroom, loss, loss_headroom, divisor_below_one, exponent)
 
 
 def _log_of_total(gathered: Gathered, setting: Setting) -> tuple[Array, np.ndarray]:
@@ -58,11 +56,7 @@ def _log_of_total(gathered: Gathered, setting: Setting) -> tuple[Array, np.ndarr
     It is 0 but where log(1 + r) is all that the loss will hold, and tiny: there it stays until after the reduction.
     """
     rest, headroom = gathered.mass.rest, gathered.headroom
-    tiny = (
-        (nearest(rest) < 2.0 ** (headroom - 120))
-        & (nearest(gathered.weighted_gap) < 2.0**-60)
-        & bool(headroom)
-    )
+    tiny = (nearest(rest) < 2.0 ** (headroom - 120)) & (nearest(gathered.weighted_gap) < 2.0**-60) & bool(headroom)
     log = np.where(tiny, times_power(rest, -setting.exponent), np.log1p(times_power(rest, -headroom)))
     return log, np.where(tiny, headroom - setting.exponent, 0)
 

@@ -30,8 +30,7 @@ class Mass(NamedTuple):
         headroom = headroom_of(by)
         factor = exp(-by, headroom)
         largest, rest = (
-            np.where(nearest(by) == 0, v, times_power(v, -headroom) * factor)
-            for v in (self.largest, self.rest)
+            np.where(nearest(by) == 0, v, times_power(v, -headroom) * factor) for v in (self.largest, self.rest)
         )
         return Mass(largest, rest, self.column)
 

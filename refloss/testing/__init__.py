@@ -1,4 +1,4 @@
-"""The oracle kit: somebody's implementation against the truth, with a grade, the first wrong stage and the bug's name::
+"""The oracle kit: somebody's kernel against the truth, with a grade, the first wrong stage and the bug's name::
 
     report = refloss.testing.check(kernel, refloss.ArcFace(), dtype="float32", framework="torch")
     print(report)
@@ -6,11 +6,13 @@
 What each part is worth: docs/oracle.md.
 """
 
-from refloss.cases.oracle import Case, cases
+from refloss.cases.case import Case
+from refloss.cases.oracle import cases
+from refloss.report import MismatchError
 from refloss.testing.adapters import UnfitImplementation
 from refloss.testing.check import assert_matches, check
 from refloss.testing.diagnosis.suspects import SUSPECTS, Suspect, suspects
-from refloss.testing.report import MismatchError, Report
+from refloss.testing.report import Report
 
 __all__ = [
     "SUSPECTS",

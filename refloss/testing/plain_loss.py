@@ -1,4 +1,4 @@
-"""Any loss of the family as one plain kernel whose every step can be replaced: what suspects are made of.
+"""Any loss of the family, plainly, with steps that can be replaced one by one: what suspects are made of.
 
 The polar view: z_j = r cos θ_j, and r ψ(θ_y) for the target, with r = s‖x‖^p‖W_j‖^q. Ordinary float64, right to what
 ordinary float64 gives; the truth is `loss.forward` and `loss.backward`, never this.
@@ -7,7 +7,6 @@ ordinary float64 gives; the truth is `loss.forward` and `loss.backward`, never t
 from __future__ import annotations
 
 from collections.abc import Mapping
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,21 +15,13 @@ from refloss import validation as check
 from refloss.losses import CrossEntropy
 from refloss.record import STAGES
 from refloss.textbook import formulas
+from refloss.textbook.family import POWERS, differentiable, factor_name, parameters
 from refloss.textbook.namespaces import complex_namespace
-from refloss.witnesses.problem import differentiable, parameters
 
 STEP = 1e-30  # of the complex step
-POWERS = {  # r = s‖x‖^p‖W‖^q
-    "softmax": (1, 1),
-    "both_norms": (1, 1),
-    "w_norm_softmax": (1, 0),
-    "x_norm": (1, 0),
-    "l2_softmax": (0, 1),
-    "scale": (0, 0),
-}
 
 
-class Kernel:
+class PlainLoss:
     """One loss on one input. Change an attribute or replace a method, then `run()`.
 
     x (N, D), W (C, D), b (C,) or None; or logits of `CrossEntropy`
@@ -40,7 +31,7 @@ class Kernel:
     w           (C,) class weights
     on          (N, C) bool: the pairs whose logit carries the margin
     upstream    () or (N,)
-    previous    the kernel of an earlier call with the same W's shape, if there is one of the same x's shape too
+    previous    an earlier call with the same W's shape, if there is one of the same x's shape too
     earliest    the first call with the same W's shape
     passes_x, passes_W     whether the gradient goes back through that normalisation's length: a bool, or (N, C)
     radial_x, radial_W     whether it goes through ‖x‖, ‖W_j‖ as a factor of the logit: likewise
@@ -53,9 +44,9 @@ class Kernel:
         inputs: Mapping[str, np.ndarray],
         labels: np.ndarray,
         upstream: Any,
-        previous: Kernel | None = None,
+        previous: PlainLoss | None = None,
     ) -> None:
-        self.earliest: Kernel | None = None
+        self.earliest: PlainLoss | None = None
         self.loss, self.previous, self.upstream = loss, previous, np.asarray(upstream, dtype=float)
         self.bare = isinstance(loss, CrossEntropy)
         self.reduction = loss.reduction
@@ -73,8 +64,8 @@ class Kernel:
             self.C, rows = len(self.W), len(self.x)
             targets = check.targets(labels, rows, self.C, loss)
             self.q = parameters(loss)
-            kind = self.q.formula if self.q.radius is None else self.q.radius
-            self.p_x, self.p_W = POWERS[kind]
+            self.factor_name = factor_name(loss)
+            self.p_x, self.p_W = POWERS[self.q.radius]
             # a record holds only what its loss needs
             self.owed = [name for name, power in (("x_norm", self.p_x), ("W_norm", self.p_W)) if not power]
             if loss.has_margin:
@@ -87,11 +78,7 @@ class Kernel:
         self.target, self.valid = np.array(targets.matrix, dtype=float), ~targets.ignored
         self.given = labels
         # an ignored row's label may be no class at all
-        self.y = (
-            np.where(self.valid, np.asarray(labels).ravel(), 0).astype(int)
-            if self.hard
-            else self.target.argmax(1)
-        )
+        self.y = np.where(self.valid, np.asarray(labels).ravel(), 0).astype(int) if self.hard else self.target.argmax(1)
         self.w = np.ones(self.C) if loss.class_weights is None else np.array(loss.class_weights)
         self.on = np.zeros((rows, self.C), dtype=bool)
         if getattr(loss, "has_margin", False):
@@ -147,7 +134,7 @@ class Kernel:
 
     def psi(self, theta: np.ndarray) -> np.ndarray:
         """What becomes of the target's angle; theta may be complex, and then its slope is the complex step's."""
-        return formulas.TARGETS[self.q.formula](complex_namespace, self.q, theta)
+        return self.q.target(complex_namespace, self.q, theta)
 
     def values(self) -> np.ndarray:
         """(N, C) cos θ, and ψ(θ) where the margin is."""
@@ -162,9 +149,7 @@ class Kernel:
 
     def factor(self) -> float:
         """s or α."""
-        if self.q.formula == "l2_softmax":
-            return self.q.alpha
-        return self.q.scale if self.q.radius == "scale" else 1.0
+        return getattr(self.q, self.factor_name) if self.factor_name else 1.0
 
     def logits(self) -> np.ndarray:
         z = self.r * self.value
@@ -244,9 +229,9 @@ class Kernel:
     def _at_pole(self) -> float:
         """dψ/dcos θ at θ = 0 and π where it exists, else the centre of the cone."""
         m = getattr(self.q, "margin", 0.0)
-        if self.q.formula in formulas.PSI:
+        if self.q.target is formulas.annealed_psi:
             return (self.q.annealing + m**2) / (1 + self.q.annealing)
-        return 1.0 if self.q.formula == "am_softmax" else 0.0
+        return 1.0 if self.q.target is formulas.cosine_margin else 0.0
 
     def grad_x(self) -> np.ndarray:
         A, B, over = self.g * self.r * self.rise, self.g * self.r * self.value, inverse(self.x_norm)[:, None]
@@ -275,7 +260,7 @@ class Kernel:
         self.q.margin = kept
         return np.asarray(np.sum(np.where(self.on, self.g * self.r * moved, 0.0)))
 
-    def alike(self, other: Kernel) -> bool:
+    def alike(self, other: PlainLoss) -> bool:
         """Whether both have inputs of the same shapes."""
         return self.shapes() == other.shapes()
 
@@ -320,12 +305,7 @@ class Kernel:
         without[at] = 0.0
         self.others[at] = without.sum(axis=1)
         losses = np.where(self.valid, self.sample_losses(), 0.0)
-        stages |= {
-            "logits": self.z,
-            "probabilities": self.p,
-            "losses": losses,
-            "loss": np.asarray(self.reduce(losses)),
-        }
+        stages |= {"logits": self.z, "probabilities": self.p, "losses": losses, "loss": np.asarray(self.reduce(losses))}
         return self._shaped(stages)
 
     def _backward(self) -> dict[str, np.ndarray]:
@@ -355,6 +335,3 @@ class Kernel:
 def inverse(lengths: np.ndarray) -> np.ndarray:
     """1/‖v‖, 0 for zero rows: nothing flows back through their normalisation."""
     return np.where(lengths > 0, 1 / np.where(lengths > 0, lengths, 1.0), 0.0)
-
-
-Parameters = SimpleNamespace  # what `Kernel.q` is

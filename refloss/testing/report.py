@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import textwrap
 from collections import Counter
 from dataclasses import asdict, dataclass, field
 from typing import Any
-from xml.etree import ElementTree
 
 from refloss.record import STAGES
-from refloss.testing.derived import derived_at
+from refloss.report import BaseReport, Grid, capped, say
 from refloss.testing.diagnosis.match import Match
-from refloss.writing import Printed, plain, write_whole
+from refloss.textbook.family import derived_at
 
 EXPLAINED = {
     "A": "the last place of the output's dtype",
@@ -21,18 +19,6 @@ EXPLAINED = {
     "D": "the textbook formula in {dtype} throughout",
     "F": "nothing: it is wrong",
 }
-
-
-class MismatchError(AssertionError):
-    """What `refloss.testing.assert_matches` raises, an AssertionError; its message is the report.
-
-    Attributes:
-        report (Report): the report.
-    """
-
-    def __init__(self, report: Report) -> None:
-        super().__init__(f"\n{report}")
-        self.report = report
 
 
 @dataclass(frozen=True)
@@ -91,9 +77,7 @@ class CaseResult:
     flags: tuple[str, ...]
     shape: str
     grades: dict[str, str] = field(default_factory=dict)
-    ratios: dict[str, float] = field(
-        default_factory=dict
-    )  # worst error / what is allowed at the required grade
+    ratios: dict[str, float] = field(default_factory=dict)  # worst error / what is allowed at the required grade
     failures: list[Failure] = field(default_factory=list)
 
     @property
@@ -104,7 +88,7 @@ class CaseResult:
 
 
 @dataclass
-class Report(Printed):
+class Report(BaseReport):
     """The verdict of `refloss.testing.check`. Its truth value is the verdict, its text what to read.
 
     Attributes:
@@ -114,7 +98,7 @@ class Report(Printed):
         compute (str): what grades A to C are computed in.
         framework (str): of the arrays.
         require (str): the worst grade that passes.
-        results (list of refloss.testing.report.CaseResult): one a case.
+        results (list of refloss.testing.report.CaseResult): one per case.
         coverage (dict): flag, branch or regime → how many cases (of branches and regimes: rows) reached it.
         not_reached (list of str): branches and regimes that the loss has and no case reached.
         void (list of tuple): (case, stage, wrong copy) that the tolerances would have let pass.
@@ -132,6 +116,7 @@ class Report(Printed):
     """
 
     width = 112
+    suite = "refloss check"
 
     loss: str
     implementation: str
@@ -186,15 +171,6 @@ class Report(Printed):
         seen = {stage for result in self.results for stage in result.grades}
         return [stage for stage in STAGES if stage in seen]
 
-    def raise_if_failed(self) -> None:
-        """For a test, raises unless the verdict is good.
-
-        Raises:
-            MismatchError: an AssertionError whose message is this report, unless it passed.
-        """
-        if not self.passed:
-            raise MismatchError(self)
-
     # -- for machines ------------------------------------------------------------------------------
 
     def to_dict(self) -> dict[str, Any]:
@@ -203,55 +179,17 @@ class Report(Printed):
         Returns:
             dict: of plain values.
         """
-        computed = {
-            "passed": self.passed,
-            "grade": self.grade,
-            "first_divergent_stage": self.first_divergent_stage,
-        }
+        computed = {"passed": self.passed, "grade": self.grade, "first_divergent_stage": self.first_divergent_stage}
         return computed | asdict(self)
 
-    def to_json(self, path: str | None = None) -> str:
-        """The report as strict JSON.
-
-        Args:
-            path (str): a file to write it to as well, whole or not at all; or None.
-
-        Returns:
-            str: the JSON.
-
-        Raises:
-            OSError: the file cannot be written.
-        """
-        text = json.dumps(plain(self.to_dict()), indent=1, ensure_ascii=False, allow_nan=False)
-        if path is not None:
-            write_whole(path, text + "\n")
-        return text
-
-    def to_junit(self) -> str:
-        """JUnit XML: a test case a case, and one for what could not have been caught.
-
-        Returns:
-            str: the XML.
-        """
-        extra = [(f"{stage} checked", f"no case would have caught: {', '.join(mutants)}")
-                 for stage, mutants in self.not_checked.items()]  # fmt: skip
-        extra += [("the oracle", fault) for fault in self.oracle_faults]
-        failed = [result for result in self.results if result.failures]
-        suite = ElementTree.Element(
-            "testsuite", name="refloss check", tests=str(len(self.results) + len(extra)),
-            failures=str(len(failed) + len(extra)),
-        )  # fmt: skip
-        for result in self.results:
-            test = ElementTree.SubElement(suite, "testcase", classname=self.loss, name=result.name)
-            if result.failures:
-                message = "\n".join(f.message for f in result.failures)
-                node = ElementTree.SubElement(test, "failure", message=result.failures[0].message)
-                node.text = _legal(message)
-                node.set("message", _legal(result.failures[0].message))
-        for name, message in extra:
-            test = ElementTree.SubElement(suite, "testcase", classname=self.loss, name=name)
-            ElementTree.SubElement(test, "failure", message=message)
-        return ElementTree.tostring(suite, encoding="unicode")
+    def _tests(self) -> list[tuple[str, str, list[str]]]:
+        missed = [(f"{stage} checked", f"no case would have caught: {', '.join(mutants)}")
+                  for stage, mutants in self.not_checked.items()]  # fmt: skip
+        missed += [("the oracle", fault) for fault in self.oracle_faults]
+        return [
+            *((self.loss, result.name, [f.message for f in result.failures]) for result in self.results),
+            *((self.loss, name, [message]) for name, message in missed),
+        ]
 
     # -- for people --------------------------------------------------------------------------------
 
@@ -265,27 +203,27 @@ class Report(Printed):
         Args:
             console (rich.console.Console): where to.
         """
-
-        def say(line: str = "", style: str | None = None) -> None:
-            console.print(line, style=style, markup=False, highlight=False, soft_wrap=True)
-
-        good = "bold green" if self.passed else "bold red"
-        say(f"{self.implementation} against {self.loss} · {self.framework} {self.dtype}")
-        say(self._verdict(), good)
+        say(console, f"{self.implementation} against {self.loss} · {self.framework} {self.dtype}")
+        say(console, self.verdict(), "bold green" if self.passed else "bold red")
         for line in self._first_screen():
-            say(line)
-        say()
-        console.print(self._stage_table())
-        for line in self._small_print():
-            say(line)
+            say(console, line)
+        say(console)
+        console.print(self.table())
+        for line in self.details():
+            say(console, line)
         if self.reproducer:
-            say(f"\nto reproduce ({self.shrunk}):\n")
-            say(textwrap.indent(self.reproducer, "    "))
+            say(console, f"\nto reproduce ({self.shrunk}):\n")
+            say(console, textwrap.indent(self.reproducer, "    "))
         if len(self.results) > 1:
-            say()
-            console.print(self._case_table())
+            say(console)
+            console.print(self._case_grid().table())
 
-    def _verdict(self) -> str:
+    def verdict(self) -> str:
+        """The grade and what it means, or how many cases are wrong.
+
+        Returns:
+            str: the line.
+        """
         wrong = sum(bool(result.failures) for result in self.results)
         if self.oracle_faults:
             return f"THE ORACLE IS AT FAULT: {self.oracle_faults[0]}"
@@ -316,19 +254,16 @@ class Report(Printed):
                 f"first stage that diverges: {self.first_divergent_stage}"
                 + (f" (derivations/{where})" if where else "")
             )
-        for number, match in enumerate(self.suspects[:3], 1):
-            head = "looks like: " if number == 1 else "        or: "
-            lines += textwrap.wrap(head + str(match), self.width, subsequent_indent=" " * 12)
-        lines += [f"  {line}" for line in self._worst_lines()]
-        broken = [
-            f"{law} (first in {case})" for law, (held, tried, case) in self.laws.items() if held < tried
-        ]
+        for number, match in enumerate(self.suspects[:3]):
+            lines += self._wrapped(f"{'        or: ' if number else 'looks like: '}{match}", 12)
+        for line in self._worst_lines():
+            lines += self._wrapped(f"  {line}", 6)
+        broken = [f"{law} (first in {case})" for law, (held, tried, case) in self.laws.items() if held < tried]
         if broken:
-            lines += textwrap.wrap(f"broken laws: {'; '.join(broken)}", self.width, subsequent_indent="    ")
+            lines += self._wrapped(f"broken laws: {'; '.join(broken)}", 4)
         for stage, mutants in self.not_checked.items():
             lines.append(f"{stage}: not checked; would have passed everywhere: {', '.join(mutants)}")
-        lines += textwrap.wrap(f"next: {self._next()}", self.width, subsequent_indent="      ")
-        return lines
+        return [*lines, *self._wrapped(f"next: {self._next()}", 6)]
 
     def _worst_lines(self) -> list[str]:
         """The failures a reader needs first: of each stage and kind the worst, at most six."""
@@ -337,16 +272,10 @@ class Report(Printed):
             by.setdefault((failure.stage, failure.kind), []).append(failure)
         order = sorted(by, key=lambda key: (STAGES.index(key[0]) if key[0] in STAGES else -1, key[1]))
         lines = []
-        for key in order[:6]:
-            failures = by[key]
-            worst = max(failures, key=lambda f: _over(f))
-            more = f"  [and {len(failures) - 1} more cases]" if len(failures) > 1 else ""
-            lines.append(f"{worst}{more}")
-        if len(order) > 6:
-            lines.append(f"… and {len(order) - 6} more kinds of failure, see .failures")
-        return [
-            line for long in lines for line in textwrap.wrap(long, self.width - 2, subsequent_indent="    ")
-        ]
+        for key in order:
+            more = f"  [and {len(by[key]) - 1} more cases]" if len(by[key]) > 1 else ""
+            lines.append(f"{max(by[key], key=_over)}{more}")
+        return capped(lines, 6, "kinds of failure, see .failures")
 
     def _next(self) -> str:
         same = {(f.kind, f.message) for f in self.failures}
@@ -375,35 +304,36 @@ class Report(Printed):
         keeps = "refloss.testing.assert_matches(...) with the same arguments keeps it so"
         return f"{keeps}; require={self.grade!r} holds today"
 
-    def _stage_table(self) -> Any:
-        from rich.table import Table
+    def grid(self) -> Grid:
+        """One line for each stage: its worst grade, and the largest error over what is allowed.
 
-        table = Table(box=None, pad_edge=False, header_style="bold")
-        table.add_column("stage", no_wrap=True)
-        for name in ("cases", "wrong", "grade"):
-            table.add_column(name, justify="right")
-        table.add_column("error / allowed", justify="right")
-        table.add_column("in case", no_wrap=True)
-        table.add_column("derived at", no_wrap=True)
+        Returns:
+            Grid: header and rows.
+        """
+        rows, wrong = [], []
         for stage in self.stages:
             seen = [result for result in self.results if stage in result.grades]
-            wrong = sum(any(f.stage == stage for f in result.failures) for result in seen)
-            worst = max(seen, key=lambda r: (r.grades[stage], r.ratios.get(stage, 0.0)))
-            ratio = max(seen, key=lambda r: r.ratios.get(stage, 0.0))
-            table.add_row(
-                stage, str(len(seen)), str(wrong), worst.grades[stage], f"{ratio.ratios.get(stage, 0.0):.2g}",
-                ratio.name, self.derived.get(stage, ""), style="bold red" if wrong else None,
-            )  # fmt: skip
-        return table
+            wrong.append(sum(any(f.stage == stage for f in result.failures) for result in seen))
+            grade = max(result.grades[stage] for result in seen)
+            worst = max(seen, key=lambda result: result.ratios.get(stage, 0.0))
+            ratio = f"{worst.ratios.get(stage, 0.0):.2g}"
+            rows.append([stage, str(len(seen)), str(wrong[-1]), grade, ratio, worst.name, self.derived.get(stage, "")])
+        header = ("stage", "cases", "wrong", "grade", "error / allowed", "in case", "derived at")
+        return Grid(header, rows, "lrrrrll", [*map(bool, wrong)])
 
-    def _small_print(self) -> list[str]:
+    def details(self) -> list[str]:
+        """Laws, coverage, what could not be told, and advice.
+
+        Returns:
+            list of str: the lines.
+        """
         lines = []
         held = [f"{law} {good}/{tried}" for law, (good, tried, _) in self.laws.items()]
         if held:
             lines.append(f"laws: {', '.join(held)}")
         reached = [f"{name} {count}" for name, count in self.coverage.items() if count]
         if reached:
-            lines += textwrap.wrap(f"coverage: {', '.join(reached)}", self.width, subsequent_indent="  ")
+            lines += self._wrapped(f"coverage: {', '.join(reached)}", 2)
         if self.not_reached:
             lines.append(f"not reached: {', '.join(self.not_reached)}")
         if self.void:
@@ -416,35 +346,25 @@ class Report(Printed):
             few = ", ".join(f"{stage} {count}" for stage, count in self.underflow.items())
             lines.append(f"entries below the normal numbers of {self.dtype}, judged by its spacing: {few}")
         for line in self.advice[:3]:
-            lines += textwrap.wrap(line, self.width, subsequent_indent="  ")
+            lines += self._wrapped(line, 2)
         return lines
 
-    def _case_table(self) -> Any:
+    def _case_grid(self) -> Grid:
         """Cases × stages: the grade of each, a capital F in front of the eye."""
-        from rich.table import Table
-
-        table = Table(box=None, pad_edge=False, header_style="bold")
-        table.add_column("case", no_wrap=True)
-        short = {stage: stage.replace("grad_", "∂").replace("probabilities", "p").replace("cos_theta", "cos θ")
-                 .replace("theta", "θ").replace("_norm", " norm") for stage in self.stages}  # fmt: skip
-        for stage in self.stages:
-            table.add_column(short[stage], justify="center", no_wrap=True)
-        table.add_column("besides", no_wrap=False)
+        short = [stage.replace("grad_", "∂").replace("probabilities", "p").replace("cos_theta", "cos θ")
+                 .replace("theta", "θ").replace("_norm", " norm") for stage in self.stages]  # fmt: skip
+        rows = []
         for result in self.results:
             besides = ", ".join(dict.fromkeys(f.kind for f in result.failures if f.kind != "value"))
-            cells = [result.grades.get(stage, "·") for stage in self.stages]
-            table.add_row(result.name, *cells, besides, style="bold red" if result.failures else None)
-        return table
+            rows.append([result.name, *(result.grades.get(stage, "·") for stage in self.stages), besides])
+        header = ["case", *short, "besides"]
+        wrong = [bool(result.failures) for result in self.results]
+        return Grid(header, rows, "l" + "c" * len(short) + "w", wrong)
 
 
 def _over(failure: Failure) -> tuple[bool, float]:
     """How bad it is: what nothing explains first, then how many times too large the error is."""
     return failure.grade == "F", failure.ratio
-
-
-def _legal(text: str) -> str:
-    """Without the control characters that XML forbids."""
-    return "".join(c if c in "\t\n\r" or ord(c) >= 32 else "?" for c in text)
 
 
 def derived_stages(loss: Any) -> dict[str, str]:

@@ -89,14 +89,6 @@ def own_margin(xp: Any, q: Any, angle: Array) -> Array:
     return q.psi(angle, xp)
 
 
-PSI = ("l_softmax", "a_softmax", "f_norm_sphereface")  # those with branches
-TARGETS = dict.fromkeys(PSI, annealed_psi) | {
-    "am_softmax": cosine_margin,
-    "arcface": arc_margin,
-    "margin_softmax": own_margin,
-}
-
-
 # -- logits ----------------------------------------------------------------------------------------
 
 
@@ -133,7 +125,7 @@ def target(xp: Any, q: Any, angle: Array) -> Array:
     """ψ(θ_y) of any margin loss, its options included."""
     if q.detach_margin:  # the offset ψ(θ) − cos θ is a constant, frozen where the gradient is taken
         return xp.cos(angle) + q.frozen
-    return TARGETS[q.formula](xp, q, angle)
+    return q.target(xp, q, angle)
 
 
 def _of(zero: Array, y: Array) -> Array:
@@ -151,22 +143,7 @@ def length(xp: Any, v: Array, zero: Array = None) -> Array:
 def frozen_offset(xp: Any, q: Any, x: Array, W: Array, y: Array) -> Array:
     """ψ(θ_y) − cos θ_y (N,), the constant of a detached margin: `constant` numbers in, no derivative out."""
     angle = theta(xp, q, xp.constant(x), xp.constant(W), y)
-    return TARGETS[q.formula](xp, q, angle) - xp.cos(angle)
-
-
-LOGITS = {
-    "softmax": softmax,
-    "w_norm_softmax": w_norm_softmax,
-    "l2_softmax": l2_softmax,
-} | dict.fromkeys(TARGETS, margin_logits)
-
-RADIUS = {
-    "l_softmax": "both_norms",
-    "a_softmax": "x_norm",
-    "f_norm_sphereface": "scale",
-    "am_softmax": "scale",
-    "arcface": "scale",
-}
+    return q.target(xp, q, angle) - xp.cos(angle)
 
 
 # -- cross-entropy ---------------------------------------------------------------------------------

@@ -29,9 +29,7 @@ def continuation(value: Any, m: int) -> tuple | None:
         raise TypeError("continuation must be a pair (D, dD) of functions, each called as f(theta, xp)")
     D, slope_of_D = value
     theta = np.linspace(math.pi / m, math.pi, 1001)
-    d, slope = (
-        real_array(f(theta, np), f"continuation {what}") for f, what in ((D, "D"), (slope_of_D, "dD"))
-    )
+    d, slope = (real_array(f(theta, np), f"continuation {what}") for f, what in ((D, "D"), (slope_of_D, "dD")))
     if d.shape != theta.shape or slope.shape != theta.shape:
         raise ValueError(
             f"continuation: D and dD must keep the shape of theta {theta.shape}, got {d.shape}, {slope.shape}"

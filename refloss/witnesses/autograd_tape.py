@@ -7,8 +7,9 @@ import warnings
 import numpy as np
 
 from refloss.textbook.namespaces import autograd_namespace
+from refloss.textbook.rows import row_norm
 from refloss.witnesses.estimate import Estimate
-from refloss.witnesses.problem import Problem, row_norm
+from refloss.witnesses.problem import Problem
 
 
 def autograd(problem: Problem) -> dict[str, Estimate]:

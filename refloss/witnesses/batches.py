@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from refloss.witnesses.problem import Problem, as_rows
+from refloss.textbook.rows import as_rows
+from refloss.witnesses.problem import Problem
 
 WORK = 4e8  # logit terms an input may cost: a second or two
 AT_ONCE = 4e6  # numbers held in memory
@@ -15,9 +16,7 @@ AT_ONCE = 4e6  # numbers held in memory
 def cost(problem: Problem) -> float:
     """Numbers that one evaluation touches."""
     W = problem.inputs.get("W")
-    return float(
-        problem.samples * (W.size if W is not None else 1) + sum(np.size(v) for v in problem.inputs.values())
-    )
+    return float(problem.samples * (W.size if W is not None else 1) + sum(np.size(v) for v in problem.inputs.values()))
 
 
 def affordable_rows(problem: Problem, name: str, evaluations: int) -> np.ndarray:

@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 
 from refloss import validation as check
+from refloss.textbook.rows import as_rows, row_norm
 from refloss.witnesses.autograd_tape import autograd
 from refloss.witnesses.complex_step import complex_step
 from refloss.witnesses.estimate import Estimate
 from refloss.witnesses.finite_difference import finite_difference
-from refloss.witnesses.problem import TINY, Problem, as_rows, row_norm
+from refloss.witnesses.problem import TINY, Problem
 
 WITNESSES: dict[str, Callable[[Problem], dict[str, Estimate]]] = {
     "finite_difference": finite_difference,
@@ -65,9 +66,7 @@ class Failure:
     def __str__(self) -> str:
         if self.witness == SHAPE:
             return f"grad_{self.input} {self.reason}"
-        place = (
-            f"grad_{self.input}[{', '.join(map(str, self.index))}]" if self.index else f"grad_{self.input}"
-        )
+        place = f"grad_{self.input}[{', '.join(map(str, self.index))}]" if self.index else f"grad_{self.input}"
         return (
             f"{place} {self.reason}: got {self.got:.12g}, expected {self.expected:.12g} ({self.witness}); "
             f"row off by {self.error:.2g} of its scale, {self.tolerance:.2g} allowed"
@@ -116,9 +115,7 @@ class InputResult:
 
 def usable(witnesses: Sequence[str] | str | None) -> tuple[str, ...]:
     """The witnesses of these names, all that run by default if None. Raises ValueError for one that cannot be had."""
-    names = (
-        (witnesses,) if isinstance(witnesses, str) else tuple(WITNESSES if witnesses is None else witnesses)
-    )
+    names = (witnesses,) if isinstance(witnesses, str) else tuple(WITNESSES if witnesses is None else witnesses)
     for name in names:
         check.one_of(name, "witnesses", (*WITNESSES, *ON_REQUEST))
         if name in ON_REQUEST and find_spec("flint") is None:
@@ -131,9 +128,7 @@ def compare(problem: Problem, gradients: Mapping[str, Any], witnesses: Sequence[
     run = WITNESSES | ON_REQUEST
     estimates = {name: in_units_of_the_gradient(problem, run[name](problem)) for name in witnesses}
     return [
-        _one_input(
-            problem, name, gradients.get(name), {w: e[name] for w, e in estimates.items() if name in e}
-        )
+        _one_input(problem, name, gradients.get(name), {w: e[name] for w, e in estimates.items() if name in e})
         for name in problem.inputs
     ]
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 import numpy as np
 
 from refloss.textbook.namespaces import complex_namespace
+from refloss.textbook.rows import as_rows, row_norm
 from refloss.witnesses.batches import affordable_rows, copies
 from refloss.witnesses.estimate import Estimate
-from refloss.witnesses.problem import TINY, Problem, as_rows, row_norm
+from refloss.witnesses.problem import TINY, Problem
 
 STEP = 1e-30
 

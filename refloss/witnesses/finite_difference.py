@@ -9,9 +9,10 @@ from __future__ import annotations
 import numpy as np
 
 from refloss.textbook.namespaces import numpy_namespace
+from refloss.textbook.rows import as_rows, row_norm
 from refloss.witnesses.batches import AT_ONCE, affordable_rows, cost
 from refloss.witnesses.estimate import Estimate
-from refloss.witnesses.problem import Problem, as_rows, row_norm
+from refloss.witnesses.problem import Problem
 
 ORDER, FACTOR, ITERATIONS = 8, 2.0, 6
 EVALUATIONS = 1 + ORDER + 2 * (ITERATIONS - 1)

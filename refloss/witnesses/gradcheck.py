@@ -8,11 +8,14 @@ from typing import Any
 import numpy as np
 
 from refloss import validation as check
-from refloss.cases.coverage import branches, reached
+from refloss.cases.configurations import default_upstream
+from refloss.cases.coverage import reached
+from refloss.losses import LOSSES
 from refloss.losses.loss import Loss
+from refloss.textbook.family import branches_of, formula_of, member_of
 from refloss.witnesses.compare import compare, usable
 from refloss.witnesses.foreign import described, foreign_gradients, foreign_problem
-from refloss.witnesses.problem import default_upstream, formula_of, loss_problem
+from refloss.witnesses.problem import loss_problem
 from refloss.witnesses.report import CaseResult, Report
 
 
@@ -68,7 +71,7 @@ def gradcheck(
 
 
 def gradcheck_cases(cases: Sequence[Any], witnesses: Sequence[str] | None = None) -> Report:
-    """One report over many `Case`s (see `refloss.cases.gradcheck`)."""
+    """One report over many cases (see `refloss.cases.gradcheck`)."""
     return Report([check_case(case, witnesses) for case in cases], all_branches([c.loss for c in cases]))
 
 
@@ -81,6 +84,8 @@ def _check(
     loss: Any, case: str, x: Any, W: Any, labels: Any, b: Any, witnesses: Sequence[str] | None, upstream: Any
 ) -> CaseResult:
     witnesses = usable(witnesses)
+    if type(loss) in LOSSES.values():
+        member_of(loss)  # says what is missing
     if not (isinstance(loss, Loss) and formula_of(loss)):
         return _check_foreign(loss, case, x, W, labels, b, witnesses, upstream)
     if upstream is None:
@@ -107,9 +112,7 @@ def _check(
             # with them in the batch what is summed over samples can only be refuted (NaN, say)
             results = [i for i in results if i.input == "x" or i.failed]
             results += [i for i in again.inputs if i.input != "x"]
-    return CaseResult(
-        loss.name, case, repr(loss), results, count or reached(loss, np.ones(0), np.ones(0)), note
-    )
+    return CaseResult(loss.name, case, repr(loss), results, count or reached(loss, np.ones(0), np.ones(0)), note)
 
 
 def _check_foreign(
@@ -132,5 +135,5 @@ def all_branches(losses: Sequence[Any]) -> dict[str, list[str]]:
     for loss in losses:
         if isinstance(loss, Loss) and formula_of(loss):
             names = wanted.setdefault(loss.name, [])
-            names += [name for name in branches(loss) if name not in names]
+            names += [name for name in branches_of(loss).names if name not in names]
     return wanted

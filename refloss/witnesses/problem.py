@@ -14,7 +14,9 @@ from typing import Any
 import numpy as np
 
 from refloss.textbook import formulas
+from refloss.textbook.family import differentiable, member_of, parameters, radius_of
 from refloss.textbook.namespaces import complex_namespace, numpy_namespace
+from refloss.textbook.rows import as_rows, row_norm
 
 U = np.finfo(float).eps / 2
 TINY = np.finfo(float).smallest_subnormal
@@ -22,7 +24,7 @@ TINY = np.finfo(float).smallest_subnormal
 
 @dataclass
 class Problem:
-    """A sum of terms, one a sample, of named inputs.
+    """A sum of terms, one per sample, of named inputs.
 
     inputs     name → array; its rows are what errors are measured on: x (N, D), W (C, D), b (C,), scalars ()
     terms      terms(xp, inputs, rows) → (…, R): the terms of the samples `rows` at inputs whose leading axes "…"
@@ -58,64 +60,6 @@ class Problem:
         return len(self.noise)
 
 
-def as_rows(value: np.ndarray) -> np.ndarray:
-    """x, W as they are; b (C,) as (C, 1); a scalar as (1, 1)."""
-    value = np.asarray(value)
-    return value if value.ndim == 2 else value.reshape(-1, 1)
-
-
-def row_norm(v: np.ndarray) -> np.ndarray:
-    """(rows,) Euclidean lengths, without overflow or underflow; NaN where an entry is NaN."""
-    v = as_rows(v)
-    largest = np.max(np.abs(v), axis=1, initial=0.0)
-    safe = np.where((largest > 0) & np.isfinite(largest), largest, 1.0)
-    with np.errstate(invalid="ignore", over="ignore"):
-        return safe * np.sqrt(np.sum((v / safe[:, None]) ** 2, axis=1))
-
-
-def differentiable(loss: Any) -> list[str]:
-    """The parameters whose gradient a loss owes: scale, margin and alpha where they are real numbers that it uses."""
-    unused = ["scale"] if getattr(loss, "radius", "scale") != "scale" else []
-    names = [name for name in ("scale", "margin", "alpha") if isinstance(getattr(loss, name, None), float)]
-    return [name for name in names if name not in unused]
-
-
-def parameters(loss: Any, **replaced: Any) -> SimpleNamespace:
-    """The loss's parameters as the textbook form reads them."""
-    values = {
-        "formula": formula_of(loss),
-        "radius": formulas.RADIUS.get(formula_of(loss)),
-        "zero_x": None,
-        "zero_W": None,
-        "continuation": None,
-        "annealing": 0.0,
-        "detach_margin": False,
-        "frozen": None,
-    }
-    values |= {name: getattr(loss, name) for name in loss.__dataclass_fields__}
-    return SimpleNamespace(**(values | replaced))
-
-
-UPSTREAM = -1.375  # not 1: a backward that ignores what arrives must fail
-
-
-def default_upstream(reduction: str, samples: int) -> Any:
-    """Not 1; of mixed signs and sizes, one of them 0, where there is one a sample."""
-    if reduction != "none":
-        return UPSTREAM
-    pattern = np.array([0.75, -1.5, 2.25, 0.0, -0.125, 1.0])
-    return np.resize(pattern, samples)
-
-
-def formula_of(loss: Any) -> str:
-    """The name under which the textbook holds this loss's formula: that of the class its forward comes from; or ""."""
-    for cls in type(loss).__mro__:
-        if "forward_logits" in vars(cls):
-            name = vars(cls).get("name", "")
-            return name if name in formulas.LOGITS else ""
-    return ""
-
-
 def loss_problem(
     loss: Any, x: np.ndarray, W: np.ndarray, targets: Any, b: np.ndarray | None, upstream: np.ndarray
 ) -> Problem:
@@ -145,7 +89,6 @@ def loss_problem(
 
     q = parameters(loss)
     q.zero_x, q.zero_W = row_norm(x) == 0, row_norm(W) == 0
-    logits_of = formulas.LOGITS[q.formula]
     at = _target_angle(loss, q, x, W, y) if loss.has_margin else None
     frozen: dict[int, Any] = {}
 
@@ -157,7 +100,7 @@ def loss_problem(
     def logits(xp: Any, given: dict[str, Any], rows: Any) -> Any:
         now = {name: given[name] for name in names} | {"zero_x": q.zero_x[rows], "zero_W": q.zero_W}
         here = parameters(loss, **now, frozen=offset(xp)[rows] if q.detach_margin else None)
-        return logits_of(xp, here, given["x"], given["W"], given.get("b"), y[rows])
+        return q.logits(xp, here, given["x"], given["W"], given.get("b"), y[rows])
 
     def terms(xp: Any, given: dict[str, Any], rows: Any) -> Any:
         return share[rows] * formulas.cross_entropy(xp, logits(xp, given, rows), t[rows], w)
@@ -182,7 +125,7 @@ def loss_problem(
         # a probability among the subnormals is off by its last bit
         felt = felt + 4 * TINY / U * np.abs(share)[:, None] * mass
         J = _jacobian_norms(problem, loss, logits, z)
-        size = _size(loss, q, row_norm(x)[:, None], row_norm(W)) * np.ones((N, C))
+        size = radius_of(loss).of(row_norm(x), row_norm(W))
         off, own = _logit_error(z, size, D, y, at), _logit_error(z, size, D, y, None)
         _measure(problem, loss, J, G, felt, off, own, size, y, nothing)
         # how far rounding moves each term: its logits, and the cross-entropy itself
@@ -204,9 +147,7 @@ def rounding_of(D: int, C: int) -> float:
     return 8.0 * (D + C + 8) * U
 
 
-def _logit_error(
-    z: np.ndarray, size: np.ndarray, D: int, y: np.ndarray, at: TargetAngle | None
-) -> np.ndarray:
+def _logit_error(z: np.ndarray, size: np.ndarray, D: int, y: np.ndarray, at: TargetAngle | None) -> np.ndarray:
     """(N, 1) how far each row's logits may be off: by their own rounding, and the target's by arccos."""
     largest = np.max(np.maximum(np.abs(z), size), axis=1, initial=0.0)
     off = rounding_of(D, z.shape[1]) * np.maximum(largest, 1.0)[:, None]
@@ -253,19 +194,9 @@ def _measure(
         problem.step[name] = _first_step(name, J[name] * length, y, at, getattr(loss, "margin", 1.0))
 
 
-def _size(loss: Any, q: SimpleNamespace, x_norm: np.ndarray, W_norm: np.ndarray) -> np.ndarray:
-    """r(‖x‖, ‖W_j‖): how large a logit can be."""
-    return {
-        "w_norm_softmax": x_norm,
-        "l2_softmax": getattr(loss, "alpha", 1.0) * W_norm,
-        "x_norm": x_norm,
-        "scale": getattr(loss, "scale", 1.0),
-    }.get(q.formula if q.radius is None else q.radius, x_norm * W_norm)
-
-
 def _cannot_turn(loss: Any, name: str, D: int) -> bool:
     """In one dimension a row that is normalised has only two directions, and no gradient."""
-    return D == 1 and name in ("x", "W") and getattr(loss, f"normalises_{name}", False)
+    return D == 1 and member_of(loss).zero_rows.get(name) == "every"
 
 
 def or_one(lengths: np.ndarray) -> np.ndarray:
@@ -305,13 +236,13 @@ def _target_angle(loss: Any, q: SimpleNamespace, x: np.ndarray, W: np.ndarray, y
         def psi(angle: np.ndarray) -> np.ndarray:
             if loss.detach_margin:
                 return np.cos(angle)
-            return formulas.TARGETS[q.formula](complex_namespace, q, angle)
+            return q.target(complex_namespace, q, angle)
 
         h, apart = 1e-30, 1e-5
         slope = np.imag(psi(theta + 1j * h)) / h
         after, before = (np.imag(psi(theta + side + 1j * h)) / h for side in (apart, -apart))
         bend = np.maximum(np.abs(after - slope), np.abs(slope - before)) / apart
-        moved = np.imag(formulas.TARGETS[q.formula](complex_namespace, q, theta + 1j * h)) / h
+        moved = np.imag(q.target(complex_namespace, q, theta + 1j * h)) / h
         # θ = arccos c moves by (D + 4)u / sin θ, and its own slope 1/sin θ by that over sin θ again
         off = 8 * (D + 4) * U / sin
         drift = np.maximum(np.abs(slope), np.abs(moved)) * off
@@ -325,11 +256,11 @@ def _target_angle(loss: Any, q: SimpleNamespace, x: np.ndarray, W: np.ndarray, y
         if q.continuation is not None:
             jump = np.minimum(jump, np.abs(np.pi / loss.margin - theta))
         near = np.minimum(near, jump)
-        if q.continuation is None and q.formula in formulas.PSI:  # at kπ/m the second derivative jumps
+        if q.continuation is None and member_of(loss).multiplies_angle:  # at kπ/m the second derivative jumps
             branch, last = np.pi / loss.margin, loss.margin - 1
             knot = np.clip(np.round(theta / branch), 1, max(last, 1)) * branch
             near = np.minimum(near, np.abs(knot - theta)) if last else near
-        r = _size(loss, q, row_norm(x)[:, None], row_norm(W)) * np.ones(y.shape)
+        r = radius_of(loss).of(row_norm(x), row_norm(W))
     near = np.where(y.any(axis=1), near, np.pi)
     return TargetAngle(theta, r, drift[:, None], unsure[:, None], near, pole, jump <= 2 * off)
 

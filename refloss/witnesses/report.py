@@ -6,24 +6,13 @@ from collections import Counter
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from refloss.report import BaseReport, Grid, MismatchError, capped, counted
 from refloss.witnesses.compare import Failure, InputResult
-from refloss.writing import Printed
 
-LEGEND = (
-    "per witness: largest error found (largest error that could have passed), relative to the natural scale"
-)
+GradcheckError = MismatchError  # the name that it had
 
-
-class GradcheckError(AssertionError):
-    """What `report.raise_if_failed()` raises; its message is the report.
-
-    Attributes:
-        report (Report): the report.
-    """
-
-    def __init__(self, report: Report) -> None:
-        super().__init__(str(report))
-        self.report = report
+COUNTS = ("rows", "failed", "undecided")
+LEGEND = "per witness: largest error found (largest error that could have passed), relative to the natural scale"
 
 
 @dataclass
@@ -53,14 +42,16 @@ class CaseResult:
 
 
 @dataclass
-class Report(Printed):
+class Report(BaseReport):
     """The verdict of `refloss.gradcheck`. Its truth value is the verdict, its text a table.
 
     Attributes:
-        results (list of CaseResult): one a loss and case, with an `InputResult` an input.
+        results (list of CaseResult): one per loss and case, with an `InputResult` per input.
         branches (dict): loss name → every branch that it has.
         strict (bool): whether every row had to be decided.
     """
+
+    suite = "refloss gradcheck"
 
     results: list[CaseResult]
     branches: dict[str, list[str]] = field(default_factory=dict)
@@ -93,15 +84,6 @@ class Report(Printed):
             return False
         return bool(self.results) and not self.failures and not self.unseen
 
-    def raise_if_failed(self) -> None:
-        """For a test, raises unless the verdict is good.
-
-        Raises:
-            GradcheckError: an AssertionError whose message is this report, unless it passed.
-        """
-        if not self.passed:
-            raise GradcheckError(self)
-
     def to_dict(self) -> dict[str, Any]:
         """Everything, for JSON.
 
@@ -118,38 +100,14 @@ class Report(Printed):
     # -- text --------------------------------------------------------------------------------------
 
     def __repr__(self) -> str:
-        return f"<gradcheck report: {self._verdict()}>"
+        return f"<gradcheck report: {self.verdict()}>"
 
-    def print(self, console: Any) -> None:
-        """Prints the tables, the failures and the verdict.
-
-        Args:
-            console (rich.console.Console): where to.
-        """
-        console.print(self.table())
-        console.print(LEGEND, style="dim", highlight=False, markup=False)
-        notes = [f"{result.loss}: {result.note}" for result in self.results if result.note][:1]
-        for line in (*notes, *self._coverage_lines(), *self._undecided_lines()):
-            console.print(line, highlight=False, markup=False)
-        for result, failure in self.failures[:20]:
-            line = f"FAILED {result.made_by}, case {result.case}: {failure}"
-            console.print(line, markup=False, highlight=False, soft_wrap=True)
-        if len(self.failures) > 20:
-            console.print(f"… and {len(self.failures) - 20} more failures")
-        for loss, name in self.unseen:
-            line = f"NOT CHECKED {loss}: no witness could decide any row of grad_{name}"
-            console.print(line, markup=False, highlight=False)
-        console.print(self._verdict(), highlight=False, markup=False)
-
-    def table(self) -> Any:
-        """One line a loss if there are several cases, else one line an input.
+    def grid(self) -> Grid:
+        """One line for each loss if there are several cases, else one line for each input.
 
         Returns:
-            rich.table.Table: to be printed on a rich console.
+            Grid: header and rows.
         """
-        from rich.table import Table
-        from rich.text import Text
-
         several = len(self.results) > 1
         groups: dict[tuple[str, str], list[InputResult]] = {}
         cases: Counter = Counter(result.loss for result in self.results)
@@ -158,24 +116,35 @@ class Report(Printed):
                 what = str(cases[result.loss]) if several else f"grad_{i.input}"
                 groups.setdefault((result.loss, what), []).append(i)
         witnesses = list(dict.fromkeys(w for rows in groups.values() for i in rows for w in i.witnesses))
-        table = Table(box=None, pad_edge=False, header_style="bold")
-        table.add_column("loss", no_wrap=True)
-        table.add_column("cases" if several else "gradient", justify="right" if several else "left")
-        for name in ("rows", "failed", "undecided"):
-            table.add_column(name, justify="right")
-        for witness in witnesses:
-            table.add_column(witness, justify="right")
-        for key, rows in groups.items():
-            failed, undecided = sum(i.failed for i in rows), sum(i.undecided for i in rows)
-            table.add_row(
-                *map(Text, key),
-                str(sum(i.rows for i in rows)),
-                str(failed),
-                str(undecided),
-                *(_seen(rows, witness) for witness in witnesses),
-                style="bold red" if failed else None,
-            )
-        return table
+        counts = {key: [sum(getattr(i, name) for i in rows) for name in COUNTS] for key, rows in groups.items()}
+        return Grid(
+            ["loss", "cases" if several else "gradient", *COUNTS, *witnesses],
+            [
+                [*key, *map(str, counts[key]), *(_seen(rows, witness) for witness in witnesses)]
+                for key, rows in groups.items()
+            ],
+            "l" + ("r" if several else "l") + "r" * (len(COUNTS) + len(witnesses)),
+            [bool(failed) for _, failed, _ in counts.values()],
+        )
+
+    def details(self) -> list[str]:
+        """The legend, branches reached, what stays undecided, and the failures.
+
+        Returns:
+            list of str: the lines.
+        """
+        notes = [f"{result.loss}: {result.note}" for result in self.results if result.note][:1]
+        lines = [LEGEND, *notes, *self._coverage_lines(), *self._undecided_lines()]
+        failures = [f"FAILED {result.made_by}, case {result.case}: {failure}" for result, failure in self.failures]
+        unseen = [f"NOT CHECKED {loss}: no witness could decide any row of grad_{name}" for loss, name in self.unseen]
+        return [*(part for line in lines for part in self._wrapped(line)), *capped(failures, 20, "failures"), *unseen]
+
+    def _tests(self) -> list[tuple[str, str, list[str]]]:
+        unseen = "no witness could decide any row"
+        return [
+            *((result.loss, result.case, [*map(str, result.failures)]) for result in self.results),
+            *((loss, f"grad_{name} checked", [unseen]) for loss, name in self.unseen),
+        ]
 
     def _coverage_lines(self) -> list[str]:
         total: dict[str, Counter] = {}
@@ -185,9 +154,9 @@ class Report(Printed):
         for loss, count in total.items():
             wanted = self.branches.get(loss, [])
             if wanted:
-                hit = [f"{name} ({count[name]})" for name in wanted if count[name]]
+                hit = [(name, count[name]) for name in wanted if count[name]]
                 missed = [name for name in wanted if not count[name]]
-                line = f"{loss}: branches reached {len(hit)}/{len(wanted)}: {', '.join(hit)}"
+                line = f"{loss}: branches reached {len(hit)}/{len(wanted)}: {counted(hit)}"
                 lines.append(line + (f"; not reached: {', '.join(missed)}" if missed else ""))
         return lines
 
@@ -197,12 +166,14 @@ class Report(Printed):
             rows = sum(i.undecided for i in result.inputs)
             if rows:
                 where.setdefault(result.loss, Counter())[result.case] += rows
-        return [
-            f"{loss}: undecided in {', '.join(f'{case} ({rows})' for case, rows in cases.items())}"
-            for loss, cases in where.items()
-        ]
+        return [f"{loss}: undecided in {counted(cases.items())}" for loss, cases in where.items()]
 
-    def _verdict(self) -> str:
+    def verdict(self) -> str:
+        """How many rows were confirmed, wrong and undecided.
+
+        Returns:
+            str: the line.
+        """
         rows = sum(i.rows for result in self.results for i in result.inputs)
         wrong = sum(i.failed for result in self.results for i in result.inputs)
         line = f"{rows} gradient rows, {rows - wrong - self.undecided} confirmed, {wrong} wrong"

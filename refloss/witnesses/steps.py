@@ -17,24 +17,24 @@ from refloss.steps.normalise import normalise, normalise_backward
 from refloss.steps.psi import multiplied_angle
 from refloss.steps.targets import Setting, Targets
 from refloss.textbook import formulas
+from refloss.textbook.family import parameters
 from refloss.textbook.namespaces import numpy_namespace
+from refloss.textbook.rows import as_rows, row_norm
 from refloss.witnesses.compare import compare, usable
-from refloss.witnesses.problem import Problem, as_rows, or_one, parameters, rounding_of, row_norm
+from refloss.witnesses.problem import Problem, or_one, rounding_of
 from refloss.witnesses.report import CaseResult
 
 N, C, D = 5, 4, 6
 
 
 def check_steps(witnesses: Sequence[str] | None = None, seed: int = 0) -> list[CaseResult]:
-    """One result a step pair."""
+    """One result per step pair."""
     witnesses = usable(witnesses)
     results = []
     for name, problem, gradients in step_problems(seed):
         step, _, case = name.partition(" ")
         plain = {of: nearest(gradient) for of, gradient in gradients.items()}
-        results.append(
-            CaseResult(f"step {step}", case or "typical", step, compare(problem, plain, witnesses))
-        )
+        results.append(CaseResult(f"step {step}", case or "typical", step, compare(problem, plain, witnesses)))
     return results
 
 
@@ -155,9 +155,7 @@ def _cross_entropies(rng: np.random.Generator) -> Iterator[tuple[str, Problem, d
         felt = p * np.sum(w * t, axis=1, keepdims=True) + w * t
         problem = _problem(
             {"logits": z},
-            lambda xp, v, rows, t=t, w=w: (
-                upstream[rows] * formulas.cross_entropy(xp, v["logits"], t[rows], w)
-            ),
+            lambda xp, v, rows, t=t, w=w: upstream[rows] * formulas.cross_entropy(xp, v["logits"], t[rows], w),
             scale={"logits": np.abs(upstream) * felt.sum(axis=1)},
             rowwise={"logits"},
             loud=np.maximum(np.abs(z).max(axis=1), 1.0),
@@ -176,7 +174,5 @@ def _problem(
     rounding = {name: c * s * unsure * loud for name, s in scale.items()}
     steps = {name: np.full(len(as_rows(v)), 1 / 64) if step is None else step for name, v in inputs.items()}
     samples = len(next(iter(inputs.values())))
-    noise = (
-        c * np.broadcast_to(loud, samples) * max(float(np.max(s * unit[name])) for name, s in scale.items())
-    )
+    noise = c * np.broadcast_to(loud, samples) * max(float(np.max(s * unit[name])) for name, s in scale.items())
     return Problem(inputs, terms, frozenset(rowwise), scale, rounding, unit, steps, noise)

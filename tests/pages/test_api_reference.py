@@ -7,21 +7,21 @@ import dataclasses
 import inspect
 import re
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import pytest
 from helpers import need
 
 import refloss
+from pages.markdown import ROOT, headings, read, section
+from refloss import report
 from refloss.cli.main import _parser
 from refloss.testing import report as of_check
 from refloss.testing.diagnosis import match as diagnosis
 from refloss.witnesses import compare
 from refloss.witnesses import report as of_gradcheck
 
-API = Path(__file__).resolve().parents[2] / "docs" / "api"
-PAGES = {path.name: path.read_text(encoding="utf-8") for path in API.glob("*.md")}
+PAGES = {path.name: read(f"docs/api/{path.name}") for path in (ROOT / "docs" / "api").glob("*.md")}
 
 # the template's sections, in its order
 SECTIONS = (
@@ -51,17 +51,17 @@ def listed() -> dict[str, Any]:
 def public() -> dict[str, Any]:
     """Name → class or function: those listed, and the classes of what they return."""
     return {n: thing for n, thing in listed().items() if isinstance(thing, type) or inspect.isfunction(thing)} | named(
-        of_gradcheck.Report, of_gradcheck.CaseResult, of_gradcheck.GradcheckError, compare.InputResult, compare.Seen,
-        compare.Failure, of_check.CaseResult, of_check.Failure, diagnosis.Match,
+        of_gradcheck.Report, of_gradcheck.CaseResult, compare.InputResult, compare.Seen, compare.Failure,
+        report.BaseReport, report.Grid, report.MismatchError, of_check.CaseResult, of_check.Failure, diagnosis.Match,
     )  # fmt: skip
 
 
 def proofs() -> dict[str, Any]:
     """The same of what needs python-flint."""
     need("flint")
-    from refloss.proof.certify import Certificate, CertifyError, StageError
+    from refloss.proof.certify import Certificate, StageError
 
-    return {"refloss.certify": refloss.certify, **named(Certificate, CertifyError, StageError)}
+    return {"refloss.certify": refloss.certify, **named(Certificate, StageError)}
 
 
 def members(cls: type) -> dict[str, Any]:
@@ -83,7 +83,7 @@ LOSSES = {
     name: thing
     for name, thing in public().items()
     if isinstance(thing, type) and issubclass(thing, refloss.Loss | refloss.CrossEntropy) and thing is not refloss.Loss
-}  # fmt: skip
+}
 
 
 # -- what a docstring says -------------------------------------------------------------------------
@@ -311,12 +311,11 @@ def rows(parser: argparse.ArgumentParser) -> list[str]:
 
 
 def test_the_page_has_every_command():
-    assert re.findall(r"^## refloss (\w+)$", PAGES["cli.md"], re.MULTILINE) == list(commands())
+    assert headings(PAGES["cli.md"], "##") == [f"refloss {name}" for name in commands()]
 
 
 @pytest.mark.parametrize("name", commands())
 def test_the_page_has_every_argument_of(name):
     """Table and --help are the same; a new option fails here, and its row can be pasted from the message."""
-    section = re.split(r"^## refloss (\w+)$", PAGES["cli.md"], flags=re.MULTILINE)
-    text = dict(zip(section[1::2], section[2::2], strict=True))[name]
+    text = section(PAGES["cli.md"], f"refloss {name}")
     assert re.findall(r"^\| `.*$", text, re.MULTILINE) == rows(commands()[name])

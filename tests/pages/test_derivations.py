@@ -2,81 +2,29 @@
 
 from __future__ import annotations
 
-import ast
 import doctest
-import io
 import math
 import re
-import tokenize
 from decimal import Decimal, localcontext
 from fractions import Fraction
-from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import logits_pass
+from helpers import logits_pass, near
 
 import refloss
-from pages.displayed_numbers import (
-    AT_KNOT,
-    BESIDE_KNOT,
-    ELSEWHERE,
-    GIVEN,
-    NUMBERS,
-    agrees,
-    polynomials,
-    squared_slope,
-)
+from pages.checks import PAGES as CHECKS
+from pages.checks.psi import AT_KNOT, BESIDE_KNOT, polynomials, squared_slope
+from pages.markdown import code, derivation, displayed, headings, prose, read, section, tables
+from pages.steps import CODE_OF, LOSS_PAGES, NUMBERED, PAGES, PREFIXES, bold_steps, expand, placed, promised, sources
+from pages.tables import agrees
 from refloss.precision.numbers import is_extended
 from refloss.precision.pair import Pair
 from refloss.steps.angle import angle
 from refloss.steps.margin import arc_margin
 from refloss.steps.psi import multiplied_angle
-from refloss.testing.derived import STEPS
+from refloss.textbook.family import FAMILY
 
-ROOT = Path(__file__).resolve().parents[2]
-DERIVATIONS = ROOT / "derivations"
-PAGES = sorted(path.name for path in DERIVATIONS.glob("*.md"))
-
-# page → the code files that place its steps. WeightedSoftmax inherits the passes of Softmax.
-CODE_OF = {
-    "softmax.md": ("losses/softmax.py",),
-    "weighted_softmax.md": ("losses/weighted_softmax.py", "losses/softmax.py"),
-    "w_norm_softmax.md": ("losses/w_norm_softmax.py",),
-    "l_softmax.md": ("losses/l_softmax.py",),
-    "a_softmax.md": ("losses/a_softmax.py",),
-    "f_norm_sphereface.md": ("losses/f_norm_sphereface.py",),
-    "l2_softmax.md": ("losses/l2_softmax.py",),
-    "am_softmax.md": ("losses/am_softmax.py",),
-    "arcface.md": ("losses/arcface.py",),
-    "cross_entropy.md": (
-        "steps/targets.py",
-        "steps/logsumexp.py",
-        "steps/cross_entropy.py",
-        "losses/cross_entropy.py",
-    ),
-    "normalisation.md": ("steps/normalise.py",),
-    "angle.md": ("steps/angle.py",),
-    "psi.md": ("steps/psi.py",),
-    "margins.md": ("steps/margin.py",),
-    "margin_softmax.md": ("losses/margin_softmax.py",),
-    "bounds.md": ("bounds.py",),
-    "schedules.md": ("schedules.py",),
-}
-LOSS_PAGES = [f"{name}.md" for name in refloss.losses()]
-PREFIXES = {
-    "cross_entropy.md": "C",
-    "normalisation.md": "N",
-    "angle.md": "A",
-    "psi.md": "P",
-    "margins.md": "M",
-    "margin_softmax.md": "G",
-    "precision.md": "E",
-    "bounds.md": "B",
-    "schedules.md": "S",
-    "second_derivatives.md": "H",
-}
-NUMBERED = [*CODE_OF, "precision.md", "second_derivatives.md"]  # the steps of the last two are the pages' own
 HEADINGS = [
     "Formula and source",
     "Symbols and shapes",
@@ -89,49 +37,6 @@ HEADINGS = [
     "Worked example",
     "In the code",
 ]
-
-_STEP = r"\(([A-Z]?)(\d+)\)"
-_RANGE = re.compile(rf"{_STEP}[–-]{_STEP}")
-_EQUATION = re.compile(r"eqs?\. \(\d+\)([–-]\(\d+\))?")  # a paper's equation, not a step
-
-
-def expand(text: str) -> list[str]:
-    """The steps named in a text, "(1), (3)–(5)" as 1, 3, 4, 5; equations of papers are no steps."""
-    text = _EQUATION.sub("", text)
-    steps = []
-    for match in _RANGE.finditer(text):
-        letter, first, _, last = match.groups()
-        steps += [f"{letter}{k}" for k in range(int(first), int(last) + 1)]
-    steps += ["".join(match) for match in re.findall(_STEP, _RANGE.sub("", text))]
-    return steps
-
-
-def bold_steps(page: str) -> list[str]:
-    """The bold step numbers of a page, in the order in which they stand there."""
-    text = (DERIVATIONS / page).read_text(encoding="utf-8")
-    return ["".join(match) for match in re.findall(rf"\*\*{_STEP}\*\*", text)]
-
-
-def promised(source: str) -> set[str]:
-    """What the docstring of a code file says that it holds: "steps (1)–(5)"."""
-    return set(expand(ast.get_docstring(ast.parse(source)).split("Derivation:")[1]))
-
-
-def placed(source: str) -> set[str]:
-    """The steps that stand, one by one, in comments and in docstrings of functions and classes."""
-    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
-    texts = [token.string for token in tokens if token.type == tokenize.COMMENT]
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.FunctionDef | ast.ClassDef):
-            # code in an example is no step: f(2)
-            texts.append((ast.get_docstring(node) or "").split(">>>")[0])
-    # a range places nothing: it would hide a step whose own comment is gone
-    return {step for text in texts for step in expand(_RANGE.sub("", text))}
-
-
-def sources(page: str) -> list[str]:
-    return [(ROOT / "refloss" / path).read_text(encoding="utf-8") for path in CODE_OF[page]]
-
 
 # -- steps -----------------------------------------------------------------------------------------
 
@@ -171,16 +76,14 @@ def test_docstring_promises_the_steps_of_its_page(page):
 @pytest.mark.parametrize("page", [*LOSS_PAGES, "margin_softmax.md"])
 def test_reports_cite_every_step_of_a_loss(page):
     """A report names the steps of a stage; together they are the page's, but for that of the cross-entropy."""
-    own_steps = STEPS[page.removesuffix(".md")].values()
+    own_steps = FAMILY[page.removesuffix(".md")].steps.values()
     cited = {step for steps in own_steps for step in expand(steps.replace(" to ", "–"))}
-    text = (DERIVATIONS / page).read_text(encoding="utf-8")
-    (cross_entropy,) = re.findall(r"\*\*\((G?\d+)\)\*\* Cross-entropy of", text)
+    (cross_entropy,) = re.findall(r"\*\*\((G?\d+)\)\*\* Cross-entropy of", derivation(page))
     assert cited == set(bold_steps(page)) - {cross_entropy}
 
 
 def test_linear_promises_steps_of_softmax():
-    source = (ROOT / "refloss/steps/linear.py").read_text(encoding="utf-8")
-    assert promised(source) == set(bold_steps("softmax.md")) - {"2"}
+    assert promised(read("refloss/steps/linear.py")) == set(bold_steps("softmax.md")) - {"2"}
 
 
 @pytest.mark.parametrize("page", NUMBERED)
@@ -197,9 +100,9 @@ def test_steps_stand_once_and_in_order(page):
 
 def test_index_has_the_steps_of_every_page():
     """The last column of the README's index: "1–5", or "M1–M6, G1–G10"."""
-    readme = (DERIVATIONS / "README.md").read_text(encoding="utf-8")
+    rows = [row for table in tables(derivation("README.md")) for row in table]
     for page in NUMBERED:
-        steps = re.search(rf"^\| \[{page}\].*\| ([^|]*) \|$", readme, re.MULTILINE).group(1)
+        (steps,) = (row[-1] for row in rows if row[0].startswith(f"[{page}]"))
         spelled = re.sub(r"([A-Z]?\d+)", r"(\1)", steps)
         assert sorted(expand(spelled)) == sorted(bold_steps(page)), page
 
@@ -207,40 +110,17 @@ def test_index_has_the_steps_of_every_page():
 @pytest.mark.parametrize("page", [*NUMBERED, "singular_points.md"])
 def test_every_step_that_a_page_refers_to_exists(page):
     """Step (N4) on a loss's page is a step of normalisation.md, (7) one of its own."""
-    text = (DERIVATIONS / page).read_text(encoding="utf-8")
-    text = re.sub(r"\$\$.*?\$\$|\$[^$]*\$|`[^`]*`", "", text, flags=re.DOTALL)
+    text = re.sub(r"\$\$.*?\$\$|\$[^$]*\$|`[^`]*`", "", derivation(page), flags=re.DOTALL)
     shared = {step for other in PREFIXES for step in bold_steps(other)}
     assert set(expand(text)) <= shared | set(bold_steps(page))
 
 
 @pytest.mark.parametrize("page", LOSS_PAGES)
 def test_loss_pages_have_the_same_headings(page):
-    text = (DERIVATIONS / page).read_text(encoding="utf-8")
-    assert re.findall(r"^## (.*)$", text, re.MULTILINE) == HEADINGS
+    assert headings(derivation(page), "##") == HEADINGS
 
 
-# -- links and maths -------------------------------------------------------------------------------
-
-
-def anchors(text: str) -> set[str]:
-    """The anchors that a code forge gives to headings."""
-    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
-
-
-@pytest.mark.parametrize("page", PAGES)
-def test_links_point_to_something(page):
-    path = DERIVATIONS / page
-    text = path.read_text(encoding="utf-8")
-    for link in re.findall(r"\]\(([^)]+)\)", text):
-        if link.startswith(("http://", "https://")):
-            continue
-        target, _, anchor = link.partition("#")
-        file = (path.parent / target).resolve() if target else path
-        assert file.exists(), link
-        assert file.is_relative_to(ROOT), link
-        if anchor:
-            assert anchor in anchors(file.read_text(encoding="utf-8")), link
+# -- maths -----------------------------------------------------------------------------------------
 
 
 def maths(text: str) -> list[str]:
@@ -249,8 +129,8 @@ def maths(text: str) -> list[str]:
     pieces = re.split(r"\$\$", text)
     assert len(pieces) % 2 == 1, "an odd number of $$"
     inline = []
-    for prose in pieces[::2]:
-        for paragraph in re.split(r"\n\s*\n", prose):
+    for outside in pieces[::2]:
+        for paragraph in re.split(r"\n\s*\n", outside):
             parts = paragraph.split("$")
             assert len(parts) % 2 == 1, f"an odd number of $ in: {paragraph[:80]}"
             inline += parts[1::2]
@@ -260,7 +140,7 @@ def maths(text: str) -> list[str]:
 @pytest.mark.parametrize("page", PAGES)
 def test_maths_is_balanced(page):
     """$$, $, braces, \\left … \\right: each opened is closed, in its own piece of maths."""
-    text = (DERIVATIONS / page).read_text(encoding="utf-8")
+    text = derivation(page)
     assert all(line == "$$" for line in text.splitlines() if "$$" in line)
     for piece in maths(text):
         assert piece.strip(), "empty maths"
@@ -279,14 +159,14 @@ def test_maths_is_balanced(page):
 @pytest.mark.parametrize("page", PAGES)
 def test_maths_survives_a_code_forge(page):
     """What Markdown takes for itself inside maths: emphasis, escapes, HTML, table cells, macros."""
-    text = (DERIVATIONS / page).read_text(encoding="utf-8")
+    text = derivation(page)
     for piece in maths(text):
         assert not re.search(r"(?<![A-Za-z0-9])_", piece), f"_ may open emphasis: {piece}"
         assert not re.search(r"\\[^A-Za-z]", piece), f"Markdown eats the backslash: {piece}"
         assert not re.search(r"[*<>|]", piece), piece
         assert not re.search(r"\\(bm|newcommand|def|tag|label)\b", piece), piece
-    prose = re.sub(r"\$\$.*?\$\$", "", text, flags=re.DOTALL)
-    for line in re.sub(r"`[^`\n]*`", "c", prose).splitlines():
+    inline = re.sub(r"\$\$.*?\$\$", "", text, flags=re.DOTALL)
+    for line in re.sub(r"`[^`\n]*`", "c", inline).splitlines():
         for k, match in enumerate(re.finditer(r"\$", line)):
             before, after = line[: match.start()][-1:], line[match.end() :][:1]
             if k % 2 == 0:
@@ -295,31 +175,29 @@ def test_maths_survives_a_code_forge(page):
             else:
                 assert before != " ", line
                 assert after in ("", " ", ".", ",", ";", ":", ")"), line
-    assert not re.search(r"<[A-Za-z/!]", prose), "raw HTML"
+    assert not re.search(r"<[A-Za-z/!]", inline), "raw HTML"
 
 
 # -- displayed numbers -----------------------------------------------------------------------------
 
 
-CASES = [(page, shown, value) for page, numbers in NUMBERS.items() for shown, value in numbers]
+CASES = [(page, shown, value) for page, checked in CHECKS.items() for shown, value in checked.shown]
 
 
 @pytest.mark.parametrize(("page", "shown", "value"), CASES)
 def test_displayed_numbers_are_true(page, shown, value):
-    assert shown in (DERIVATIONS / page).read_text(encoding="utf-8")
+    assert shown in derivation(page)
     assert agrees(shown, value)
 
 
 def test_agreement_is_to_the_last_digit_shown():
-    for shown, same, other in (
-        ("−1.1173", -1.11729, 1.1173),
-        ("5.6 %", 5.649, 5.651),
-        ("4.4e-05", 4.44e-5, 4.4e-6),
-    ):
+    for shown, same, other in (("−1.1173", -1.11729, 1.1173), ("5.6 %", 5.649, 5.651), ("4.4e-05", 4.44e-5, 4.4e-6)):
         assert agrees(shown, same)
         assert not agrees(shown, other)
 
 
+# defaults and constants of papers and released code
+GIVEN_EVERYWHERE = {"0.35", "0.40", "1.35", "28.6"}
 _NUMBER = r"[−-]?\d+(?:\.\d+)?(?:e[−-]?\d+)?"
 _COMPUTED = re.compile(  # a share, two decimals or more, a power of ten, degrees with a decimal
     r"(?<![\w.])([−-]?\d+(?:\.\d+)? %|[−-]?\d+\.(?:\d{2,}(?:e[−-]?\d+)?|\d+e[−-]?\d+|\d+(?=°)))(?!\w)"
@@ -328,27 +206,24 @@ _COMPUTED = re.compile(  # a share, two decimals or more, a power of ten, degree
 
 def unproven(page: str, text: str) -> list[str]:
     """The numbers of a page that look computed and that nothing computes again."""
-    examples = "\n".join(re.findall(r"^```python\n(.*?)^```$", text, re.DOTALL | re.MULTILINE))
-    printed = [e.want for e in doctest.DocTestParser().get_examples(examples)]
-    formulas = re.findall(r"^\$\$\n(.*?)^\$\$$", text, re.DOTALL | re.MULTILINE)
-    proven = [float(v.replace("−", "-")) for part in printed + formulas for v in re.findall(_NUMBER, part)]
-    known = {shown for shown, _ in NUMBERS.get(page, [])} | {
-        shown.rstrip("°") for shown, _ in NUMBERS.get(page, [])
-    }
-    known |= GIVEN[""] | GIVEN.get(page, set()) | ELSEWHERE.get(page, set())
-    prose = re.sub(r"^```.*?^```$|^\$\$\n.*?^\$\$$", "", text, flags=re.DOTALL | re.MULTILINE)
-    prose = re.sub(r"`[^`\n]*`|\]\([^)]*\)|arXiv \d+\.\d+(v\d)?", "", prose)
+    printed = [e.want for e in doctest.DocTestParser().get_examples("\n".join(code(text)))]
+    proven = [float(v.replace("−", "-")) for part in printed + displayed(text) for v in re.findall(_NUMBER, part)]
+    known = set(GIVEN_EVERYWHERE)
+    if page in CHECKS:  # a new Page would take the place of the one that is there
+        of_page = [shown for shown, _ in CHECKS[page].shown]
+        known |= {*of_page, *(shown.rstrip("°") for shown in of_page)} | CHECKS[page].given
+    written = re.sub(r"`[^`\n]*`|\]\([^)]*\)|arXiv \d+\.\d+(v\d)?", "", prose(text))
     return [
         shown
-        for shown in _COMPUTED.findall(prose)
+        for shown in _COMPUTED.findall(written)
         if shown not in known and (shown.endswith("%") or not any(agrees(shown, value) for value in proven))
     ]
 
 
 @pytest.mark.parametrize("page", PAGES)
 def test_every_number_is_computed_again(page):
-    """A number that looks computed stands in displayed_numbers.py, in an example's output, or in a checked formula."""
-    assert not unproven(page, (DERIVATIONS / page).read_text(encoding="utf-8"))
+    """A number that looks computed is in the page's file of checks, in an example's output, or in a checked formula."""
+    assert not unproven(page, derivation(page))
 
 
 def test_a_number_that_nothing_computes_is_noticed():
@@ -367,10 +242,9 @@ def test_psi_at_its_knots(m):
     """psi.md: ψ(kπ/m) = 1 − 2k and ψ' = 0 there; for m = 4 the page lists 1, −1, −3, −5, −7."""
     for k in range(m + 1):
         target = multiplied_angle(at(k * math.pi / m), m)
-        assert target.value[0] == pytest.approx(1 - 2 * k, rel=1e-15)
+        assert target.value[0] == near(1 - 2 * k, 1e-15)
         assert abs(target.slope[0]) < 8 * m**2 * np.finfo(float).eps
-    page = (DERIVATIONS / "psi.md").read_text(encoding="utf-8")
-    assert "For $m = 4$ the knots are 1, −1, −3, −5, −7." in page
+    assert "For $m = 4$ the knots are 1, −1, −3, −5, −7." in derivation("psi.md")
 
 
 @pytest.mark.parametrize("m", [1, 2, 3, 4])
@@ -379,7 +253,7 @@ def test_psi_has_slope_m_squared_at_both_poles(m, pole):
     """psi.md: dψ/dcos θ → m²; the next term is of the order of the distance squared."""
     pair = at(abs(pole - 1e-4))
     slope = multiplied_angle(pair, m).slope[0] / -pair.sin[0]
-    assert slope == pytest.approx(m**2, rel=m**2 * 1e-8)
+    assert slope == near(m**2, m**2 * 1e-8)
 
 
 @pytest.mark.parametrize("m", [2, 3, 4])
@@ -397,9 +271,8 @@ def test_share_of_wrong_signs_of_table_1(m):
 
 def test_every_singular_point_has_its_test():
     """singular_points.md: the tests that it names exist."""
-    page = (DERIVATIONS / "singular_points.md").read_text(encoding="utf-8")
-    named = set(re.findall(r"`(test_\w+)`", page.split("## Tested as")[1]))
-    tests = (ROOT / "tests" / "test_singular_points.py").read_text(encoding="utf-8")
+    named = set(re.findall(r"`(test_\w+)`", section(derivation("singular_points.md"), "Tested as")))
+    tests = read("tests/test_singular_points.py")
     assert len(named) > 20
     assert named <= set(re.findall(r"^def (test_\w+)", tests, re.MULTILINE))
 
@@ -416,7 +289,7 @@ def test_cone_of_arcface_has_the_slope_of_the_page(pole):
     moved = loss.forward(x + h * dx, W + h * dw, [0])
     rate = (moved.logits[0, 0] - apex.logits[0, 0]) / h
     page = -s * math.sin(m) * np.linalg.norm(dx / 2 - pole * dw / 3)
-    assert rate == pytest.approx(page, rel=10 * h)
+    assert rate == near(page, 10 * h)
 
 
 def test_jumps_of_arcface_are_those_of_the_page():

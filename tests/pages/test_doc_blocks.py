@@ -22,14 +22,13 @@ import numpy as np
 import pytest
 from helpers import need
 
+from pages.markdown import ROOT, read
 from refloss.cli.main import main
 
-ROOT = Path(__file__).resolve().parents[2]
 PAGES = [
-    path.relative_to(ROOT)
-    for path in sorted(
-        [*ROOT.glob("docs/*.md"), *ROOT.glob("docs/[!_n]*/**/*.md"), *ROOT.glob("derivations/*.md")]
-    )
+    str(path.relative_to(ROOT))
+    for where in ("derivations/*.md", "docs/*.md", "docs/[!_n]*/**/*.md")
+    for path in sorted(ROOT.glob(where))
 ]
 BLOCK = re.compile(r"^( *)```(python|console)\n(.*?)^\1```", re.DOTALL | re.MULTILINE)
 HOME = "/home/me"
@@ -106,9 +105,7 @@ def unlike(want: str, got: str) -> str:
         rest = range(position, len(lines) if skipping else min(position + 1, len(lines)))
         found = next((i for i in rest if alike(line.rstrip(), lines[i])), None)
         if found is None:
-            return (
-                f"expected: {line}\ngot:      {lines[position] if position < len(lines) else 'nothing more'}"
-            )
+            return f"expected: {line}\ngot:      {lines[position] if position < len(lines) else 'nothing more'}"
         position, skipping = found + 1, False
     return "" if skipping or position == len(lines) else f"not on the page: {lines[position]}"
 
@@ -155,33 +152,29 @@ def home(tmp_path, monkeypatch):
         sys.modules.pop(path.stem, None)
 
 
-@pytest.mark.parametrize(
-    "page", [page for page in PAGES if blocks((ROOT / page).read_text(encoding="utf-8"))], ids=str
-)
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(read(page))])
 def test_blocks_of(page, home):
     """All blocks of a page, from top to bottom."""
-    text = (ROOT / page).read_text(encoding="utf-8")
     names = {"__name__": "__main__"}
-    for language, code, line in blocks(text):
+    for language, code, line in blocks(read(page)):
         if "torch" in code:
             need("torch")
         if "certify" in code:
             need("flint")
         if language == "console":
-            run_session(code, str(page), line, home)
+            run_session(code, page, line, home)
         elif ">>>" in code:
-            run_doctest(code, names, str(page), line)
-        elif page.parts[0] == "docs":
-            run_code(code, names, str(page), line, home)
+            run_doctest(code, names, page, line)
+        elif page.startswith("docs/"):
+            run_code(code, names, page, line, home)
 
 
 def test_tutorials_hold_sessions():
     """The pattern finds the blocks: each tutorial has some of both kinds."""
-    tutorials = [page for page in PAGES if page.parts[:2] == ("docs", "tutorials")]
+    tutorials = [page for page in PAGES if page.startswith("docs/tutorials/")]
     assert len(tutorials) >= 3
     for page in tutorials:
-        found = {language for language, _, _ in blocks((ROOT / page).read_text(encoding="utf-8"))}
-        assert found == {"python", "console"}, page
+        assert {language for language, _, _ in blocks(read(page))} == {"python", "console"}, page
 
 
 def test_wrong_blocks_are_noticed(home):

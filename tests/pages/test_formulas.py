@@ -1,9 +1,9 @@
 r"""Every formula of the derivations is checked by machine, as it stands on the page: the LaTeX itself is evaluated.
 
 Displayed formulas all; equations between single $ if they are long or hold a derivative or a sum; the tables of the
-worked examples (formula_examples.py), and tables of formulas (formula_tables.py). latex_maths.py reads,
-formula_evaluator.py evaluates at 60 digits with numeric derivatives, formula_worlds.py says what the symbols mean,
-formula_pages.py has what is special about a page.
+worked examples, and tables of formulas (tables.py). latex.py reads, evaluator.py evaluates at 60 digits with numeric
+derivatives, worlds.py says what the symbols mean. What is special about a page is in the file of checks/ that is named
+like it: its worlds, its checks, and the numbers that it shows (page.py has what these files are made of).
 
 For a page's author. A formula is read as statements, separated by commas, semicolons, \qquad and \text{words}. Every
 side of A = B = C is evaluated at random points and compared; \le, \lt, \iff are tried there, and \approx holds to the
@@ -15,9 +15,11 @@ digits shown. The notation:
 - (j \ne y) in brackets after \quad limits the statements before it, back to the last \qquad.
 - A \ni B: all terms that a page claims for A must add up to A. i \ne j below a \sum: all pairs; j \ne i: all j but i.
 
-A formula that needs other worlds than its page's gets them from a function under @reads(page, piece of LaTeX) in
-formula_pages.py (formula_precision.py for precision.md); one that cannot be read gets a check there, a function under
-@claims(page, latex); an equation in the text that is a definition or a condition a line no_claim(page, latex, why).
+A formula that needs other worlds than its page's gets them from a function under @page.reads(piece of LaTeX) in the
+page's file, such as checks/l_softmax.py. One that cannot be read gets a check there, a function under
+@page.claims(latex), where … stands for what the check itself reads. An equation in the text that is a definition or a
+condition gets a line page.no_claim(latex, why). A displayed number gets its value in page.numbers({"30.68": value}),
+a row of numbers the function that they are values of in page.numbers_of(function, arguments, "30.68 15.68 5.68").
 Run a page with `pytest -n 0 tests/pages/test_formulas.py -k l_softmax`.
 """
 
@@ -25,21 +27,20 @@ from __future__ import annotations
 
 import functools
 import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 
-from pages import formula_precision  # noqa: F401 (its checks enter formula_pages)
-from pages.formula_evaluator import Evaluator, add, close, links, mp
-from pages.formula_examples import EXAMPLES, Cell, example_of, said_of
-from pages.formula_mutants import mutants_of
-from pages.formula_pages import CLAIMS, NO_CLAIM, OTHER_WORLDS, TERMS_IN_TABLES, WORLDS, squeezed
-from pages.formula_tables import TABLES
-from pages.formula_worlds import World
-from pages.latex_maths import Derivative, Equivalent, Statement, Symbol, Unreadable, statements, tokens_of
+from pages.checks import PAGES
+from pages.evaluator import Evaluator, add, close, links, mp
+from pages.latex import Derivative, Equivalent, Statement, Symbol, Unreadable, statements, tokens_of
+from pages.page import squeezed
+from pages.slips import mutants_of
+from pages.worlds import World
 
-PAGES = Path(__file__).resolve().parents[2] / "derivations"
+DERIVATIONS = Path(__file__).resolve().parents[2] / "derivations"
 
 
 class Wrong(AssertionError):
@@ -65,7 +66,7 @@ INLINE = re.compile(r"(?<!\$)\$([^$\n]+)\$")
 
 
 def text_of(page: str) -> str:
-    return (PAGES / page).read_text(encoding="utf-8")
+    return (DERIVATIONS / page).read_text(encoding="utf-8")
 
 
 def blanked(match: re.Match[str]) -> str:
@@ -73,19 +74,18 @@ def blanked(match: re.Match[str]) -> str:
     return "\n" * match[0].count("\n")
 
 
-def blocks_of(page: str, pattern: re.Pattern[str]) -> list[Block]:
-    text = re.sub(r"^```.*?^```", blanked, text_of(page), flags=re.MULTILINE | re.DOTALL)
-    if pattern is INLINE:
-        text = DISPLAYED.sub(blanked, text)
-    found = []
-    for match in pattern.finditer(text):
-        before = text[: match.start()]
-        marks = re.findall(r"^#+ (.*)|\*\*\(([A-Z]?\d+)\)\*\*", before, re.MULTILINE)
-        heading, step = marks[-1] if marks else ("", "")
-        found.append(
-            Block(page, before.count("\n") + 1 + match[0].startswith("$$"), step or heading, match[1].strip())
-        )
-    return found
+def blocks_of(pattern: re.Pattern[str]) -> Iterator[Block]:
+    """Of all pages, less their code; in the text, less the displayed formulas."""
+    for page in sorted(path.name for path in DERIVATIONS.glob("*.md")):
+        text = re.sub(r"^```.*?^```", blanked, text_of(page), flags=re.MULTILINE | re.DOTALL)
+        if pattern is INLINE:
+            text = DISPLAYED.sub(blanked, text)
+        for match in pattern.finditer(text):
+            before = text[: match.start()]
+            marks = re.findall(r"^#+ (.*)|\*\*\(([A-Z]?\d+)\)\*\*", before, re.MULTILINE)
+            heading, step = marks[-1] if marks else ("", "")
+            line = before.count("\n") + 1 + match[0].startswith("$$")
+            yield Block(page, line, step or heading, match[1].strip())
 
 
 def is_equation(block: Block) -> bool:
@@ -94,32 +94,8 @@ def is_equation(block: Block) -> bool:
     return "=" in block.latex and bool(long) and block.step != "Worked example"
 
 
-BLOCKS = [block for path in sorted(PAGES.glob("*.md")) for block in blocks_of(path.name, DISPLAYED)]
-IN_TEXT = [
-    block
-    for path in sorted(PAGES.glob("*.md"))
-    for block in blocks_of(path.name, INLINE)
-    if is_equation(block)
-]
-
-
-@functools.cache
-def page_worlds(page: str) -> list[World]:
-    return WORLDS[page]() if page in WORLDS else []
-
-
-@functools.cache
-def other_worlds(key: tuple[str, str]) -> list[World]:
-    return OTHER_WORLDS[key]()
-
-
-def worlds_of(block: Block) -> list[World]:
-    """By the block's LaTeX on the page, also where a mutant of it is tried."""
-    latex = squeezed(block.latex)
-    for page, piece in OTHER_WORLDS:
-        if page == block.page and piece in latex:
-            return other_worlds((page, piece))
-    return page_worlds(block.page)
+BLOCKS = list(blocks_of(DISPLAYED))
+IN_TEXT = list(filter(is_equation, blocks_of(INLINE)))
 
 
 # -- evaluation ------------------------------------------------------------------------------------
@@ -143,12 +119,13 @@ def terms_of(page: str) -> list[tuple[Block, Statement]]:
     return found
 
 
-def terms_in_tables(page: str, world: World) -> list[Statement]:
-    if page not in TERMS_IN_TABLES:
+def terms_in_table(page: str, world: World) -> list[Statement]:
+    terms = PAGES[page].terms_in_table
+    if not terms:
         return []
-    terms = TERMS_IN_TABLES[page][page_worlds(page).index(world)]
-    assert all(f"${term}$" in text_of(page) for _, term in terms)
-    return [statements(rf"\frac{{\partial L}}{{\partial {by}}} \ni {term}")[0] for by, term in terms]
+    assert all(f"${term}$" in text_of(page) for row in terms for _, term in row)
+    row = terms[PAGES[page].worlds().index(world)]
+    return [statements(rf"\frac{{\partial L}}{{\partial {by}}} \ni {term}")[0] for by, term in row]
 
 
 def check_terms(world: World, block: Block, statement: Statement, siblings: list[Statement]) -> int:
@@ -159,7 +136,7 @@ def check_terms(world: World, block: Block, statement: Statement, siblings: list
     if not (isinstance(goal, Derivative) and isinstance(goal.by[0], Symbol)):
         raise Unreadable("\\ni of something that is no gradient")
     name = goal.by[0].name
-    everything = [*siblings, *terms_in_tables(block.page, world)]
+    everything = [*siblings, *terms_in_table(block.page, world)]
     everything += [other for source, other in terms_of(block.page) if source != block]
     parts = {}  # the same term said twice is one term
     for other in everything:
@@ -199,20 +176,29 @@ def shown(value: Any) -> str:
     return mp.nstr(value, 10) if hasattr(value, "_mpf_") else str(value)
 
 
-def check_block(block: Block, latex: str | None = None) -> int:
-    """Raises Wrong or Unreadable; otherwise the number of instances that hold. `latex` in place of the block's own."""
-    return check_in(worlds_of(block), block, block.latex if latex is None else latex)
+def check_block(block: Block) -> int:
+    """Raises Wrong or Unreadable; otherwise the number of instances that hold."""
+    return check_in(PAGES[block.page].worlds_of(block.latex), block, block.latex)
 
 
-def check_in(known: list[World], block: Block, latex: str) -> int:
+def check_in(known: list[World], block: Block, latex: str, place: Mapping[str, int] = {}) -> int:
+    """The block's LaTeX or a mutant of it; at some indices only if they are given."""
     try:
-        return check_statements(known, block, statements(latex))
+        return check_statements(known, block, statements(latex), place)
     except (IndexError, KeyError, TypeError) as error:
         # shapes and indices that do not fit together somewhere down in the arithmetic
         raise Unreadable(f"{type(error).__name__}: {error}") from error
 
 
-def check_statements(known: list[World], block: Block, parsed: list[Statement]) -> int:
+def is_refused(known: list[World], block: Block, mutant: str, place: Mapping[str, int] = {}) -> bool:
+    try:
+        check_in(known, block, mutant, place)
+    except (Wrong, Unreadable, ArithmeticError):
+        return True
+    return False
+
+
+def check_statements(known: list[World], block: Block, parsed: list[Statement], fixed: Mapping[str, int]) -> int:
     tried = [0] * len(parsed)
     if not known:
         raise Unreadable("this page has no world")
@@ -230,6 +216,8 @@ def check_statements(known: list[World], block: Block, parsed: list[Statement]) 
                 if meaning is None:
                     raise Unreadable("an expression that claims nothing: write it as an equation")
             for place in evaluator.places(statement):
+                if any(place.get(letter, at) != at for letter, at in fixed.items()):
+                    continue
                 tried[n] += 1
                 if meaning is not None:
                     value = evaluator.value(statement.relation.sides[0], place)
@@ -263,16 +251,24 @@ ADVICE = """
 {block.page}, line {block.line}: this formula has no check.
 {reason}
 Either write it in the notation at the top of tests/pages/test_formulas.py, or give it worlds of its own under
-@reads({block.page!r}, r"…"), or a check under @claims({block.page!r}, r"…"), both in tests/pages/formula_pages.py.
-An equation in the text that is a condition or a definition gets a line no_claim(page, latex, why) there.
+@page.reads(r"…"), or a check under @page.claims(r"…"), both in the page's file in tests/pages/checks.
+An equation in the text that is a condition or a definition gets a line page.no_claim(latex, why) there.
 {block.latex}
 """
 
 
-@pytest.mark.parametrize("block", BLOCKS, ids=[block.name for block in BLOCKS])
+def is_claimed(block: Block) -> bool:
+    return PAGES[block.page].check_of(block.latex) is not None
+
+
+def says_nothing(block: Block) -> bool:
+    return squeezed(block.latex) in PAGES[block.page].claimless
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=lambda block: block.name)
 def test_formula(block):
     """Evaluated, or checked by the function that claims it."""
-    check = CLAIMS.get((block.page, squeezed(block.latex)))
+    check = PAGES[block.page].check_of(block.latex)
     if check is not None:
         check(block.latex)
         return
@@ -282,29 +278,22 @@ def test_formula(block):
         pytest.fail(ADVICE.format(block=block, reason=unreadable), pytrace=False)
 
 
-def says_nothing(block: Block) -> bool:
-    return (block.page, squeezed(block.latex)) in NO_CLAIM
-
-
-@pytest.mark.parametrize(
-    "block", [block for block in IN_TEXT if not says_nothing(block)], ids=lambda block: block.name
-)
+@pytest.mark.parametrize("block", [block for block in IN_TEXT if not says_nothing(block)], ids=lambda block: block.name)
 def test_equation_in_the_text(block):
-    """The longer ones between single $, too, unless formula_pages.NO_CLAIM says why one does not claim to hold."""
+    """The longer ones between single $, too, unless `no_claim` says why one does not claim to hold."""
     test_formula(block)
 
 
-def is_claimed(block: Block) -> bool:
-    return (block.page, squeezed(block.latex)) in CLAIMS
-
-
 def test_no_check_without_its_formula():
-    """What formula_pages.py claims or gives worlds to stands on a page."""
-    there = {(block.page, squeezed(block.latex)) for block in BLOCKS + IN_TEXT}
-    assert set(CLAIMS) <= there
-    assert set(NO_CLAIM) <= there
-    for page, piece in OTHER_WORLDS:
-        assert any(page == one and piece in latex for one, latex in there), (page, piece)
+    """What a page's file claims, once, or gives worlds to stands on the page."""
+    for name, page in PAGES.items():
+        there = [squeezed(block.latex) for block in BLOCKS + IN_TEXT if block.page == name]
+        claimed = [check for check in map(page.check_of, there) if check is not None]
+        assert len(claimed) == len(page.checks)
+        assert set(claimed) == set(page.checks.values())
+        assert set(page.claimless) <= set(there)
+        for piece in page.other_worlds:
+            assert any(piece in latex for latex in there), (name, piece)
 
 
 def test_most_formulas_are_read_from_the_page():
@@ -317,7 +306,7 @@ def test_most_formulas_are_read_from_the_page():
 @pytest.mark.parametrize("page", ["l_softmax.md", "a_softmax.md", "f_norm_sphereface.md", "psi.md"])
 def test_every_branch_is_met(page):
     """The random angles of a page's worlds lie on all branches of ψ."""
-    met = {(int(world["m"]), int(k)) for world in page_worlds(page) for k in world["bands"]}
+    met = {(int(world["m"]), int(k)) for world in PAGES[page].worlds() for k in world["k"]}
     assert met == {(m, k) for m in (2, 3, 4) for k in range(m)}
 
 
@@ -354,91 +343,47 @@ def test_slips_are_noticed(page):
             continue
         for kind, mutant in mutants_of(block.latex):
             slips += 1
-            try:
-                check_block(block, mutant)
-            except (Wrong, Unreadable, ArithmeticError):
+            if is_refused(PAGES[page].worlds_of(block.latex), block, mutant):
                 noticed += 1
-            else:
-                same = any(re.search(pattern, mutant) for pattern, _ in EQUIVALENT)
-                if not same and not only_weakens(block.latex, mutant):
-                    unnoticed.append(f"{block.name}, {kind}: {mutant}")
+                continue
+            same = any(re.search(pattern, mutant) for pattern, _ in EQUIVALENT)
+            if not same and not only_weakens(block.latex, mutant):
+                unnoticed.append(f"{block.name}, {kind}: {mutant}")
     assert not unnoticed, "Are the worlds too special, or do these say the same (EQUIVALENT)?"
     # the least is on bounds.md and precision.md, pages of inequalities, where many slips only claim less
     assert noticed >= 0.85 * slips
 
 
-# -- worked examples -------------------------------------------------------------------------------
+# -- tables and worked examples ----------------------------------------------------------------------
 
-ANOTHER_REDUCTION = {"n = w_1 = 2"}  # not the example's
+ANOTHER_REDUCTION = "n = w_1 = 2"  # not the example's
 
 
 def test_every_worked_example_is_followed():
-    pages = {path.name for path in PAGES.glob("*.md") if "\n## Worked example\n" in text_of(path.name)}
-    assert pages - {"margins.md"} == set(EXAMPLES)  # its steps are in formula_tables.py
-
-
-@functools.cache
-def example_cells(page: str) -> tuple[World, list[Cell]]:
-    example = example_of(text_of(page))
-    assert example is not None
-    return EXAMPLES[page](example), example.cells
-
-
-@pytest.mark.parametrize("page", EXAMPLES)
-def test_worked_example(page):
-    """Each equation of its tables holds in the world of its inputs, and each value shown is that of its formula."""
-    world, cells = example_cells(page)
-    followed = 0
-    for cell in cells:
-        for said, true in said_of(world, cell):
-            assert true or said in ANOTHER_REDUCTION, f"{page}, line {cell.line}: {said}"
-            followed += 1
-    assert followed >= 4
-
-
-def test_slips_in_worked_examples_are_noticed():
-    """One slip at a time in every equation of the tables."""
-    slips = noticed = 0
-    for page in EXAMPLES:
-        world, cells = example_cells(page)
-        for cell in cells:
-            for latex in cell.formulas:
-                for _, mutant in mutants_of(latex) if "=" in latex else ():
-                    slips += 1
-                    try:
-                        said = list(said_of(world, Cell(cell.line, [mutant], [mutant], [], cell.sample)))
-                        noticed += not said or not all(true for _, true in said)
-                    except (Unreadable, ArithmeticError, IndexError, KeyError, TypeError, ValueError):
-                        noticed += 1
-    assert slips > 300
-    # the rest is numbers that do not matter in an example, such as 1 for 0 where it multiplies 0
-    assert noticed >= 0.95 * slips
-
-
-# -- tables ----------------------------------------------------------------------------------------
+    pages = {path.name for path in DERIVATIONS.glob("*.md") if "\n## Worked example\n" in text_of(path.name)}
+    followed = {name for name, page in PAGES.items() if page.example}
+    assert pages - {"margins.md"} == followed  # its steps are tables of formulas
 
 
 @pytest.mark.parametrize(
     ("page", "table"),
-    [(page, table) for page, tables in TABLES.items() for table in tables],
+    [(page, table) for page in PAGES for table in PAGES[page].tables],
     ids=lambda given: getattr(given, "__name__", given),
 )
 def test_table_of_formulas(page, table):
     """Each cell, as the equation that it stands for; nearly every slip in a cell is noticed."""
-    found = list(table(text_of(page)))
-    assert len(found) >= 3
+    found = [claim for claim in table(text_of(page)) if claim.latex != ANOTHER_REDUCTION]
+    assert len(found) >= (4 if table.__name__ == "worked_example" else 3)
     slips = noticed = 0
     for claim in found:
         block = Block(page, 0, claim.row, claim.latex)
         try:
-            check_in(claim.worlds, block, claim.latex)
+            check_in(claim.worlds, block, claim.latex, dict(claim.place))
         except Unreadable as unreadable:
             pytest.fail(f"{page}, {claim.row}: {unreadable} {claim.latex}")
         for _, mutant in mutants_of(claim.latex):
             slips += 1
-            try:
-                check_in(claim.worlds, block, mutant)
-            except (Wrong, Unreadable, ArithmeticError):
-                noticed += 1
+            refused = is_refused(claim.worlds, block, mutant, dict(claim.place))
+            noticed += refused or only_weakens(claim.latex, mutant)
     # the rest: terms with a factor of 0, and conditions that may be wider
-    assert noticed >= 0.9 * slips
+    assert noticed >= 0.95 * slips

@@ -18,7 +18,8 @@ import pytest
 from helpers import bits
 
 import refloss
-from pages.test_derivations import CODE_OF, DERIVATIONS, LOSS_PAGES, PAGES, PREFIXES, expand, placed, sources
+from pages.markdown import code, derivation, read, section
+from pages.steps import CODE_OF, LOSS_PAGES, PAGES, PREFIXES, one_by_one, placed, sources
 from refloss.losses import LOSSES
 
 LOSS_OF = {f"{name}.md": cls for name, cls in LOSSES.items()}
@@ -29,27 +30,15 @@ SHARED = {
     "weighted_softmax.md": ("steps/targets.py",),
     "precision.md": ("precision/errorfree.py",),
 }
-_BLOCK = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
-_RANGE = re.compile(r"\([A-Z]?\d+\)[–-]\([A-Z]?\d+\)")
 
 
 def excerpts(text: str) -> list[str]:
     """The excerpts of a text; blocks with >>> are examples."""
-    return [block for block in _BLOCK.findall(text) if ">>>" not in block]
-
-
-def section(text: str, heading: str) -> str:
-    """What stands under a heading of the second level."""
-    return re.split(r"^## ", text.split(f"\n## {heading}\n")[1], flags=re.MULTILINE)[0]
-
-
-def page_of(name: str) -> str:
-    return (DERIVATIONS / name).read_text(encoding="utf-8")
+    return [block for block in code(text) if ">>>" not in block]
 
 
 def shared(page: str) -> list[str]:
-    package = DERIVATIONS.parent / "refloss"
-    return [(package / path).read_text(encoding="utf-8") for path in SHARED.get(page, ())]
+    return [read(f"refloss/{path}") for path in SHARED.get(page, ())]
 
 
 def body_on(page: str, text: str, heading: str) -> str:
@@ -116,7 +105,7 @@ def _parameters(function: types.FunctionType) -> str:
 def test_excerpts_stand_in_the_code(page):
     """No excerpt that the code does not have, line by line; a page without code files shows examples only."""
     files = [*(sources(page) if page in CODE_OF else ()), *shared(page)]
-    found = excerpts(page_of(page))
+    found = excerpts(derivation(page))
     assert bool(found) == bool(files)
     for excerpt in found:
         assert any(stands_in(excerpt, source) for source in files), excerpt
@@ -125,15 +114,15 @@ def test_excerpts_stand_in_the_code(page):
 @pytest.mark.parametrize("page", CODE_OF)
 def test_every_step_has_its_code_under_its_formula(page):
     """The code of a step follows its bold number, before the next step that has code of its own."""
-    text, seen = page_of(page), set()
-    marks = [
-        (m.start(), "step", "".join(m.groups())) for m in re.finditer(r"\*\*\(([A-Z]?)(\d+)\)\*\*", text)
-    ]
-    marks += [(m.start(), "code", m.group(1)) for m in _BLOCK.finditer(text) if ">>>" not in m.group(1)]
+    seen: set[str] = set()
     waiting: list[str] = []
-    for _, kind, what in sorted(marks):
-        if kind == "step":
-            waiting.append(what)
+    for step, what in re.findall(
+        r"\*\*\(([A-Z]?\d+)\)\*\*|^```python\n(.*?)^```$", derivation(page), re.DOTALL | re.MULTILINE
+    ):
+        if step:
+            waiting.append(step)
+            continue
+        if ">>>" in what:
             continue
         steps = numbers_in(what)
         assert set(steps) <= seen | set(waiting), f"code of {steps} before its formula"
@@ -149,22 +138,20 @@ def numbers_in(excerpt: str) -> list[str]:
     """The steps that the comments and docstrings of an excerpt name one by one; no ranges."""
     texts = [line.partition("#")[2] for line in excerpt.splitlines() if "#" in line]
     texts += re.findall(r'"""(.*?)"""', excerpt, re.DOTALL)
-    return [step for text in texts for step in expand(_RANGE.sub("", text))]
+    return one_by_one(texts)
 
 
 @pytest.mark.parametrize("heading", PASSES)
 @pytest.mark.parametrize("page", LOSS_PAGES)
 def test_a_loss_page_shows_its_passes_whole(page, heading):
     """The excerpts of a section, joined, are the body of the pass: no line of it is missing on the page."""
-    assert body_on(page, page_of(page), heading) == flat(body_of(vars(owner(page))[PASSES[heading]]))
+    assert body_on(page, derivation(page), heading) == flat(body_of(vars(owner(page))[PASSES[heading]]))
 
 
 # -- it runs from the page -------------------------------------------------------------------------
 
 
-def run_from(
-    page: str, text: str, monkeypatch: pytest.MonkeyPatch, loss: refloss.Loss, inputs: dict
-) -> tuple:
+def run_from(page: str, text: str, monkeypatch: pytest.MonkeyPatch, loss: refloss.Loss, inputs: dict) -> tuple:
     """Records of a loss whose passes are compiled from a page's text."""
     for heading, function in PASSES.items():
         body = body_on(page, text, heading)
@@ -188,7 +175,7 @@ def test_the_passes_run_from_the_page(page, rng, monkeypatch):
     """Compiled from the page, the passes give bit for bit what the package gives, and pass gradcheck."""
     loss, inputs = ordinary(page, rng)
     due = bits(out := loss.forward(**inputs), loss.backward(out))
-    assert bits(*run_from(page, page_of(page), monkeypatch, loss, inputs)) == due
+    assert bits(*run_from(page, derivation(page), monkeypatch, loss, inputs)) == due
     assert refloss.gradcheck(loss, **inputs)
 
 
@@ -196,8 +183,8 @@ def test_the_passes_run_from_the_page(page, rng, monkeypatch):
 def test_a_slip_on_the_page_would_be_noticed(page, rng, monkeypatch):
     """The control: the same with `grad_x` of the page's last line doubled does not pass."""
     loss, inputs = ordinary(page, rng)
-    text = re.sub(r'"x": grad_x', '"x": 2 * grad_x', page_of(page))
-    assert text != page_of(page)
+    text = re.sub(r'"x": grad_x', '"x": 2 * grad_x', derivation(page))
+    assert text != derivation(page)
     run_from(page, text, monkeypatch, loss, inputs)
     assert not refloss.gradcheck(loss, **inputs)
     assert not stands_in(excerpts(section(text, "Backward"))[-1], sources(page)[-1])

@@ -1,7 +1,6 @@
 """Numbers that papers and released code print, reproduced through refloss' public interface.
 
-Source of every number, unless a line says otherwise: the project's notes on released code, section 9,
-which name the paper or repository. A number printed to d digits is compared to half a unit of the last.
+Each test names the paper or the repository. A number printed to d digits is compared to half a unit of the last.
 """
 
 from __future__ import annotations
@@ -11,6 +10,7 @@ import math
 import numpy as np
 import pytest
 from agreement import in_the_plane
+from helpers import near
 from scipy.optimize import brentq
 
 import refloss
@@ -57,12 +57,7 @@ def polynomial_psi(m, c):
     s2 = s0 * (1 + s1) - 2
     s3 = s0 * np.sign(2 * c**2 - 1)
     s4 = 2 * s0 + s3 - 3
-    return {
-        1: c,
-        2: 2 * s0 * c**2 - 1,
-        3: s1 * (4 * c**3 - 3 * c) + s2,
-        4: s3 * (8 * c**4 - 8 * c**2 + 1) + s4,
-    }[m]
+    return {1: c, 2: 2 * s0 * c**2 - 1, 3: s1 * (4 * c**3 - 3 * c) + s2, 4: s3 * (8 * c**4 - 8 * c**2 + 1) + s4}[m]
 
 
 @pytest.mark.parametrize("m", [2, 3, 4], ids=lambda m: f"m{m}")
@@ -70,7 +65,7 @@ def test_psi_equals_its_polynomial_form(m):
     """ψ on 0, 1, … 180 degrees is the polynomial of cos θ with the authors' signs."""
     theta = degrees(*range(181))
     value = target_logits(refloss.FNormSphereFace(scale=1, margin=m), theta)
-    # as the notes found; the polynomial's own terms reach 8 c⁴ = 8 and 2k = 6
+    # 10 u, of a polynomial whose terms reach 8 c⁴ = 8 and 2k = 6
     np.testing.assert_allclose(value, polynomial_psi(m, np.cos(theta)), rtol=0, atol=2e-15)
 
 
@@ -114,11 +109,7 @@ def test_the_figure_of_am_softmax():
         "softmax": (refloss.AMSoftmax(scale=1, margin=0), c, -1),
         "psi_2": (refloss.FNormSphereFace(scale=1, margin=2), polynomial_psi(2, c), -3),
         "psi_4": (refloss.FNormSphereFace(scale=1, margin=4), polynomial_psi(4, c), -7),
-        "lambda_5": (
-            refloss.FNormSphereFace(scale=1, margin=4, annealing=5),
-            (5 * c + polynomial_psi(4, c)) / 6,
-            -2,
-        ),
+        "lambda_5": (refloss.FNormSphereFace(scale=1, margin=4, annealing=5), (5 * c + polynomial_psi(4, c)) / 6, -2),
         "am_softmax": (refloss.AMSoftmax(scale=1, margin=0.35), c - 0.35, -1.35),
     }
     for name, (loss, curve, at_180) in curves.items():
@@ -142,10 +133,7 @@ def combined_margin(m1, m2, m3):
 
 ARCFACE_FIGURE = {
     "softmax": (refloss.AMSoftmax(scale=1, margin=0), (0.8660, 0.5, 0.0)),
-    "sphereface_4_lambda_5": (
-        refloss.FNormSphereFace(scale=1, margin=4, annealing=5),
-        (0.6384, 0.1667, -0.5),
-    ),
+    "sphereface_4_lambda_5": (refloss.FNormSphereFace(scale=1, margin=4, annealing=5), (0.6384, 0.1667, -0.5)),
     "sphereface_1.35": (combined_margin(1.35, 0, 0), (0.7604, 0.1564, -0.5225)),
     "arcface_0.5": (refloss.ArcFace(scale=1, margin=0.5), (0.5203, 0.0236, -0.4794)),
     "cosface_0.35": (refloss.CosFace(scale=1, margin=0.35), (0.5160, 0.15, -0.35)),
@@ -200,9 +188,7 @@ def boundary(loss, theta_2, low=1e-9, high=None):
     return brentq(difference, low, high or PI - 1e-9, xtol=1e-14, rtol=1e-14)
 
 
-THETA_2 = pytest.mark.parametrize(
-    "theta_2", degrees(20, 40, 60, 90, 120), ids=lambda t: f"{math.degrees(t):.0f}"
-)
+THETA_2 = pytest.mark.parametrize("theta_2", degrees(20, 40, 60, 90, 120), ids=lambda t: f"{math.degrees(t):.0f}")
 
 
 @THETA_2
@@ -245,7 +231,7 @@ def test_boundary_intercepts():
     sphereface = refloss.SphereFace(margin=4)
     for theta_2 in (1e-1, 1e-2, 1e-4):  # below, cos θ₁ − cos θ₂ has too few digits
         theta_1 = boundary(sphereface, theta_2, low=theta_2 / 100)
-        assert theta_2 - theta_1 == pytest.approx(0.75 * theta_2, rel=1e-6)
+        assert theta_2 - theta_1 == near(0.75 * theta_2, 1e-6)
     m = 0.5
     for beyond in (1e-3, 0.5, 1.5):
         theta_1 = boundary(refloss.ArcFace(margin=m), m + beyond, low=1e-6)
@@ -262,7 +248,7 @@ def test_boundary_intercepts():
 @pytest.mark.parametrize("m", [2, 3, 4], ids=lambda m: f"m{m}")
 def test_the_arc_of_class_1_under_a_softmax(m):
     """Two classes at an angle t: A-Softmax accepts class 1 on the arc [−t/(m−1), t/(m+1)] around W₁ (from
-    m θ₁ = θ₂ with θ₂ = t ± θ₁; the notes' section 3, after the SphereFace paper's property 1)."""
+    m θ₁ = θ₂ with θ₂ = t ± θ₁, after the SphereFace paper's property 1)."""
     t, loss = math.radians(50), refloss.ASoftmax(margin=m)
     W = in_the_plane(0.0, t)
 
@@ -271,9 +257,7 @@ def test_the_arc_of_class_1_under_a_softmax(m):
 
     assert brentq(at, 0.0, t, xtol=1e-14) == pytest.approx(t / (m + 1), abs=1e-12)
     # ψ falls strictly, so that the far end is found from W₁ outwards
-    assert brentq(at, -min(1.2 * t / (m - 1), PI - t), 0.0, xtol=1e-14) == pytest.approx(
-        -t / (m - 1), abs=1e-12
-    )
+    assert brentq(at, -min(1.2 * t / (m - 1), PI - t), 0.0, xtol=1e-14) == pytest.approx(-t / (m - 1), abs=1e-12)
 
 
 # -- 10. what detaching the margin drops; oneflow's example; two caps ----------------------------------
@@ -306,7 +290,7 @@ def test_the_gradient_factor_that_detaching_drops(angle, printed, last_digit):
     np.testing.assert_allclose(grads.W[0], factor * without.W[0], rtol=1e-12)
     assert_printed(factor, printed, last_digit)
     theta = math.radians(angle)
-    assert factor == pytest.approx(math.sin(theta + 0.5) / math.sin(theta), rel=1e-12)
+    assert factor == near(math.sin(theta + 0.5) / math.sin(theta), 1e-12)
 
 
 def test_the_example_of_oneflow():
@@ -319,9 +303,7 @@ def test_the_example_of_oneflow():
 
 
 @pytest.mark.parametrize(
-    ("floor", "printed"),
-    [(float(np.finfo(np.float32).tiny), 87.3365), (1e-30, 69.0776)],
-    ids=["caffe", "partial_fc"],
+    ("floor", "printed"), [(float(np.finfo(np.float32).tiny), 87.3365), (1e-30, 69.0776)], ids=["caffe", "partial_fc"]
 )
 def test_the_caps_of_released_losses_are_not_ours(floor, printed):
     """Caffe clamps p_y at FLT_MIN and Partial FC at 1e-30, so that their losses stop at 87.3365 (the famous

@@ -11,12 +11,12 @@ import math
 import re
 from decimal import Decimal, localcontext
 from fractions import Fraction
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 import refloss
+from pages.markdown import derivation
 from refloss.precision import errorfree, slicing
 from refloss.precision.numbers import is_extended, nearest
 from refloss.precision.pair import Pair
@@ -25,7 +25,7 @@ from refloss.precision.scaled import headroom_of
 from refloss.steps.logsumexp import gather, join
 
 U = Fraction(1, 2**53)
-PAGE = (Path(__file__).parents[2] / "derivations" / "precision.md").read_text(encoding="utf-8")
+PAGE = derivation("precision.md")
 
 
 def exact(v, *index):
@@ -57,10 +57,7 @@ def close_to_opposite(rng, a):
 def test_two_sum_and_two_product_are_exact(rng):
     """(E1), (E2): high + low is the sum, the product, without any error."""
     a, b = pairs(rng, 500).high, pairs(rng, 500).high
-    for operation, truth in (
-        (errorfree.two_sum, lambda p, q: p + q),
-        (errorfree.two_product, lambda p, q: p * q),
-    ):
+    for operation, truth in ((errorfree.two_sum, lambda p, q: p + q), (errorfree.two_product, lambda p, q: p * q)):
         high, low = operation(a, b)
         for i in range(len(a)):
             assert Fraction(high[i]) + Fraction(low[i]) == truth(Fraction(a[i]), Fraction(b[i]))
@@ -302,8 +299,7 @@ def test_headroom_keeps_a_gradient_of_a_lost_probability(gap):
 
 def test_end_of_the_headroom():
     """cross_entropy.md: 2^900 e^−d is a normal number up to d = 1922 log 2 = 1332.2."""
-    page = (Path(__file__).parents[2] / "derivations" / "cross_entropy.md").read_text(encoding="utf-8")
-    assert r"1922 \log 2 = 1332.2" in page
+    assert r"1922 \log 2 = 1332.2" in derivation("cross_entropy.md")
     assert format(1922 * math.log(2), ".1f") == "1332.2"
     assert headroom_of(Pair(np.zeros(1))) == 900
     assert 900 + 1022 == 1922

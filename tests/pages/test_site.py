@@ -19,7 +19,8 @@ from urllib.parse import unquote, urlsplit
 import pytest
 from helpers import need, need_program
 
-ROOT = Path(__file__).resolve().parents[2]
+from pages.markdown import ROOT, displayed, read
+
 BUILD = ROOT / "docs" / "_build"
 DESKTOP, PHONE = {"width": 1280, "height": 800}, {"width": 390, "height": 844}
 # what Chromium does on its own account is not to look like a request of a page
@@ -40,9 +41,7 @@ def site() -> Path:
     run, built_by = os.environ.get("PYTEST_XDIST_TESTRUNUID", "alone"), BUILD / "built_by"
     with need("filelock").FileLock(BUILD / "lock"):
         if run == "alone" or not built_by.exists() or built_by.read_text() != run:
-            built = subprocess.run(
-                [sys.executable, ROOT / "docs" / "build.py"], capture_output=True, text=True
-            )
+            built = subprocess.run([sys.executable, ROOT / "docs" / "build.py"], capture_output=True, text=True)
             assert built.returncode == 0, built.stdout + built.stderr
             built_by.write_text(run)
     return BUILD / "html"
@@ -154,8 +153,9 @@ def test_every_displayed_formula_is_there(site):
     """As many as the Markdown has, of every page."""
     counted = 0
     for source in [*ROOT.glob("derivations/*.md"), *ROOT.glob("docs/*.md")]:
-        due = len(re.findall(r"^\$\$$", source.read_text(encoding="utf-8"), re.MULTILINE)) // 2
-        page = site / source.relative_to(ROOT).with_suffix(".html")
+        name = source.relative_to(ROOT)
+        due = len(displayed(read(str(name))))
+        page = site / name.with_suffix(".html")
         assert page.read_text(encoding="utf-8").count('class="katex-display"') == due, source
         counted += due
     assert counted > 100
@@ -242,9 +242,7 @@ def broken_links(folder: Path) -> list[str]:
             parts = urlsplit(link)
             if parts.scheme or parts.netloc:
                 well = (
-                    parts.scheme in ("https", "data")
-                    and " " not in link
-                    and ("." in parts.netloc or not parts.netloc)
+                    parts.scheme in ("https", "data") and " " not in link and ("." in parts.netloc or not parts.netloc)
                 )
             else:
                 target = (path.parent / unquote(parts.path)).resolve() if parts.path else path

@@ -1,0 +1,1 @@
+"""The tests to run and to read first: `pytest tests/quick`."""
