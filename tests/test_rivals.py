@@ -229,7 +229,7 @@ def test_the_input() -> None:
     """A fifth of the rows is ignored, classes are as many as weights, numbers are of the dtype and stay as they are."""
     given = gaussian(LOSSES["am_softmax-none"], "bfloat16")
     assert np.sum(given.labels == -100) == 6
-    assert given.shape == given.upstream.shape == (32,)
+    assert given.due["loss"].shape == given.upstream.shape == (32,)
     assert {name: v.shape for name, v in given.inputs.items()} == {"x": (32, 64), "W": (16, 64)}
     np.testing.assert_array_equal(rounded(given.inputs["x"], DTYPES["bfloat16"]), given.inputs["x"])
     with pytest.raises(ValueError, match="read-only"):

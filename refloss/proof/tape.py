@@ -70,16 +70,35 @@ def product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 # -- the tape --------------------------------------------------------------------------------------
 
 
-class Balls:
+class _Reflected:
+    """The arithmetic of Balls and symbols that follows from that of their left operand."""
+
+    __array_ufunc__ = None  # so that ndarray ∘ Balls is left to Balls
+    __hash__ = None  # type: ignore[assignment]
+
+    def __neg__(self) -> Any:
+        return -1 * self
+
+    def __radd__(self, other: Any) -> Any:
+        return self + other
+
+    def __rsub__(self, other: Any) -> Any:
+        return -self + other
+
+    def __rmul__(self, other: Any) -> Any:
+        return self * other
+
+    def __rtruediv__(self, other: Any) -> Balls:
+        return lift(other) / self
+
+
+class Balls(_Reflected):
     """An array of balls on the tape.
 
     value    object array of arb; with a fork its first axis holds the alternatives, and `shape` does not count it
     parents  (Balls, f) pairs: f takes the adjoint of this array to what it adds to the parent's
     fork     identity of the alternatives, or None
     """
-
-    __array_ufunc__ = None  # so that ndarray ∘ Balls is left to Balls
-    __hash__ = None  # type: ignore[assignment]
 
     def __init__(self, value: np.ndarray, parents: Iterable[tuple[Balls, Callable]] = (), fork: object = None) -> None:
         self.value = np.asarray(value, dtype=object)
@@ -144,18 +163,6 @@ class Balls:
         """Of exact integers: the branch numbers of ψ."""
         return Balls(each(lambda v: arb(v.unique_fmpz() % n))(self.value), fork=self.fork)
 
-    def __radd__(self, other: Any) -> Balls:
-        return self + other
-
-    def __rsub__(self, other: Any) -> Balls:
-        return -self + other
-
-    def __rmul__(self, other: Any) -> Balls:
-        return self * other
-
-    def __rtruediv__(self, other: Any) -> Balls:
-        return lift(other) / self
-
     def __pos__(self) -> Balls:
         return self
 
@@ -183,14 +190,11 @@ class Balls:
         return other <= self if isinstance(other, Symbolic) else lift(other) <= self
 
 
-class Symbolic:
+class Symbolic(_Reflected):
     """A number that is kept as what it is, an angle say; where a formula needs the number, `number` gives its ball.
 
     A subclass replaces what it can do without the ball.
     """
-
-    __array_ufunc__ = None
-    __hash__ = None  # type: ignore[assignment]
 
     def number(self) -> Balls:
         raise NotImplementedError
@@ -198,29 +202,14 @@ class Symbolic:
     def __add__(self, other: Any) -> Any:
         return self.number() + other
 
-    def __radd__(self, other: Any) -> Any:
-        return self + other
-
     def __sub__(self, other: Any) -> Any:
         return self + -lift(other)
-
-    def __rsub__(self, other: Any) -> Any:
-        return -self + other
 
     def __mul__(self, other: Any) -> Any:
         return self.number() * other
 
-    def __rmul__(self, other: Any) -> Any:
-        return self * other
-
     def __truediv__(self, other: Any) -> Any:
         return self.number() / other
-
-    def __rtruediv__(self, other: Any) -> Balls:
-        return lift(other) / self.number()
-
-    def __neg__(self) -> Any:
-        return self * -1
 
     def __pow__(self, n: int) -> Balls:
         return self.number() ** n

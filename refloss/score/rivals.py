@@ -8,10 +8,9 @@ implementation computes in float64, on inputs of the dtype, and its results are 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import lru_cache
 from importlib.util import find_spec
 from types import SimpleNamespace
 from typing import Any
@@ -20,6 +19,7 @@ import numpy as np
 
 from refloss.losses import CrossEntropy
 from refloss.precision.dtypes import DTYPES, rounded
+from refloss.testing.adapters.jax import JAX
 from refloss.textbook import formulas
 from refloss.textbook.family import differentiable, parameters
 from refloss.textbook.namespaces import from_module
@@ -54,7 +54,7 @@ RIVALS: dict[str, Rival] = {}
 
 def available() -> list[str]:
     """The names of those whose package is installed."""
-    return [name for name, rival in RIVALS.items() if _installed(rival.package)]
+    return [name for name, rival in RIVALS.items() if find_spec(rival.package)]
 
 
 def control(name: str, loss: Any, dtype: str) -> bool | None:
@@ -103,29 +103,17 @@ def _guarded(run: Run, loss: Any, dtype: str) -> Run:
     return guarded
 
 
-@cache
-def _installed(package: str) -> bool:
-    return find_spec(package) is not None
-
-
 # -- the inputs, and what is due -------------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False)
 class Given:
-    """Random input of one loss, rounded to a dtype, and the reference's loss and gradients, rounded too.
-
-    shape  of the loss
-    """
+    """Random input of one loss, rounded to a dtype, and the reference's loss and gradients, rounded too."""
 
     inputs: dict[str, np.ndarray]
     labels: np.ndarray
     upstream: np.ndarray
     due: dict[str, np.ndarray]
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.due["loss"].shape
 
 
 @lru_cache(maxsize=64)
@@ -357,23 +345,12 @@ def _by_difference(
         return tuple(jax.numpy.asarray(gradient, dtype=dtype) for gradient in _gradients(found, given))
 
     f.defvjp(forward, backward)
-    with _x64(jax, dtype == "float64"):
+    with JAX(dtype, device=None).context():
         try:
             check(f, tuple(value.astype(dtype) for value in given.inputs.values()))
         except AssertionError:
             return False
     return True
-
-
-@contextmanager
-def _x64(jax: Any, on: bool) -> Iterator[None]:
-    """float64 or not, whatever the process has set."""
-    before = jax.config.jax_enable_x64
-    jax.config.update("jax_enable_x64", on)
-    try:
-        yield
-    finally:
-        jax.config.update("jax_enable_x64", before)
 
 
 # -- the baseline of the 2× rule -------------------------------------------------------------------
