@@ -10,25 +10,8 @@ from typing import Any
 
 import numpy as np
 
-FORWARD_STAGES = (
-    "x_norm",
-    "W_norm",
-    "cos_theta",
-    "theta",
-    "logits",
-    "probabilities",
-    "losses",
-    "loss",
-)
-BACKWARD_STAGES = (
-    "grad_logits",
-    "grad_x",
-    "grad_W",
-    "grad_b",
-    "grad_scale",
-    "grad_margin",
-    "grad_alpha",
-)
+FORWARD_STAGES = ("x_norm", "W_norm", "cos_theta", "theta", "logits", "probabilities", "losses", "loss")
+BACKWARD_STAGES = ("grad_logits", "grad_x", "grad_W", "grad_b", "grad_scale", "grad_margin", "grad_alpha")
 STAGES = (*FORWARD_STAGES, *BACKWARD_STAGES)
 
 
@@ -88,7 +71,7 @@ class Forward(_Stages):
         theta (N,): the target's angle in radians; 0 on ignored rows.
         logits (N, C): what the softmax sees, margin and scale included.
         probabilities (N, C): the softmax of the logits.
-        losses (N,): one a sample, after class weights; 0 on ignored rows.
+        losses (N,): one per sample, after class weights; 0 on ignored rows.
         loss (scalar): reduced; (N,) under reduction="none".
         complement (N,): 1 − p_y without cancellation; 0 on ignored rows, None for soft targets.
         ignored (N,): bool.

@@ -203,15 +203,11 @@ class BaseReport(ABC):
         """
         tests = self._tests()
         failures = sum(bool(wrong) for *_, wrong in tests)
-        suite = ElementTree.Element(
-            "testsuite", name=self.suite, tests=str(len(tests)), failures=str(failures)
-        )
+        suite = ElementTree.Element("testsuite", name=self.suite, tests=str(len(tests)), failures=str(failures))
         for group, name, wrong in tests:
             test = ElementTree.SubElement(suite, "testcase", classname=group, name=name)
             if wrong:
-                ElementTree.SubElement(test, "failure", message=_legal(wrong[0])).text = _legal(
-                    "\n".join(wrong)
-                )
+                ElementTree.SubElement(test, "failure", message=_legal(wrong[0])).text = _legal("\n".join(wrong))
         return ElementTree.tostring(suite, encoding="unicode")
 
     def _wrapped(self, line: str, indent: int = 0) -> list[str]:

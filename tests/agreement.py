@@ -26,7 +26,7 @@ def one_thread_of_torch() -> ModuleType:
 def logit_terms(z, target, class_weights=None, smoothing=0.0, share=1.0, soft=False):
     """G (M, C). z: (M, C); target: (M, C), one-hot or soft; share: upstream / divisor, () or (M,).
 
-    A hard label without smoothing has one term a class, |g_j|; anything else p_j Σ_c a_c + a_j. A zero
+    A hard label without smoothing has one term per class, |g_j|; anything else p_j Σ_c a_c + a_j. A zero
     row of a one-hot target is an ignored row and has no terms.
     """
     classes = z.shape[1]

@@ -69,6 +69,12 @@ def rng(request: pytest.FixtureRequest) -> np.random.Generator:
     return np.random.default_rng(zlib.crc32(request.node.nodeid.encode()))
 
 
+@pytest.fixture(params=["double", "extended"])
+def precision(request: pytest.FixtureRequest) -> str:
+    """Both of them."""
+    return request.param
+
+
 @pytest.fixture
 def arrays(tmp_path, rng):
     """An .npz file of x, W and labels for the commands."""

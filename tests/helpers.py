@@ -72,9 +72,7 @@ PSI = [name for name, member in _MEMBERS.items() if member.multiplies_angle]
 MARGIN = [name for name in NAMES if LOSSES[name].has_margin]
 SOFT = [name for name in NAMES if name not in MARGIN]  # soft targets have a meaning
 BIAS = [name for name in NAMES if LOSSES[name].has_bias]
-NORMALISES_X = [
-    name for name, member in _MEMBERS.items() if not POWERS[member.radius][0]
-]  # the logits see x̂ only
+NORMALISES_X = [name for name, member in _MEMBERS.items() if not POWERS[member.radius][0]]  # the logits see x̂ only
 NORMALISES_W = [name for name, member in _MEMBERS.items() if not POWERS[member.radius][1]]
 SINGULAR_X = [name for name, member in _MEMBERS.items() if "x" in member.zero_rows]  # at x_i = 0
 SINGULAR_W = [name for name, member in _MEMBERS.items() if "W" in member.zero_rows]  # at W_y = 0
@@ -88,18 +86,21 @@ def make(variant: str, classes: int = 4, **options: Any) -> Any:
     return cls(**{**parameters, **options})
 
 
-def example(
-    variant: str, rng: np.random.Generator, n: int = 6, classes: int = 4, d: int = 3
-) -> dict[str, np.ndarray]:
+def example(variant: str, rng: np.random.Generator, n: int = 6, classes: int = 4, d: int = 3) -> dict[str, np.ndarray]:
     """Arguments of forward: ordinary features, every class a label, b where the loss has one."""
-    inputs = {
-        "x": rng.normal(size=(n, d)),
-        "W": rng.normal(size=(classes, d)),
-        "labels": np.arange(n) % classes,
-    }
+    inputs = {"x": rng.normal(size=(n, d)), "W": rng.normal(size=(classes, d)), "labels": np.arange(n) % classes}
     if VARIANTS[variant][0].has_bias:
         inputs["b"] = rng.normal(size=classes)
     return inputs
+
+
+def steep(theta, xp):
+    """A continuation of cos 2θ: a kink at π/2, D' = −2 against 0, and a cone at π."""
+    return -1 - 2 * (theta - np.pi / 2)
+
+
+def steep_slope(theta, xp):
+    return -2 + 0 * theta
 
 
 # -- comparing -------------------------------------------------------------------------------------
@@ -131,6 +132,32 @@ def assert_close(actual: Any, due: Any, scale: Any, relative: float, what: str =
             f"{what} at {tuple(map(int, at))}: {actual[at]!r}, due {due[at]!r}, "
             f"error {error[at]:.3g} over the bound {bound[at]:.3g}"
         )
+
+
+def assert_printed(values: Any, printed: Any, last_digit: float) -> None:
+    """Each value rounds to the number printed: within half a unit of its last digit."""
+    np.testing.assert_allclose(values, printed, rtol=0, atol=0.5 * last_digit * (1 + 1e-9))
+
+
+def unit(v):
+    """v̂, and 0 for a zero row."""
+    norm = np.linalg.norm(v, axis=-1, keepdims=True)
+    return v / np.where(norm == 0, 1, norm)
+
+
+def assert_finite(*records):
+    for record in records:
+        for stage, value in record.stages().items():
+            assert np.isfinite(value).all(), f"{stage} is not finite: {value}"
+
+
+def assert_same(actual, due, scale, out, what):
+    assert_close(actual, due, scale, relative_error_of(out), what)
+
+
+def near(due: Any, relative: float) -> Any:
+    """Equal to `due` up to this share of it; pytest.approx alone would let any two numbers below 1e-12 pass."""
+    return pytest.approx(due, rel=relative, abs=0)
 
 
 def radius(loss: Any, x: np.ndarray, W: np.ndarray) -> np.ndarray:
@@ -170,9 +197,7 @@ def bits(*records: Any) -> dict[str, tuple]:
         for name in ("complement", "ignored", "cone"):
             if getattr(record, name, None) is not None:
                 values[name] = getattr(record, name)
-    return {
-        name: (np.shape(v), np.asarray(v).dtype.str, np.asarray(v).tobytes()) for name, v in values.items()
-    }
+    return {name: (np.shape(v), np.asarray(v).dtype.str, np.asarray(v).tobytes()) for name, v in values.items()}
 
 
 def passes(loss: Any, *args: Any, **inputs: Any) -> tuple[Any, Any]:
@@ -185,6 +210,11 @@ def logits_pass(loss, x, W, labels):
     """A loss's logits with what its backward consumes, all classes at once."""
     x, W = np.asarray(x, dtype=float), np.asarray(W, dtype=float)
     return loss.forward_logits(x, W, None, Pairs(np.arange(len(x)), np.asarray(labels)))
+
+
+def refused(error: type[Exception], **cases: tuple[Any, str]) -> dict[str, tuple[Any, type[Exception], str]]:
+    """Bad input by id → (what is given, the error, what its message says)."""
+    return {name: (given, error, message) for name, (given, message) in cases.items()}
 
 
 # reductions, weights, smoothing and ignored rows, of four classes

@@ -64,8 +64,7 @@ def value_and_gradients(problem: Any) -> tuple[np.ndarray, dict[str, np.ndarray]
     """(terms, name → gradient of their sum) of a `refloss.witnesses.problem.Problem`, rounded to float64 at the end."""
     with mpmath.workdps(DIGITS):
         inputs = {
-            name: exact(value) if np.ndim(value) else mpmath.mpf(float(value))
-            for name, value in problem.inputs.items()
+            name: exact(value) if np.ndim(value) else mpmath.mpf(float(value)) for name, value in problem.inputs.items()
         }
         step, everyone = mpmath.mpf(10) ** -30, np.arange(problem.samples)  # truncation: the step's square
 
@@ -167,9 +166,7 @@ def _parameters(loss: Any, x: np.ndarray, W: np.ndarray) -> Any:
     return q
 
 
-def _joined(
-    loss: Any, z: Any, t: Any, target: Any, valid: np.ndarray, upstream: Any, J: dict
-) -> SimpleNamespace:
+def _joined(loss: Any, z: Any, t: Any, target: Any, valid: np.ndarray, upstream: Any, J: dict) -> SimpleNamespace:
     """Cross-entropy of z, its gradient g = share (p Σ w t − w t), and Σ g ∂z with the size of its terms."""
     N, C = z.shape
     w = exact(np.ones(C) if loss.class_weights is None else np.asarray(loss.class_weights))
@@ -178,9 +175,7 @@ def _joined(
     top = z.max(axis=1, keepdims=True, initial=mpmath.mpf("-inf"))
     e = _each(_exp)(z - top)
     p = e / e.sum(axis=1, keepdims=True)
-    losses = np.where(a == 0, mpmath.mpf(0), a * (top + namespace.log(e.sum(axis=1, keepdims=True)) - z)).sum(
-        axis=1
-    )
+    losses = np.where(a == 0, mpmath.mpf(0), a * (top + namespace.log(e.sum(axis=1, keepdims=True)) - z)).sum(axis=1)
     divisor = {
         "none": mpmath.mpf(1),
         "sum": mpmath.mpf(1),

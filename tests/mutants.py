@@ -125,9 +125,7 @@ def by_hand(where: str | types.ModuleType, function: str, old: str, new: str, wh
     tree = ast.parse(_source(owner, function))
     found = places(tree, old)
     if len(found) != 1:
-        missing = (
-            f"{label}.{function} has {len(found)} places like {old!r}, not one: mend its line in BY_HAND"
-        )
+        missing = f"{label}.{function} has {len(found)} places like {old!r}, not one: mend its line in BY_HAND"
         return Mutant(f"{label}: {what}", owner, function, "", missing)
     [(place, bound)] = found
     filled = _Put(lambda node: bound.get(getattr(node, "id", ""))).visit(_parsed(new))
@@ -168,18 +166,14 @@ def _fits(pattern: Any, node: Any, bound: dict[str, ast.AST | None]) -> Iterator
         case ast.BinOp(op=ast.Mult() | ast.Add()), ast.BinOp():
             ours, theirs = _operands(pattern, type(pattern.op)), _operands(node, type(pattern.op))
             if len(ours) == len(theirs) > 1:
-                ways = [
-                    way for order in itertools.permutations(theirs) for way in _fits(ours, list(order), bound)
-                ]
+                ways = [way for order in itertools.permutations(theirs) for way in _fits(ours, list(order), bound)]
                 yield from (way for k, way in enumerate(ways) if way not in ways[:k])
         case [first, *rest], [its_first, *its_rest]:
             for way in _fits(first, its_first, bound):
                 yield from _fits(rest, its_rest, way)
         case ast.AST(), ast.AST() if type(pattern) is type(node):
             fields = [name for name in pattern._fields if name != "ctx"]
-            yield from _fits(
-                *([getattr(part, name, None) for name in fields] for part in (pattern, node)), bound
-            )
+            yield from _fits(*([getattr(part, name, None) for name in fields] for part in (pattern, node)), bound)
         case _ if not isinstance(pattern, ast.AST) and pattern == node:
             yield bound
 
@@ -201,20 +195,14 @@ def _systematic(label: str, owner: object, function: str) -> Iterator[Mutant]:
     source = _source(owner, function)
     if not source:
         yield Mutant(
-            f"{label}.{function}",
-            owner,
-            function,
-            "",
-            f"{label} has no function {function}: mend all_mutants",
+            f"{label}.{function}", owner, function, "", f"{label} has no function {function}: mend all_mutants"
         )
     for k, expression in enumerate(_expressions(ast.parse(source))):
         for change, factor in CHANGES.items():
             tree = ast.parse(source)
             place = list(_expressions(tree))[k]
             changed = ast.BinOp(place, ast.Mult(), ast.Constant(factor))
-            tree = _Put(lambda node, place=place, changed=changed: changed if node is place else None).visit(
-                tree
-            )
+            tree = _Put(lambda node, place=place, changed=changed: changed if node is place else None).visit(tree)
             source_of_mutant = ast.unparse(ast.fix_missing_locations(tree))
             what = ast.unparse(expression)[:60]
             yield Mutant(f"{label}.{function}: {what} {change}", owner, function, source_of_mutant)

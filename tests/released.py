@@ -65,9 +65,7 @@ pml_normalized_W = metric_learning("NormalizedSoftmaxLoss", plain_dot=True, temp
 # -- torch -----------------------------------------------------------------------------------------
 
 
-def linear_and_loss(
-    reduction: str = "mean", weights: Any = None, smoothing: float = 0.0
-) -> Callable[..., Any]:
+def linear_and_loss(reduction: str = "mean", weights: Any = None, smoothing: float = 0.0) -> Callable[..., Any]:
     """nn.Linear and nn.CrossEntropyLoss."""
 
     def implementation(x: Any, W: Any, labels: Any, b: Any = None) -> dict[str, Any]:
@@ -280,7 +278,7 @@ def cell(released: Released, dtype: str) -> str:
     grade, wrong = max(result.grade for result in results), sum(bool(result.failures) for result in results)
     if wrong:
         return f"{grade} {wrong}/{len(results)}"
-    return f"{grade} ?" if checker.vacuity.not_checked() else grade
+    return f"{grade} ?" if checker.self_check.not_checked() else grade
 
 
 def main(begins: str = "", dtype: str = "") -> None:

@@ -46,15 +46,11 @@ def _numbers_in(node: ast.AST) -> Iterator[ast.expr]:
             continue
         inner = list(_numbers_in(child))
         match child:
-            case ast.BinOp(op=ast.Add() | ast.Sub() | ast.Mult() | ast.Div()) if ".start" not in ast.unparse(
-                child
-            ):
+            case ast.BinOp(op=ast.Add() | ast.Sub() | ast.Mult() | ast.Div()) if ".start" not in ast.unparse(child):
                 yield child
             case ast.UnaryOp(op=ast.USub()):
                 yield child
-            case ast.Call(
-                func=ast.Name(), args=[_, ast.Name(id="m") | ast.Attribute(attr="margin") as m, *_]
-            ):
+            case ast.Call(func=ast.Name(), args=[_, ast.Name(id="m") | ast.Attribute(attr="margin") as m, *_]):
                 yield m
             case ast.Return(value=value) | ast.Assign(value=value) if not inner:
                 match value:
@@ -124,15 +120,10 @@ def main() -> None:
                 printed = first_failure(copy)
                 right = f"{place}:{line}:" in printed
                 named, tried = named + right, tried + 1
-                print(
-                    f"{'named ' if right else 'MISSED'} {place}:{line}  {' '.join(what.split())[:70]}",
-                    flush=True,
-                )
+                print(f"{'named ' if right else 'MISSED'} {place}:{line}  {' '.join(what.split())[:70]}", flush=True)
                 if not right:
                     print(
-                        "       ",
-                        [p for p in printed.splitlines() if "refloss/" in p or "Error" in p][:2],
-                        flush=True,
+                        "       ", [p for p in printed.splitlines() if "refloss/" in p or "Error" in p][:2], flush=True
                     )
             shutil.copy(file, copy / place)
     print(f"{named} of {tried} named by the first failure")

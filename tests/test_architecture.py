@@ -86,9 +86,7 @@ def circles() -> set[frozenset[str]]:
 
 
 def test_every_folder_has_its_row():
-    there = {
-        path.stem for path in PACKAGE.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()
-    }
+    there = {path.stem for path in PACKAGE.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
     assert set(CELLS) == there
 
 

@@ -40,10 +40,7 @@ def over(function, got, pair, exact):
     assert np.nanmax(np.where(small, 0.0, off), initial=0.0) <= 2
     doubtful = np.unique(np.r_[np.flatnonzero(small)[:1500], np.argsort(np.where(small, 0, off))[-40:]])
     with mpmath.workdps(400):
-        return max(
-            float(abs(mpmath.mpf(float(got[i])) - exact(i)) / float(np.spacing(abs(got[i]))))
-            for i in doubtful
-        )
+        return max(float(abs(mpmath.mpf(float(got[i])) - exact(i)) / float(np.spacing(abs(got[i])))) for i in doubtful)
 
 
 @pytest.mark.parametrize("name", ARGUMENTS)
@@ -71,9 +68,7 @@ def test_the_librarys_angle_is_within_2_ulp(rng):
 def off_by_at_most(value, error, rng):
     """Exact rationals within `error` of `value`, most of them at the very end."""
     part = rng.choice([-1.0, 1.0, -1.0, 1.0, 0.5, 0.0], size=value.shape)
-    return np.vectorize(lambda v, e: Fraction(float(v)) + Fraction(float(e)), otypes=[object])(
-        value, part * error
-    )
+    return np.vectorize(lambda v, e: Fraction(float(v)) + Fraction(float(e)), otypes=[object])(value, part * error)
 
 
 def numbers(rng, shape, positive=False, least=-3, most=3, relative=None):

@@ -12,7 +12,7 @@ import math
 import numpy as np
 import pytest
 from agreement import in_the_plane
-from pages.test_paper_numbers import assert_printed
+from helpers import assert_printed, near
 from scipy.optimize import brentq, minimize
 from scipy.special import logsumexp
 
@@ -80,13 +80,13 @@ def test_l2_softmax_reaches_p_at_the_smallest_alpha(p, C, opposite):
         return
     out = refloss.L2Softmax(alpha=alpha).forward(7.0 * aligned[None], W, [0])
     # a rounding of α moves p by α p (1 − p) of it
-    assert out.probabilities[0, 0] == pytest.approx(p, rel=1e-14)
+    assert out.probabilities[0, 0] == near(p, 1e-14)
 
 
 def test_two_classes_are_each_others_opposite():
     """C = 2: p = e^α/(e^α + e^−α), so α = log(p/(1 − p))/2."""
     value = bounds.l2_softmax_smallest_alpha(0.9, 2, opposite_class=True)
-    assert value == pytest.approx(math.log(9) / 2, rel=1e-15)
+    assert value == near(math.log(9) / 2, 1e-15)
 
 
 # -- NormFace --------------------------------------------------------------------------------------
@@ -101,7 +101,7 @@ def test_normface_smallest_loss_on_a_simplex(n, printed):
     assert_printed(bound, printed, 1e-4)
     for loss in (refloss.AMSoftmax(margin=0, scale=1), refloss.WNormSoftmax()):
         # the simplex's own cosines are right to a few roundings
-        assert loss.forward(W, W, labels).loss == pytest.approx(bound, rel=1e-13)
+        assert loss.forward(W, W, labels).loss == near(bound, 1e-13)
 
 
 NORMFACE_10575 = {  # s = ℓ² against the bound for the 10575 identities of CASIA; figure 5 of NormFace
@@ -124,7 +124,7 @@ def test_normface_smallest_loss_of_casia(s):
     x, W = one_of_a_simplex(n)
     value = refloss.WNormSoftmax().forward(s * x, W, [0]).loss  # ‖x‖ in the place of s
     # a logit is rounded to 2^-53 of s, and the loss moves as much, relative to itself where it is small
-    assert value == pytest.approx(bound, rel=1e-12)
+    assert value == near(bound, 1e-12)
 
 
 @pytest.mark.parametrize("s", [1.0, 4.0], ids=lambda s: f"s{s:g}")
@@ -138,9 +138,7 @@ def test_no_features_and_weights_are_below_normfaces_loss(C, D, s):
         return np.mean(logsumexp(z, axis=1) - np.diag(z))
 
     # a minimum found with a gradient of 1e-9 (BFGS' own differences: 1e-7) is off by that squared over the curvature
-    assert least(loss, (2 * C, D), seed=C) == pytest.approx(
-        bounds.normface_smallest_loss(C, scale=s), rel=1e-9
-    )
+    assert least(loss, (2 * C, D), seed=C) == near(bounds.normface_smallest_loss(C, scale=s), 1e-9)
 
 
 def test_normfaces_loss_is_not_reached_without_room_for_a_simplex():
@@ -174,7 +172,7 @@ def test_normface_largest_probability_without_a_scale(n, printed, last_digit):
     assert_printed(bound, printed, last_digit)
     W = np.vstack([in_the_plane(0.0), np.repeat(in_the_plane(PI), n - 1, axis=0)])
     p = refloss.AMSoftmax(margin=0, scale=1).forward(in_the_plane(0.0), W, [0]).probabilities[0, 0]
-    assert p == pytest.approx(bound, rel=1e-14)
+    assert p == near(bound, 1e-14)
 
 
 # -- CosFace ---------------------------------------------------------------------------------------
@@ -194,7 +192,8 @@ def test_cosface_smallest_scale(n, printed):
     def excess(s):
         return float(refloss.CosFace(margin=0, scale=s).forward(x, W, [0]).probabilities[0, 0]) - 0.9
 
-    assert brentq(excess, 1.0, 40.0, xtol=1e-12) == pytest.approx(bound, abs=1e-10)
+    # p is rounded, and its slope in s is p (1 − p) or so
+    assert brentq(excess, 1.0, 40.0, xtol=1e-12) == near(bound, 1e-11)
 
 
 @pytest.mark.parametrize(("C", "D"), [(3, 2), (4, 3)])
@@ -208,22 +207,21 @@ def test_below_cosfaces_scale_no_arrangement_reaches_p(C, D):
         # a smooth maximum, above the largest by at most log(C)/sharpness, and by that much where all are equal
         return logsumexp(sharpness * losses) / sharpness - math.log(C) / sharpness
 
-    assert least(worst_loss, (2 * C, D), seed=0) == pytest.approx(-math.log(P), rel=1e-9)
+    assert least(worst_loss, (2 * C, D), seed=0) == near(-math.log(P), 1e-9)
 
 
 def test_cosface_largest_margin_as_printed():
     """8 identities in the plane: "about 0.29" (the paper's section 3.4); a simplex: C/(C − 1)."""
     assert_printed(bounds.cosface_largest_margin(8, 2), 0.29289, 1e-5)
-    assert bounds.cosface_largest_margin(8, 2) == pytest.approx(1 - math.cos(PI / 4), rel=1e-15)
+    assert bounds.cosface_largest_margin(8, 2) == near(1 - math.cos(PI / 4), 1e-15)
     assert bounds.cosface_largest_margin(3, 2) == 1.5
-    assert bounds.cosface_largest_margin(3, 2) == pytest.approx(1 - math.cos(2 * PI / 3), rel=1e-15)
-    assert bounds.cosface_largest_margin(10, 9) == pytest.approx(10 / 9, rel=1e-15)
+    assert bounds.cosface_largest_margin(3, 2) == near(1 - math.cos(2 * PI / 3), 1e-15)
+    assert bounds.cosface_largest_margin(10, 9) == near(10 / 9, 1e-15)
     assert bounds.cosface_largest_margin(11, 9) == 1.0
 
 
 @pytest.mark.parametrize(
-    ("C", "D", "reached"),
-    [(5, 2, True), (8, 2, True), (4, 3, True), (5, 3, True), (6, 3, True), (8, 3, False)],
+    ("C", "D", "reached"), [(5, 2, True), (8, 2, True), (4, 3, True), (5, 3, True), (6, 3, True), (8, 3, False)]
 )
 def test_no_weights_leave_more_room_than_cosfaces_margin(C, D, reached):
     """The smallest largest cosine of C unit vectors in D dimensions, by BFGS on a soft maximum of growing sharpness."""
@@ -251,6 +249,7 @@ def test_cosface_meets_its_largest_margin():
     out = refloss.CosFace(scale=1, margin=bounds.cosface_largest_margin(8, 2)).forward(W, W, np.arange(8))
     own = np.diag(out.logits)
     others = np.where(np.eye(8, dtype=bool), -np.inf, out.logits).max(axis=1)
+    # cosines of unit rows, rounded a few times, relative to s = 1
     np.testing.assert_allclose(own, others, rtol=0, atol=4e-16)
 
 
@@ -279,7 +278,7 @@ def test_a_softmax_smallest_margin_of_two_classes_by_brute_force(degrees):
     """Just above 2 + √3 the condition holds at every angle between the weights; just below it fails where the far
     boundary is t/(m − 1)."""
     t, bound = math.radians(degrees), bounds.a_softmax_smallest_margin(2)
-    assert bound == pytest.approx(3.7321, abs=5e-5)
+    assert_printed(bound, 3.7321, 1e-4)
     # the grid's angles are off by π/(m · 200000) = 5e-6; 1 % of m moves the difference by more
     assert gap_less_width_of_two(1.01 * bound, t) > 0
     if t <= 0.99 * (bound - 1) * PI / bound:

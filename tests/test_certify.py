@@ -9,7 +9,7 @@ import sys
 
 import numpy as np
 import pytest
-from helpers import VARIANTS, example, make, need
+from helpers import VARIANTS, example, make, near, need
 
 import refloss
 
@@ -80,9 +80,7 @@ def test_double_precision_is_within_a_few_units_at_ordinary_inputs(variant):
 def test_correctly_rounded_numbers_have_half_an_ulp(variant):
     e = enclose_decided(make(variant), **example(variant, np.random.default_rng(1)))
     for stage in measure(e, rounded(e), extended_limits(e.stages)).values():
-        largest = (
-            7.0 if stage.stage == "logits" else 1.0
-        )  # a logit is r ψ with |ψ| ≤ 2m − 1, and measured against r
+        largest = 7.0 if stage.stage == "logits" else 1.0  # a logit is r ψ with |ψ| ≤ 2m − 1, and measured against r
         assert stage.worst_u <= 1.001 * largest, stage
         assert stage.worst_ulp <= 0.501, stage
         assert stage.within, stage
@@ -104,9 +102,7 @@ def test_upstream_reductions_weights_and_soft_targets_are_enclosed():
     x, W = rng.normal(size=(5, 3)), rng.normal(size=(4, 3))
     soft = rng.dirichlet(np.ones(4), size=5)
     for reduction in ("mean", "sum", "none", "weighted_mean"):
-        loss = refloss.WeightedSoftmax(
-            class_weights=(0.5, 1, 2, 0.25), reduction=reduction, label_smoothing=0.1
-        )
+        loss = refloss.WeightedSoftmax(class_weights=(0.5, 1, 2, 0.25), reduction=reduction, label_smoothing=0.1)
         upstream = rng.normal(size=5) if reduction == "none" else 3.0
         certificate = refloss.certify(loss, x, W, soft, b=rng.normal(size=4), upstream=upstream)
         assert max(s.worst_u for s in certificate.stages.values()) < 64
@@ -227,7 +223,7 @@ def test_absolute_bounds_are_judged_entry_by_entry():
     judged = measure(e, {"grad_x": wrong}, {"grad_x": bound})["grad_x"]
     assert not judged.within
     assert judged.index == (3, 1)
-    assert judged.of_limit == pytest.approx(3, rel=1e-2)
+    assert judged.of_limit == near(3, 1e-2)
 
 
 def test_a_record_that_claims_to_be_exact_is_believed_where_it_is():

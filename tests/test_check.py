@@ -42,11 +42,7 @@ def kernel_of(loss, stages=("loss", "grad_x", "grad_W"), change=None, inputs=Non
     return kernel
 
 
-FEW = [
-    "typical",
-    "duplicate_labels",
-    "upstream_mixed",
-]  # enough for a plain failure, and for every wrong copy to show
+FEW = ["typical", "duplicate_labels", "upstream_mixed"]  # enough for a plain failure, and for every wrong copy to show
 
 
 def quick(kernel, loss, **options):
@@ -117,11 +113,7 @@ def test_the_same_call_gives_the_same_report():
 def test_inputs_are_what_the_dtype_holds():
     seen = []
     loss = make("softmax")
-    quick(
-        kernel_of(loss, inputs=lambda x, W, y: seen.append((x.dtype, W.dtype, y.dtype))),
-        loss,
-        dtype="float16",
-    )
+    quick(kernel_of(loss, inputs=lambda x, W, y: seen.append((x.dtype, W.dtype, y.dtype))), loss, dtype="float16")
     assert set(seen) == {(np.dtype("float16"), np.dtype("float16"), np.dtype("int64"))}
 
 
@@ -147,9 +139,10 @@ def with_inf(v):
     return v
 
 
-@pytest.mark.parametrize(("kind", "value"), [
-    ("nan", with_nan), ("inf", with_inf), ("shape", lambda v: v[:-1]), ("shape", lambda v: v.T.copy()[..., None]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [("nan", with_nan), ("inf", with_inf), ("shape", lambda v: v[:-1]), ("shape", lambda v: v.T.copy()[..., None])],
+)
 def test_what_is_no_number_or_has_the_wrong_shape(kind, value):
     loss = make("softmax")
     report = quick(kernel_of(loss, change=broken("grad_W", value)), loss)
@@ -325,10 +318,9 @@ def test_the_failing_case_is_shrunk():
 def test_the_reproducer_runs_and_fails_the_same_way(capsys):
     loss = make("arcface", scale=16.0)
     report = quick(kernel_of(loss, change=broken("grad_W", lambda v: -v)), loss)
-    code = report.reproducer.replace("implementation = ...  # yours", "")
+    code = report.reproducer.replace("kernel = ...  # yours", "")
     code = "\n".join(line for line in code.split("\n") if not line.startswith("from test_check"))
-    implementation = kernel_of(loss, change=broken("grad_W", lambda v: -v))
-    exec(code, {"implementation": implementation})
+    exec(code, {"kernel": kernel_of(loss, change=broken("grad_W", lambda v: -v))})
     assert "FAILED" in capsys.readouterr().out
 
 
@@ -346,10 +338,7 @@ def off_by(relative):
 def test_grades_grow_with_the_error():
     """float16 with float32 inside: within one place A; beyond what float32 explains D, within float16's own; then F."""
     loss = make("arcface")
-    found = [
-        quick(kernel_of(loss, change=off_by(r)), loss, dtype="float16", require="D").grade
-        for r in (0, 4e-3, 5.0)
-    ]
+    found = [quick(kernel_of(loss, change=off_by(r)), loss, dtype="float16", require="D").grade for r in (0, 4e-3, 5.0)]
     assert found == ["A", "D", "F"]
 
 
@@ -444,6 +433,15 @@ def test_the_bug_is_named():
     assert report.suspects[0].match > 0.95
     assert report.suspects[0].explanation
     assert report.suspects[0].seen_in
+
+
+def test_a_suspect_that_fits_in_part_says_where_it_does_not():
+    """grad_x alone is negated: the bug that negates every gradient would get grad_W wrong, which is right here."""
+    loss = make("arcface", scale=16.0)
+    match = quick(kernel_of(loss, change=broken("grad_x", lambda v: -v)), loss, cases="quick").suspects[0]
+    assert (match.name, match.as_well, match.but_not) == ("gradient_of_wrong_sign", ("grad_W",), ())
+    words = "partly like gradient_of_wrong_sign (50%): it gets grad_W wrong as well. That bug is: Every gradient"
+    assert str(match).startswith(words)
 
 
 def test_a_bug_that_nobody_knows_is_not_named():
@@ -610,12 +608,7 @@ def test_the_first_screen_fits_a_terminal_and_says_what_to_do_next():
     assert len(screen) <= 50
     assert max(map(len, lines[:12])) <= 120
     head = "\n".join(lines[:16])
-    for words in (
-        "FAILED",
-        "first stage that diverges: grad_W (derivations/arcface.md",
-        "looks like:",
-        "next:",
-    ):
+    for words in ("FAILED", "first stage that diverges: grad_W (derivations/arcface.md", "looks like:", "next:"):
         assert words in head
 
 

@@ -175,9 +175,7 @@ def test_strict_makes_undecided_rows_a_failure(tmp_path, capsys):
 
 def test_what_the_users_code_raises_is_no_verdict(mine, capsys):
     """An exception in a loss of one's own: exit status 2, with the traceback and the case."""
-    mine.write_text(
-        "class Raises:\n def forward(self, *a): raise RuntimeError('boom')\n def backward(self, *a): ..."
-    )
+    mine.write_text("class Raises:\n def forward(self, *a): raise RuntimeError('boom')\n def backward(self, *a): ...")
     assert main(["gradcheck", "--loss", f"{mine}:Raises"]) == 2
     shown = capsys.readouterr().err
     assert "boom" in shown
@@ -227,9 +225,7 @@ def test_list_names_every_loss(capsys):
 
 def test_python_dash_m(tmp_path):
     """`python -m refloss` is the command."""
-    done = subprocess.run(
-        [sys.executable, "-m", "refloss", "--version"], capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([sys.executable, "-m", "refloss", "--version"], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == f"refloss {refloss.__version__}"
 
 

@@ -90,17 +90,7 @@ def test_json(tmp_path):
 def test_markdown_says_how_it_was_made(tmp_path):
     """--format markdown: command, versions and definitions at its head, then the tables."""
     target = tmp_path / "page.md"
-    call = [
-        "certify",
-        "--point",
-        POINT,
-        "--precision",
-        "double",
-        "--format",
-        "markdown",
-        "--output",
-        str(target),
-    ]
+    call = ["certify", "--point", POINT, "--precision", "double", "--format", "markdown", "--output", str(target)]
     assert main([*call, "-j", "1"]) == 0
     page = target.read_text(encoding="utf-8")
     assert page.startswith("# ")
@@ -178,9 +168,7 @@ def test_nothing_ran_exits_with_5(capsys):
 
 def test_without_python_flint_one_line_says_what_to_install(monkeypatch, capsys):
     """Exit status 2 and the command to type; the grid can still be listed."""
-    for module in [
-        name for name in sys.modules if name.startswith(("refloss.proof", "refloss.score", "flint"))
-    ]:
+    for module in [name for name in sys.modules if name.startswith(("refloss.proof", "refloss.score", "flint"))]:
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.setitem(sys.modules, "flint", None)
     assert main(["certify", "--point", POINT]) == 2

@@ -101,9 +101,7 @@ def test_a_loss_on_bare_logits(capsys, tmp_path):
         "    return {'loss': np.float32(out.loss), 'grad_logits': g.astype(np.float32)}\n",
         encoding="utf-8",
     )
-    status, out, _ = run(
-        capsys, "check", f"{path}:f", "--loss", "cross_entropy", "--set", "axis=1", "--quick"
-    )
+    status, out, _ = run(capsys, "check", f"{path}:f", "--loss", "cross_entropy", "--set", "axis=1", "--quick")
     assert status == 0, out
 
 

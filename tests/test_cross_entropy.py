@@ -8,7 +8,7 @@ import itertools
 import mpmath
 import numpy as np
 import pytest
-from helpers import ROUNDINGS, SUBNORMAL, UNIT, assert_close, bits
+from helpers import ROUNDINGS, SUBNORMAL, UNIT, assert_close, bits, near
 
 import refloss
 
@@ -46,9 +46,7 @@ def row_reference(z, target, weights=None, smoothing=0.0):
         slopes = []
         for k in range(len(z)):
             stepped = [z_c + mpmath.mpc(0, STEP) if c == k else z_c for c, z_c in enumerate(z)]
-            slopes.append(
-                mpmath.mpf(0) if z[k] == -mpmath.inf else mpmath.im(loss_of_row(stepped, *args)) / STEP
-            )
+            slopes.append(mpmath.mpf(0) if z[k] == -mpmath.inf else mpmath.im(loss_of_row(stepped, *args)) / STEP)
         # the natural scale: |g| for a label, p Σ a + a_j otherwise
         hard = smoothing == 0 and sorted(target)[-2:-1] in ([], [0])
         shares = [
@@ -110,9 +108,7 @@ def reference(layout, kind, ignored, weights, smoothing):
         if kind == "labels" and targets[place] == IGNORE_INDEX:
             rows.append((place, at, None))
             continue
-        target = (
-            [targets[i] for i in at] if kind == "soft" else [float(c == targets[place]) for c in range(C)]
-        )
+        target = [targets[i] for i in at] if kind == "soft" else [float(c == targets[place]) for c in range(C)]
         value, slopes, scales = row_reference([logits[i] for i in at], target, w, smoothing)
         weight = sum((1.0 if w is None else w[c]) * target[c] for c in range(C))
         rows.append((place, at, (value, slopes, scales, weight)))
@@ -306,28 +302,20 @@ def test_confident_prediction(gap, label):
     out = loss.forward([logits], [label])
     value, slopes, _ = row_reference(logits, np.eye(3)[label])
     assert_close(out.loss, value, value, CONFIDENT_RELATIVE, "loss against itself")
-    assert_close(
-        out.complement[0], -slopes[label], -slopes[label], CONFIDENT_RELATIVE, "complement against itself"
-    )
-    assert_close(
-        loss.backward(out).logits[0], slopes, np.abs(slopes), CONFIDENT_RELATIVE, "gradient against itself"
-    )
+    assert_close(out.complement[0], -slopes[label], -slopes[label], CONFIDENT_RELATIVE, "complement against itself")
+    assert_close(loss.backward(out).logits[0], slopes, np.abs(slopes), CONFIDENT_RELATIVE, "gradient against itself")
 
 
 @pytest.mark.parametrize("gap", CONFIDENT)
 def test_confident_prediction_with_weights_and_soft_targets(gap, rng):
     """The same relative to the terms of the gradient, with weights, smoothing and soft targets."""
     logits, weights = np.array([0.0, gap, -3.0, gap - 1.0]), [0.5, 2.0, 0.0, 3.0]
-    for smoothing, target in itertools.product(
-        (0.0, 0.125), (np.eye(4)[1], [0.25, 0.5, 0, 0.125], [0.0, 0, 0, 1])
-    ):
+    for smoothing, target in itertools.product((0.0, 0.125), (np.eye(4)[1], [0.25, 0.5, 0, 0.125], [0.0, 0, 0, 1])):
         loss = refloss.CrossEntropy(class_weights=weights, label_smoothing=smoothing)
         out = loss.forward([logits], [target])
         value, slopes, scales = row_reference(logits, target, weights, smoothing)
         assert_close(out.loss, value, value, CONFIDENT_RELATIVE, "loss against itself")
-        assert_close(
-            loss.backward(out).logits[0], slopes, scales, CONFIDENT_RELATIVE, "gradient against its terms"
-        )
+        assert_close(loss.backward(out).logits[0], slopes, scales, CONFIDENT_RELATIVE, "gradient against its terms")
 
 
 def test_not_the_log_of_the_softmax():
@@ -335,7 +323,7 @@ def test_not_the_log_of_the_softmax():
     out = refloss.CrossEntropy(reduction="none").forward([[1000.0, 1.0]] * 2, [1, 0])
     np.testing.assert_array_equal(out.losses, [999.0, 0.0])  # e^−999 is below the smallest subnormal
     out = refloss.CrossEntropy(reduction="none").forward([[701.0, 1.0]], [0])
-    assert out.losses[0] == pytest.approx(float(mpmath.exp(-700)), rel=CONFIDENT_RELATIVE, abs=0)
+    assert out.losses[0] == near(float(mpmath.exp(-700)), CONFIDENT_RELATIVE)
 
 
 @pytest.mark.parametrize("label", range(4))
@@ -481,10 +469,10 @@ def test_divisors_by_hand():
     for reduction in ("sum", "mean", "weighted_mean"):
         loss = refloss.CrossEntropy(class_weights=[1, 3], reduction=reduction, ignore_index=9)
         value = loss.forward(np.zeros((4, 2)), [0, 1, 1, 9]).loss
-        assert value == pytest.approx(due["labels"][reduction] * np.log(2), rel=ROUNDINGS, abs=0)
+        assert value == near(due["labels"][reduction] * np.log(2), ROUNDINGS)
         loss = refloss.CrossEntropy(class_weights=[1, 3], reduction=reduction)
         value = loss.forward(np.zeros((2, 2)), [[0.5, 0.5], [0, 2.0]]).loss
-        assert value == pytest.approx(due["soft"][reduction] * np.log(2), rel=ROUNDINGS, abs=0)
+        assert value == near(due["soft"][reduction] * np.log(2), ROUNDINGS)
 
 
 def test_weighted_mean_divides_by_the_weights_of_the_labels_not_of_the_smoothed_targets():
@@ -493,7 +481,7 @@ def test_weighted_mean_divides_by_the_weights_of_the_labels_not_of_the_smoothed_
     t = (¾, ¼), w = (1, 3): ℓ = (¾ + ¾) log 2, divided by w_0 = 1.
     """
     loss = refloss.CrossEntropy(class_weights=[1, 3], label_smoothing=0.5, reduction="weighted_mean")
-    assert loss.forward(np.zeros((1, 2)), [0]).loss == pytest.approx(1.5 * np.log(2), rel=ROUNDINGS, abs=0)
+    assert loss.forward(np.zeros((1, 2)), [0]).loss == near(1.5 * np.log(2), ROUNDINGS)
 
 
 def test_class_of_weight_zero_has_no_loss_and_no_gradient(rng):
@@ -523,18 +511,7 @@ def test_class_of_weight_zero_has_no_loss_and_no_gradient(rng):
         ([], None, [0, 0]),
         (1, None, [1, 0]),
     ],
-    ids=[
-        "image",
-        "vector",
-        "ignored",
-        "uint8",
-        "minus_one",
-        "no_edge",
-        "all_edge",
-        "all_ignored",
-        "empty",
-        "scalar",
-    ],
+    ids=["image", "vector", "ignored", "uint8", "minus_one", "no_edge", "all_edge", "all_ignored", "empty", "scalar"],
 )
 def test_hed_class_weights(labels, ignore_index, due):
     """[|Y₊|/|Y|, |Y₋|/|Y|] over the labels that are not ignored; an absent class gives weight 0."""
@@ -549,17 +526,14 @@ def test_hed_loss_of_an_image(rng):
     labels = edge.astype(int)
     labels[0, 0] = 255
     loss = refloss.CrossEntropy(
-        axis=0,
-        class_weights=refloss.hed_class_weights(labels, 255),
-        reduction="sum",
-        ignore_index=255,
+        axis=0, class_weights=refloss.hed_class_weights(labels, 255), reduction="sum", ignore_index=255
     )
     value = loss.forward(np.stack([np.zeros_like(logit), logit]), labels).loss
     valid = labels != 255
     beta = np.mean(labels[valid] == 0)
     p = 1 / (1 + np.exp(-logit))
     due = -beta * np.log(p[valid & edge]).sum() - (1 - beta) * np.log(1 - p[valid & ~edge]).sum()
-    assert value == pytest.approx(due, rel=RELATIVE, abs=0)
+    assert value == near(due, RELATIVE)
 
 
 def test_edges_are_as_many_as_the_rest(rng):

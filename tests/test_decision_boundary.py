@@ -271,9 +271,7 @@ def test_equals_table_1_where_its_formula_is_the_losss_own(name, D):
         assert compared == total
 
 
-@pytest.mark.parametrize(
-    "name", ["sphereface_2", "sphereface_3", "sphereface_4", "l_softmax_4", "f_norm_sphereface_3"]
-)
+@pytest.mark.parametrize("name", ["sphereface_2", "sphereface_3", "sphereface_4", "l_softmax_4", "f_norm_sphereface_3"])
 def test_cosine_of_the_multiplied_angle_is_not_the_loss_beyond_pi_over_m(name):
     """Beyond π/m the loss's target logit is at most −r, so decision_boundary is negative for rows of W of equal
     norms, while cos mθ₁ − cos θ₂ has no fixed sign: at x half a turn from W₁ and θ₁ = 2π/m it is positive."""
@@ -315,6 +313,7 @@ def test_arcface_beyond_pi_minus_m_is_not_table_1_under_past_pi_linear():
     x, W = in_the_plane(PI - 0.1), in_the_plane(0.0, PI - 0.1 - 2.82)
     cos = refloss.ArcFace(scale=1, margin=0.5).decision_boundary(x, W)
     linear = refloss.ArcFace(scale=1, margin=0.5, past_pi="linear").decision_boundary(x, W)
+    # a few roundings, relative to s = 1
     assert cos == pytest.approx(np.cos(PI + 0.4) - np.cos(2.82), abs=1e-15)
     assert cos > 0
     assert linear == pytest.approx(np.cos(PI - 0.1) - 0.5 * np.sin(0.5) - np.cos(2.82), abs=1e-15)
@@ -366,9 +365,7 @@ def test_class_weights_do_not_move_the_boundary(weighted, plain, bias):
     """Class weights act on the loss, not on the logits: the boundary is the same to the last bit."""
     for (with_weights, x, W, b), (without, *_) in zip(inputs(weighted, 6), inputs(plain, 6), strict=True):
         assert (b is not None) == bias
-        np.testing.assert_array_equal(
-            with_weights.decision_boundary(x, W, b), without.decision_boundary(x, W, b)
-        )
+        np.testing.assert_array_equal(with_weights.decision_boundary(x, W, b), without.decision_boundary(x, W, b))
 
 
 @every_loss

@@ -488,9 +488,7 @@ def test_a_function_without_a_rule_is_named(psi):
     grads = loss.backward(out)
     for record in (out, grads):
         for which in ("error_bound", "probable_error_bound"):
-            with pytest.raises(
-                TypeError, match=r"extended precision and error bounds|no plain array|plain calls"
-            ):
+            with pytest.raises(TypeError, match=r"extended precision and error bounds|no plain array|plain calls"):
                 getattr(record, which)
     assert np.isfinite(grads.x).all()
 

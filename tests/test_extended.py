@@ -78,7 +78,9 @@ def test_zero_rows(variant, rng):
         double = make(variant, reduction="sum", **options)
         same = double.backward(double.forward(**inputs))
         for name, value in grads.stages().items():
-            np.testing.assert_allclose(value, same.stages()[name], rtol=1e-11, atol=1e-13, err_msg=name)
+            # entries cancel: relative to the largest, with some 50 roundings of the double
+            size = np.max(np.abs(value), initial=0.0)
+            np.testing.assert_allclose(value, same.stages()[name], rtol=0, atol=1e-14 * size, err_msg=name)
     else:
         assert_owed(loss, inputs, ulp=ONCE_ULP, u=ONCE_U)
 
@@ -105,14 +107,10 @@ def check_bare(loss, z, targets, upstream=1.0, digits=100):
     assert ulps(out.losses, due.losses) <= OWED_ULP
     assert ulps(out.loss, due.loss) <= OWED_ULP
     assert ulps(out.probabilities, due.p) <= OWED_ULP
-    assert (
-        units(np.ravel(grads.logits), due.gradients["logits"].ravel(), due.scales["logits"].ravel()) <= OWED_U
-    )
+    assert units(np.ravel(grads.logits), due.gradients["logits"].ravel(), due.scales["logits"].ravel()) <= OWED_U
 
 
-@pytest.mark.parametrize(
-    "options", [*SETTINGS.values(), {"label_smoothing": 0.5}], ids=[*SETTINGS, "smoothed"]
-)
+@pytest.mark.parametrize("options", [*SETTINGS.values(), {"label_smoothing": 0.5}], ids=[*SETTINGS, "smoothed"])
 def test_bare_logits(options, rng):
     """CrossEntropy with every option, on logits of very different sizes."""
     z = rng.normal(size=(5, 4)) * np.array([[1e-9], [1.0], [30.0], [1e6], [1e15]])
@@ -211,9 +209,7 @@ def test_general_position_of_long_integers(variant):
     """x = (n, n + 1), W = (n + 1, n + 2), n = 2^53 − 4: an angle of 6e-33 that unit vectors cannot show."""
     n = 2.0**53 - 4
     W = np.array([[n + 1, n + 2], [1.0, -2.0]]) * 2.0**-52
-    assert_owed(
-        extended(variant, 2), {"x": np.array([[n, n + 1]]) * 2.0**-52, "W": W, "labels": [0]}, digits=300
-    )
+    assert_owed(extended(variant, 2), {"x": np.array([[n, n + 1]]) * 2.0**-52, "W": W, "labels": [0]}, digits=300)
 
 
 @pytest.mark.parametrize("k", [1, 2, 3])
@@ -260,11 +256,7 @@ def test_the_side_of_the_jump_is_the_exact_one():
 def test_the_largest_logit_where_doubles_see_a_tie(size, label):
     """Two logits that round to one double, the first the smaller: the larger one is still the largest."""
     tie = np.spacing(size) / 4
-    inputs = {
-        "x": np.array([[size, tie]]),
-        "W": np.array([[1.0, -1.0], [1.0, 0.0]]),
-        "labels": np.array([label]),
-    }
+    inputs = {"x": np.array([[size, tie]]), "W": np.array([[1.0, -1.0], [1.0, 0.0]]), "labels": np.array([label])}
     assert_owed(extended("softmax", 2), inputs)
 
 
@@ -409,11 +401,7 @@ def test_the_rescue_works_across_blocks(entries, monkeypatch):
     for gap, upstream in ((600, 1.0), (720, 1.0), (1100, 1e200), (1250, 1e250)):
         inputs, s = confident(gap)
         for turn in (slice(None), slice(None, None, -1)):
-            arguments = {
-                "x": inputs["x"],
-                "W": inputs["W"][turn],
-                "labels": [0] if turn.step is None else [1],
-            }
+            arguments = {"x": inputs["x"], "W": inputs["W"][turn], "labels": [0] if turn.step is None else [1]}
             loss = extended("am_softmax", 2, scale=s, margin=0.0)
             assert_owed(loss, arguments, upstream, digits=1600)
             assert loss.value_and_grad(**arguments, upstream=upstream)[1].x.any()
@@ -562,10 +550,7 @@ def test_bias_is_added_in_extended(name):
     assert due["logits"].shape == (1, 2)
     with mpmath.workdps(60):
         factor = mpmath.mpf(1.1) if name == "l2_softmax" else mpmath.mpf(1)
-        exact = (
-            mpmath.fsum(factor * mpmath.mpf(u) * mpmath.mpf(v) for u, v in zip(x[0], W[0], strict=True))
-            + b[0]
-        )
+        exact = mpmath.fsum(factor * mpmath.mpf(u) * mpmath.mpf(v) for u, v in zip(x[0], W[0], strict=True)) + b[0]
         assert loss.forward(x, W, [0], b).logits[0, 0] == float(exact)
 
 

@@ -19,10 +19,7 @@ NAMES = refloss.losses()
 
 def lacking(name: str) -> str:
     """The file in which a part of this loss is missing, and what part; '' if it is whole."""
-    files = {
-        f"refloss/losses/{name}.py": "the passes",
-        f"derivations/{name}.md": "the derivation",
-    }
+    files = {f"refloss/losses/{name}.py": "the passes", f"derivations/{name}.md": "the derivation"}
     for file, part in files.items():
         if not (ROOT / file).exists():
             return f"{file}: {part}"
@@ -44,14 +41,8 @@ def lacking(name: str) -> str:
 
 def every_name() -> list[str]:
     """Of everything that could be a loss: a file of passes, an entry, a page about passes."""
-    found = {
-        path.stem
-        for path in (ROOT / "refloss/losses").glob("*.py")
-        if "forward_logits(self" in path.read_text()
-    }
-    found = {
-        name for name in found if "name: ClassVar[str] =" in (ROOT / f"refloss/losses/{name}.py").read_text()
-    }
+    found = {path.stem for path in (ROOT / "refloss/losses").glob("*.py") if "forward_logits(self" in path.read_text()}
+    found = {name for name in found if "name: ClassVar[str] =" in (ROOT / f"refloss/losses/{name}.py").read_text()}
     return sorted((found | set(FAMILY) | set(LOSSES)) - {"margin_softmax"})
 
 
@@ -61,9 +52,7 @@ def test_a_loss_has_all_its_parts(name):
     assert not lacking(name)
 
 
-@pytest.mark.parametrize(
-    "name", [*NAMES, "margin_softmax-scale", "margin_softmax-x_norm", "margin_softmax-both_norms"]
-)
+@pytest.mark.parametrize("name", [*NAMES, "margin_softmax-scale", "margin_softmax-x_norm", "margin_softmax-both_norms"])
 def test_the_radius_is_how_the_logits_grow(name, rng):
     """Twice the length of x, or of W, multiplies the logits of other classes by 2^p, by 2^q."""
     loss, inputs = make(name), example(name, rng)
@@ -73,15 +62,11 @@ def test_the_radius_is_how_the_logits_grow(name, rng):
     np.testing.assert_array_equal(loss.inference_logits(2 * x, W), 2.0**radius.p * plain)
     np.testing.assert_array_equal(loss.inference_logits(x, 2 * W), 2.0**radius.q * plain)
     assert (loss.feels_x_norm, loss.feels_W_norm) == (bool(radius.p), bool(radius.q))
-    for factor in (
-        {"scale", "alpha"} & set(member_of(loss).parameters) if not name.startswith("margin") else ()
-    ):
+    for factor in {"scale", "alpha"} & set(member_of(loss).parameters) if not name.startswith("margin") else ():
         assert radius.factor == getattr(loss, factor)
     cos = (x / np.linalg.norm(x, axis=1)[:, None]) @ (W / np.linalg.norm(W, axis=1)[:, None]).T
     due = radius.of(np.linalg.norm(x, axis=1), np.linalg.norm(W, axis=1))
-    np.testing.assert_allclose(
-        plain, due * cos, rtol=0, atol=1e-14 * np.max(due)
-    )  # a few roundings of the radius
+    np.testing.assert_allclose(plain, due * cos, rtol=0, atol=1e-14 * np.max(due))  # a few roundings of the radius
 
 
 def ends(domain: Domain) -> list[tuple[float, bool]]:
@@ -127,9 +112,7 @@ def test_zero_rows_are_refused_where_they_are_singular(name, side, rng):
             loss.forward(**zeroed)
 
 
-@pytest.mark.parametrize(
-    "name", [name for name in NAMES if name in FAMILY and FAMILY[name].target is not None]
-)
+@pytest.mark.parametrize("name", [name for name in NAMES if name in FAMILY and FAMILY[name].target is not None])
 def test_branches_follow_each_other(name):
     """Their numbers rise with θ, one after the other, and the value has no other kind of piece."""
     loss = make(name)
@@ -157,7 +140,5 @@ def test_a_loss_without_an_entry_is_an_error_that_names_the_file(monkeypatch):
         lambda: refloss.gradcheck(Forgotten(), x, W, labels),
         lambda: refloss.certify(Forgotten(), x, W, labels),
     ):
-        with pytest.raises(
-            TypeError, match=r"Forgotten has no entry in FAMILY of refloss/textbook/family\.py"
-        ):
+        with pytest.raises(TypeError, match=r"Forgotten has no entry in FAMILY of refloss/textbook/family\.py"):
             ask()

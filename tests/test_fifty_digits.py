@@ -21,10 +21,7 @@ BOUND = 1e-12  # what the reference promises at angles in [1e-3, π − 1e-3]
 
 N, C, D = 6, 8, 16
 WEIGHTS = tuple(np.linspace(0.25, 2.0, C))
-ANGLES = {
-    "whole range": np.array([1e-3, 0.4, 1.3, 1.8, 2.7, np.pi - 1e-3]),
-    "hard": np.linspace(1.4, 3.0, N),
-}
+ANGLES = {"whole range": np.array([1e-3, 0.4, 1.3, 1.8, 2.7, np.pi - 1e-3]), "hard": np.linspace(1.4, 3.0, N)}
 LOSSES = {
     "softmax": refloss.Softmax(),
     "weighted_softmax": refloss.WeightedSoftmax(class_weights=WEIGHTS, reduction="weighted_mean"),

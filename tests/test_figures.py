@@ -9,7 +9,7 @@ import sys
 import mpmath as mp
 import numpy as np
 import pytest
-from helpers import need
+from helpers import near, need
 from pages.markdown import ROOT, read, section, tables
 
 from refloss import AMSoftmax, ArcFace, ASoftmax, LSoftmax, Softmax, WNormSoftmax, figures
@@ -30,8 +30,7 @@ from refloss.precision.pair import Pair
 PAGE = read("docs/figures.md")
 SPOKEN = " ".join(PAGE.split())  # without line breaks
 full = pytest.mark.skipif(
-    os.environ.get("REFLOSS_REQUIRE_OPTIONAL") != "1",
-    reason="trains for half a minute; REFLOSS_REQUIRE_OPTIONAL=1",
+    os.environ.get("REFLOSS_REQUIRE_OPTIONAL") != "1", reason="trains for half a minute; REFLOSS_REQUIRE_OPTIONAL=1"
 )
 
 
@@ -146,9 +145,7 @@ def test_psi_goes_through_its_knots():
     value, slope = (lines(a) for a in figures.draw("psi").axes)
     for m in (1, 2, 3, 4):
         for k in range(m + 1):
-            assert at(value[f"$m={m}$"], 180 * k / m) == pytest.approx(
-                (-1) ** k * np.cos(k * np.pi) - 2 * k, abs=EXACT
-            )
+            assert at(value[f"$m={m}$"], 180 * k / m) == pytest.approx((-1) ** k * np.cos(k * np.pi) - 2 * k, abs=EXACT)
             assert at(slope[f"$m={m}$"], 180 * k / m) == pytest.approx(0, abs=EXACT)
         assert slope[f"$m={m}$"][1].min() == pytest.approx(-m, abs=EXACT)
     marked = {line.get_label(): line.get_markevery() for line in figures.draw("psi").axes[0].lines}
@@ -192,8 +189,8 @@ def test_a_normalising_loss_has_gradients_of_one_over_the_length():
     assert sum(not loss.feels_x_norm for _, loss, _ in gradient_size.CURVES) == 4
     # softmax: (1 − p_y) ‖W_y − W_j‖, √2 between orthonormal rows. p_y is 1/2 for short features, up to ‖x‖ = 1e-3;
     # for long ones 0 or 1
-    assert wrong[0][0] == pytest.approx(np.sqrt(2) / 2, rel=1e-3)
-    assert wrong[0][-1] == pytest.approx(np.sqrt(2), rel=1e-12)
+    assert wrong[0][0] == near(np.sqrt(2) / 2, 1e-3)
+    assert wrong[0][-1] == near(np.sqrt(2), 1e-12)
     assert right[0][-1] < 1e-100
 
 
@@ -237,9 +234,7 @@ def test_the_truth_of_the_error_figure_is_50_digits():
     with mp.workdps(60):
         for i in range(len(x)):
             X, W = ([mp.mpf(float(v)) for v in row] for row in (x[i], w[i]))
-            xx, ww, xw = (
-                mp.fsum(a * b for a, b in zip(u, v, strict=True)) for u, v in ((X, X), (W, W), (X, W))
-            )
+            xx, ww, xw = (mp.fsum(a * b for a, b in zip(u, v, strict=True)) for u, v in ((X, X), (W, W), (X, W)))
             theta = mp.atan2(mp.sqrt(xx * ww - xw**2), xw)
             in_theta = -mp.sin(theta + 0.5)
             x_hat, w_hat = ([v / mp.sqrt(square) for v in row] for row, square in ((X, xx), (W, ww)))
@@ -292,9 +287,7 @@ def test_training_lowers_the_loss_and_repeats_itself(toy):
 
     def trained(seed, **options):
         network = training.Network.random(3, bias=True, seed=seed, pixels=7, hidden=5)
-        losses = list(
-            training.train(network, lambda step: Softmax(), toy, 150, 0.02, seed, noise=0.01, **options)
-        )
+        losses = list(training.train(network, lambda step: Softmax(), toy, 150, 0.02, seed, noise=0.01, **options))
         return network, losses
 
     network, losses = trained(0)

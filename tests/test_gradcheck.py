@@ -67,6 +67,32 @@ def test_failure_names_loss_case_entry_and_both_numbers(data):
     json.dumps(report.to_dict(), default=str)
 
 
+class Turned(refloss.ArcFace):
+    """ArcFace whose grad_x has the wrong sign, and whose grad_W is wrong in two ways."""
+
+    def backward_logits(self, at, g):
+        grads = super().backward_logits(at, g)
+        return grads | {"x": -grads["x"], "W": grads["W"] * np.linspace(2, 3, len(grads["W"]))[:, None]}
+
+
+def test_one_failure_for_each_input_and_case_with_its_step_and_a_common_factor():
+    """However many rows are wrong; what all of them have in common is said once, and what is right is named."""
+    report = gradcheck_cases(cases(Turned(scale=8.0))[:2])
+    assert [(result.case, failure.input) for result, failure in report.failures] == [
+        ("typical", "x"), ("typical", "W"), ("one_sample", "x"), ("one_sample", "W"),
+    ]  # fmt: skip
+    x, W, *_ = (failure for _, failure in report.failures)
+    assert (x.rows, W.rows) == (6, 5)
+    assert x.factor == pytest.approx(-1, abs=1e-6)  # finite differences and rounding are smaller
+    assert W.factor is None
+    assert x.step == "arcface.md (7) to (9)"
+    text = str(report)
+    assert text.count("grad_x is -1 × what is due, in all 7 rows that are wrong") == 1
+    assert "grad_W is" not in text.replace("grad_W[", "")
+    assert "nothing is wrong with grad_scale, grad_margin" in text
+    assert "6 rows wrong (derivations/arcface.md (7) to (9))" in text
+
+
 class Small(refloss.Softmax):
     """Softmax whose gradient is 0 wherever it is small."""
 
@@ -157,8 +183,9 @@ def test_poles_and_jumps_are_left_alone(rng):
     W = rng.normal(size=(C, D))
     for theta, loss in ((0.0, refloss.ArcFace(scale=4)), (np.pi, refloss.ArcFace(scale=4))):
         x = place(rng, W, np.array([1]), theta)
-        result = check_case(type("At", (), {"loss": loss, "name": "pole", "x": x, "W": W, "labels": [1],
-                                            "b": None, "upstream": None}))  # fmt: skip
+        result = check_case(
+            type("At", (), {"loss": loss, "name": "pole", "x": x, "W": W, "labels": [1], "b": None, "upstream": None})
+        )
         rows = next(i for i in result.inputs if i.input == "x")
         assert (rows.failed, rows.undecided) == (0, 1)
 
@@ -203,16 +230,7 @@ def test_every_step_pair_is_confirmed_on_its_own():
     """normalise, angle, ψ, margins, cross-entropy and linear: each before all three witnesses."""
     results = check_steps()
     steps = {result.loss.removeprefix("step ") for result in results}
-    assert steps == {
-        "linear",
-        "normalise",
-        "cosines",
-        "angle",
-        "psi",
-        "cosine_margin",
-        "arc_margin",
-        "cross_entropy",
-    }
+    assert steps == {"linear", "normalise", "cosines", "angle", "psi", "cosine_margin", "arc_margin", "cross_entropy"}
     for result in results:
         for i in result.inputs:
             assert (i.failed, i.undecided) == (0, 0), (result.loss, result.case)
@@ -396,9 +414,7 @@ def test_a_function_that_is_no_loss_is_refused(f, words, data):
 
 
 @pytest.mark.parametrize(
-    "loss",
-    ["arcface", refloss.ArcFace, object(), refloss.CrossEntropy()],
-    ids=["name", "class", "thing", "ce"],
+    "loss", ["arcface", refloss.ArcFace, object(), refloss.CrossEntropy()], ids=["name", "class", "thing", "ce"]
 )
 def test_what_is_no_loss_is_refused(loss, data):
     """A name, a class, anything, bare-logits cross-entropy: TypeError that says what is due."""

@@ -9,7 +9,7 @@ from functools import cache
 import mpmath
 import numpy as np
 import pytest
-from helpers import BIAS, MARGIN, PSI, SOFT
+from helpers import BIAS, MARGIN, PSI, SOFT, near
 
 import refloss
 from refloss.cases.angles import PI, cos_sin, exact_pairs, parallel_pairs, place_in_decimal, tiny_pairs
@@ -44,9 +44,7 @@ def exact_angle(x, w):
     """θ in mpmath, right to 50 digits at every angle: sin² = 1 − cos² is formed exactly."""
     sign, square = exact_cosine(x, w)
     with mpmath.workdps(60):
-        sin, cos = (
-            mpmath.sqrt(mpmath.mpf(part.numerator) / part.denominator) for part in (1 - square, square)
-        )
+        sin, cos = (mpmath.sqrt(mpmath.mpf(part.numerator) / part.denominator) for part in (1 - square, square))
         return mpmath.atan2(sin, sign * cos)
 
 
@@ -83,10 +81,7 @@ def test_the_grid_is_the_same_every_time(name):
 def test_every_kind_is_there(name):
     """Every kind of difficulty, in every loss that has it; the quick grid has all of them, too."""
     due = (
-        set(KINDS)
-        - {"own"}
-        - ({"knots"} if name not in PSI else set())
-        - ({"past_pi"} if name != "arcface" else set())
+        set(KINDS) - {"own"} - ({"knots"} if name not in PSI else set()) - ({"past_pi"} if name != "arcface" else set())
     )
     assert {point.kind for point in points_of(name)} == due
     assert {point.kind for point in points_of(name) if point.quick} == due
@@ -147,9 +142,7 @@ def test_what_extended_precision_owes(name):
         offset = 0.0 if point.b is None else np.abs(point.b)
         largest = np.max(largest_logit(point.loss, point.x, point.W) + offset)
         assert (largest > LIMIT) == (point.kind == "beyond"), point.name
-        assert (
-            np.max(np.abs(point.loss.forward(point.x, point.W, point.labels, point.b).logits)) <= 64 * largest
-        )
+        assert np.max(np.abs(point.loss.forward(point.x, point.W, point.labels, point.b).logits)) <= 64 * largest
 
 
 # -- angles ----------------------------------------------------------------------------------------
@@ -165,7 +158,7 @@ def test_placed_vectors_have_their_angle(D):
             theta = +mpmath.mpf(theta)
             x = place_in_decimal(w, toward, Decimal(mpmath.nstr(theta, 50)), 3.7e50)
             assert abs(exact_angle(x, w) - theta) <= 2.0**-53
-        assert np.linalg.norm(x) == pytest.approx(3.7e50, rel=1e-15)
+        assert np.linalg.norm(x) == near(3.7e50, 1e-15)
 
 
 def test_the_series_of_cos_and_sin():
@@ -187,7 +180,7 @@ def test_tiny_angles():
         sin = mpmath.sqrt(mpmath.mpf((1 - square).numerator) / (1 - square).denominator)
         assert 0 < sin < 3e-16
         if supplement in due:
-            assert float(sin) == pytest.approx(due[supplement], rel=0.05), name
+            assert float(sin) == near(due[supplement], 0.05), name
 
 
 def test_parallel_pairs_are_exactly_parallel():
@@ -219,9 +212,7 @@ def test_angles_are_there_for_target_and_other_classes(name):
         sines = []
         for point in chosen:
             _, square = exact_cosine(point.x[0], point.W[0])
-            sines.append(
-                float(mpmath.sqrt(mpmath.mpf((1 - square).numerator) / mpmath.mpf((1 - square).denominator)))
-            )
+            sines.append(float(mpmath.sqrt(mpmath.mpf((1 - square).numerator) / mpmath.mpf((1 - square).denominator))))
         for size in (1e-300, 6.16e-33, 1e-15, 1e-12, 1e-8, 1e-4):
             assert sum(abs(sin / size - 1) < 0.12 for sin in sines) >= 2, size  # near 0 and near π
         poles = [p for p in by_kind(name, "parallel") if bool(p.labels[0] == 0) is target]
@@ -243,7 +234,7 @@ def test_knots(name):
         for theta, k, sign in zip(angles, knots, signs, strict=True):
             with mpmath.workdps(40):
                 away = theta - k * mpmath.pi / m
-            assert float(away) == pytest.approx(sign * offset, rel=0.12, abs=0), point.name
+            assert float(away) == near(sign * offset, 0.12), point.name
     exact = {degrees for degrees, _, _ in exact_pairs().values()}
     for m in (2, 3, 4, 6):
         assert {180 * k // m for k in range(1, m)} <= exact
@@ -261,7 +252,7 @@ def test_past_pi():
             edge = mpmath.pi / 2 if easy else mpmath.mpf(point.loss.margin)
             offsets = [float(theta + edge - mpmath.pi) for theta in target_angles(point)]
         signs = [-1 if point.name.endswith("before") else 1] if len(offsets) == 1 else [-1, 1]
-        assert offsets[: len(signs)] == pytest.approx(1e-12 * np.array(signs), rel=1e-3, abs=0)
+        assert offsets[: len(signs)] == near(1e-12 * np.array(signs), 1e-3)
         seen.add(point.loss.margin)
     assert {0.5, 1.0, 2.0, 3.1} <= seen
 
@@ -311,7 +302,7 @@ def test_a_gradient_that_a_subnormal_g_would_lose(name):
         g = np.abs(point.loss.backward(out, point.upstream).logits)
         assert 0 < g.max() < 2.3e-308
         r = float(np.max(largest_logit(point.loss, point.x, point.W)))
-        assert r == pytest.approx(1e4, rel=1)
+        assert r == near(1e4, 1)
         shortest = min(np.max(np.abs(point.x)), np.max(np.abs(point.W[1])))
         assert g.max() * r / shortest > 1e-300
 

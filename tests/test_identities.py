@@ -51,10 +51,7 @@ def assert_same_passes(one, other, map_gradients=lambda field, value: value, fie
     # a loss that is nearly 0 is right relative to itself: z_y rounded by u|z| shifts it by that much
     assert_close(other_out.losses, out.losses, out.losses, relative, "losses against themselves")
     for field in fields or grads:
-        due, scale = (
-            map_gradients(field, grads[field]),
-            map_gradients(field, scales[field] + 0 * grads[field]),
-        )
+        due, scale = (map_gradients(field, grads[field]), map_gradients(field, scales[field] + 0 * grads[field]))
         assert_close(other_grads[field], due, np.abs(scale), relative, field)
 
 
@@ -69,10 +66,7 @@ SAME_LOSSES = {
     "l_softmax(m=1) is softmax": (refloss.LSoftmax(margin=1), refloss.Softmax()),
     "weights 1 are softmax": (refloss.WeightedSoftmax(class_weights=[1] * 4), refloss.Softmax()),
     "a_softmax(m=1) is w_norm_softmax": (refloss.ASoftmax(margin=1), refloss.WNormSoftmax()),
-    "am_softmax(m=0) is arcface(m=0)": (
-        refloss.AMSoftmax(scale=20, margin=0),
-        refloss.ArcFace(scale=20, margin=0),
-    ),
+    "am_softmax(m=0) is arcface(m=0)": (refloss.AMSoftmax(scale=20, margin=0), refloss.ArcFace(scale=20, margin=0)),
     "f_norm_sphereface(m=1) is arcface(m=0)": (
         refloss.FNormSphereFace(scale=20, margin=1),
         refloss.ArcFace(scale=20, margin=0),
@@ -80,23 +74,15 @@ SAME_LOSSES = {
     "arcface(m=0) has no tail": (refloss.ArcFace(margin=0), refloss.ArcFace(margin=0, past_pi="linear")),
     "arcface(m=0) is always easy": (refloss.ArcFace(margin=0), refloss.ArcFace(margin=0, easy_margin=True)),
     "cosface detached is cosface": (refloss.CosFace(), refloss.CosFace(detach_margin=True)),
-    "arcface(m=0) detached is itself": (
-        refloss.ArcFace(margin=0),
-        refloss.ArcFace(margin=0, detach_margin=True),
-    ),
-    "l_softmax(m=1) detached is itself": (
-        refloss.LSoftmax(margin=1),
-        refloss.LSoftmax(margin=1, detach_margin=True),
-    ),
+    "arcface(m=0) detached is itself": (refloss.ArcFace(margin=0), refloss.ArcFace(margin=0, detach_margin=True)),
+    "l_softmax(m=1) detached is itself": (refloss.LSoftmax(margin=1), refloss.LSoftmax(margin=1, detach_margin=True)),
     "annealing does nothing to m=1": (refloss.ASoftmax(margin=1), refloss.ASoftmax(margin=1, annealing=3)),
     "a user's cos θ is w_norm_softmax": (
         refloss.MarginSoftmax(psi=lambda t, xp: xp.cos(t), dpsi=lambda t, xp: -xp.sin(t), radius="x_norm"),
         refloss.WNormSoftmax(),
     ),
     "a user's cos θ is softmax": (
-        refloss.MarginSoftmax(
-            psi=lambda t, xp: xp.cos(t), dpsi=lambda t, xp: -xp.sin(t), radius="both_norms"
-        ),
+        refloss.MarginSoftmax(psi=lambda t, xp: xp.cos(t), dpsi=lambda t, xp: -xp.sin(t), radius="both_norms"),
         refloss.Softmax(),
     ),
     "a user's cos(θ + m) is arcface": (
@@ -111,9 +97,7 @@ SAME_LOSSES = {
 
 
 @pytest.mark.parametrize("identity", SAME_LOSSES)
-@pytest.mark.parametrize(
-    "options", [{}, {"reduction": "sum", "label_smoothing": 0.2}], ids=["plain", "smoothed"]
-)
+@pytest.mark.parametrize("options", [{}, {"reduction": "sum", "label_smoothing": 0.2}], ids=["plain", "smoothed"])
 def test_two_losses_are_one(identity, options, rng):
     """Losses that coincide have the same losses and the same gradients of x and W (and s)."""
     one, other = (dataclasses.replace(loss, **options) for loss in SAME_LOSSES[identity])
@@ -130,9 +114,7 @@ def test_w_norm_softmax_is_softmax_of_unit_rows(rng):
     """On W of unit rows the two have the same loss and the same gradient of x."""
     inputs = example("w_norm_softmax", rng)
     unit = inputs | {"W": inputs["W"] / np.linalg.norm(inputs["W"], axis=1, keepdims=True)}
-    assert_same_passes(
-        passes(refloss.Softmax(), unit), passes(refloss.WNormSoftmax(), inputs), fields=["logits", "x"]
-    )
+    assert_same_passes(passes(refloss.Softmax(), unit), passes(refloss.WNormSoftmax(), inputs), fields=["logits", "x"])
 
 
 def test_l2_softmax_is_softmax_on_the_sphere(rng):
@@ -150,11 +132,7 @@ def test_l2_softmax_of_unit_rows_is_cosface_without_margin(rng):
     one, other = passes(refloss.L2Softmax(alpha=9), unit), passes(refloss.CosFace(scale=9, margin=0), unit)
     assert_same_passes(one, other, fields=["logits", "x"])
     assert_close(
-        other[1]["scale"],
-        one[1]["alpha"],
-        one[2]["alpha"],
-        RELATED * relative_error_of(one[0]),
-        "∂L/∂α and ∂L/∂s",
+        other[1]["scale"], one[1]["alpha"], one[2]["alpha"], RELATED * relative_error_of(one[0]), "∂L/∂α and ∂L/∂s"
     )
 
 
@@ -185,9 +163,7 @@ def test_much_annealing_is_no_margin(name, rng):
 def test_annealing_is_a_mean_of_two_logits(name, annealing, rng):
     """z_y = (λ · plain + margin)/(1 + λ)."""
     inputs = example(name, rng)
-    out, margin, plain = (
-        make(name, **o).forward(**inputs) for o in ({"annealing": annealing}, {}, {"margin": 1})
-    )
+    out, margin, plain = (make(name, **o).forward(**inputs) for o in ({"annealing": annealing}, {}, {"margin": 1}))
     due = (annealing * plain.logits + margin.logits) / (1 + annealing)
     r = radius(make(name), inputs["x"], inputs["W"])
     assert_close(out.logits, due, 8 * r, ROUNDINGS, "logits against r |ψ|")
@@ -206,9 +182,7 @@ def test_detached_margin_has_the_same_values(name, rng):
     """detach_margin changes no stage of the forward."""
     inputs = example(name, rng)
     one, other = make(name).forward(**inputs), make(name, detach_margin=True).forward(**inputs)
-    assert {k: v for k, v in bits(one).items() if k != "cone"} == {
-        k: v for k, v in bits(other).items() if k != "cone"
-    }
+    assert {k: v for k, v in bits(one).items() if k != "cone"} == {k: v for k, v in bits(other).items() if k != "cone"}
 
 
 @pytest.mark.parametrize("name", ["a_softmax", "f_norm_sphereface", "arcface"])
@@ -256,9 +230,7 @@ def test_no_weights_are_weights_of_one(variant, rng):
         one, other = make(variant), make(variant, class_weights=[1] * 4)
     for loss in (one, other):
         out = loss.forward(**inputs)
-        assert bits(out, loss.backward(out)) == bits(
-            one.forward(**inputs), one.backward(one.forward(**inputs))
-        )
+        assert bits(out, loss.backward(out)) == bits(one.forward(**inputs), one.backward(one.forward(**inputs)))
 
 
 @pytest.mark.parametrize("reduction", ["sum", "weighted_mean"])
@@ -310,9 +282,7 @@ def test_soft_targets_are_a_mixture_of_labels(name, rng):
     for c in range(4):
         labelled = make(name, reduction="none").forward(**(inputs | {"labels": np.full(6, c)}))
         due["losses"] = due["losses"] + soft[:, c] * labelled.losses
-        for field, value in gradients(
-            make(name, reduction="none").backward(labelled, soft[:, c] / 6)
-        ).items():
+        for field, value in gradients(make(name, reduction="none").backward(labelled, soft[:, c] / 6)).items():
             due[field] = due[field] + value
     scales = soft_scales(loss, inputs, out, soft)
     relative = RELATED * relative_error_of(out)
@@ -353,21 +323,14 @@ def test_reductions_agree(variant, rng):
     """mean, sum, none and weighted_mean are one another's multiples, in value and in every gradient."""
     inputs, weights = example(variant, rng), np.array([0.5, 2.0, 0.0, 3.0])
     inputs["labels"][4] = -1
-    divisors = {
-        "none": 1.0,
-        "sum": 1.0,
-        "mean": 5.0,
-        "weighted_mean": weights[inputs["labels"][[0, 1, 2, 3, 5]]].sum(),
-    }
+    divisors = {"none": 1.0, "sum": 1.0, "mean": 5.0, "weighted_mean": weights[inputs["labels"][[0, 1, 2, 3, 5]]].sum()}
     due = passes(make(variant, class_weights=weights, ignore_index=-1, reduction="sum"), inputs)
     for reduction, divisor in divisors.items():
         loss = make(variant, class_weights=weights, ignore_index=-1, reduction=reduction)
         out, grads, _ = passes(loss, inputs)
         assert_close(np.sum(out.loss), due[0].loss / divisor, due[0].loss / divisor, ROUNDINGS, reduction)
         for field, value in grads.items():
-            assert_close(
-                value, due[1][field] / divisor, due[2][field] / divisor, ROUNDINGS, f"{reduction} {field}"
-            )
+            assert_close(value, due[1][field] / divisor, due[2][field] / divisor, ROUNDINGS, f"{reduction} {field}")
 
 
 def test_ignoring_rows_is_leaving_them_out(variant, rng):
@@ -389,9 +352,7 @@ def test_rows_do_not_know_of_each_other(variant, rng):
     """A row's loss and its gradient of x are what it gets alone; gradients of W and the rest add up."""
     loss, inputs = make(variant, reduction="sum"), example(variant, rng)
     together = passes(loss, inputs)
-    alone = [
-        passes(loss, inputs | {"x": inputs["x"][[i]], "labels": inputs["labels"][[i]]}) for i in range(6)
-    ]
+    alone = [passes(loss, inputs | {"x": inputs["x"][[i]], "labels": inputs["labels"][[i]]}) for i in range(6)]
     relative = RELATED * relative_error_of(together[0])
     losses = np.concatenate([out.losses for out, *_ in alone])
     assert_close(together[0].losses, losses, losses, relative, "losses against themselves")
@@ -459,9 +420,7 @@ def test_gradient_of_logits_sums_to_zero(variant, rng):
     """Σ_j ∂L/∂z_ij = 0 for a label, whatever its weight: p sums to 1."""
     out, grads, _ = passes(make(variant), example(variant, rng))
     g = grads["logits"]
-    assert_close(
-        g.sum(axis=1), np.zeros(6), np.abs(g).sum(axis=1), relative_error_of(out), "Σ g against Σ |g|"
-    )
+    assert_close(g.sum(axis=1), np.zeros(6), np.abs(g).sum(axis=1), relative_error_of(out), "Σ g against Σ |g|")
 
 
 @pytest.mark.parametrize("shift", [-3.0, 0.7, 100.0])
@@ -493,9 +452,7 @@ def test_rotating_x_and_W_rotates_gradients(variant, rng):
 
 
 @pytest.mark.parametrize("upstream", [1.0, -2.5])
-@pytest.mark.parametrize(
-    "variant", [v for v in VARIANTS if v.split("-")[0] in NORMALISES_X] + ["margin_softmax-scale"]
-)
+@pytest.mark.parametrize("variant", [v for v in VARIANTS if v.split("-")[0] in NORMALISES_X] + ["margin_softmax-scale"])
 def test_gradient_of_x_is_orthogonal_to_x(variant, upstream, rng):
     """Where only the direction of x counts, x_i · ∂L/∂x_i = 0."""
     inputs = example(variant, rng)
@@ -507,8 +464,7 @@ def test_gradient_of_x_is_orthogonal_to_x(variant, upstream, rng):
 
 @pytest.mark.parametrize(
     "variant",
-    [v for v in VARIANTS if v.split("-")[0] in NORMALISES_W]
-    + ["margin_softmax-scale", "margin_softmax-x_norm"],
+    [v for v in VARIANTS if v.split("-")[0] in NORMALISES_W] + ["margin_softmax-scale", "margin_softmax-x_norm"],
 )
 def test_gradient_of_W_is_orthogonal_to_W(variant, rng):
     """Where only the direction of W_j counts, W_j · ∂L/∂W_j = 0."""
@@ -537,9 +493,7 @@ def test_x_times_its_gradient_is_the_logits_times_theirs(variant, rng):
     assert_close(along, due, scale, relative_error_of(out), "x·grad_x against ‖x‖ Σ G‖∇z‖")
 
 
-@pytest.mark.parametrize(
-    "variant", ["softmax", "l_softmax", "l_softmax-annealed", "margin_softmax-both_norms"]
-)
+@pytest.mark.parametrize("variant", ["softmax", "l_softmax", "l_softmax-annealed", "margin_softmax-both_norms"])
 def test_W_times_its_gradient_is_the_logits_times_theirs(variant, rng):
     """Where z_j is proportional to the length of W_j: W_j·∂L/∂W_j = Σ_i g_ij z_ij."""
     loss, inputs = make(variant), example(variant, rng)
@@ -560,9 +514,7 @@ def test_scale_times_its_gradient_is_the_logits_times_theirs(variant, rng):
     loss = make(variant)
     out, grads, scales = passes(loss, example(variant, rng))
     due = np.sum(grads["logits"] * out.logits)
-    assert_close(
-        loss.scale * grads["scale"], due, loss.scale * scales["scale"], relative_error_of(out), "s ∂L/∂s"
-    )
+    assert_close(loss.scale * grads["scale"], due, loss.scale * scales["scale"], relative_error_of(out), "s ∂L/∂s")
 
 
 def test_alpha_times_its_gradient_is_the_logits_times_theirs(rng):
@@ -570,9 +522,7 @@ def test_alpha_times_its_gradient_is_the_logits_times_theirs(rng):
     loss, inputs = make("l2_softmax"), example("l2_softmax", rng)
     out, grads, scales = passes(loss, inputs)
     due = np.sum(grads["logits"] * (out.logits - inputs["b"]))
-    assert_close(
-        loss.alpha * grads["alpha"], due, loss.alpha * scales["alpha"], relative_error_of(out), "α ∂L/∂α"
-    )
+    assert_close(loss.alpha * grads["alpha"], due, loss.alpha * scales["alpha"], relative_error_of(out), "α ∂L/∂α")
 
 
 def test_gradient_of_cosfaces_margin_is_minus_s_times_the_targets(rng):
@@ -598,15 +548,11 @@ def test_gradient_of_arcfaces_margin_is_that_of_the_angle(options, theta):
         due = 0.0
     if options.get("past_pi") and theta > np.pi - 0.6:
         due = -4 * grads.logits[0, 0] * float(mpmath.diff(lambda m: m * mpmath.sin(m), 0.6))
-    assert_close(
-        grads.margin, due, 4 * np.abs(grads.logits[0, 0]), relative_error_of(out), "∂L/∂m against s |g_y|"
-    )
+    assert_close(grads.margin, due, 4 * np.abs(grads.logits[0, 0]), relative_error_of(out), "∂L/∂m against s |g_y|")
 
 
 @pytest.mark.parametrize("factor", [0.3, 7.0, 1e6])
-@pytest.mark.parametrize(
-    "variant", [v for v in VARIANTS if v.split("-")[0] in NORMALISES_X] + ["margin_softmax-scale"]
-)
+@pytest.mark.parametrize("variant", [v for v in VARIANTS if v.split("-")[0] in NORMALISES_X] + ["margin_softmax-scale"])
 def test_scaling_x_scales_its_gradient_back(variant, factor, rng):
     """Where only the direction of x counts, k x has the same losses and 1/k of the gradient of x."""
     loss, inputs = make(variant), example(variant, rng)
@@ -616,8 +562,7 @@ def test_scaling_x_scales_its_gradient_back(variant, factor, rng):
 
 @pytest.mark.parametrize(
     "variant",
-    [v for v in VARIANTS if v.split("-")[0] in NORMALISES_W]
-    + ["margin_softmax-scale", "margin_softmax-x_norm"],
+    [v for v in VARIANTS if v.split("-")[0] in NORMALISES_W] + ["margin_softmax-scale", "margin_softmax-x_norm"],
 )
 def test_scaling_rows_of_W_scales_their_gradient_back(variant, rng):
     """Where only the direction of W_j counts, every row may have its own length."""
@@ -658,17 +603,12 @@ def test_padding_with_zeros_changes_nothing(variant, rng):
 
 def test_two_classes_are_the_logistic_loss(variant, rng):
     """C = 2: ℓ = log(1 + e^−(z_y − z_other)), and g = ∓1/(1 + e^(z_y − z_other))."""
-    loss, inputs = (
-        make(variant, classes=2, reduction="none", class_weights=[1, 1]),
-        example(variant, rng, classes=2),
-    )
+    loss, inputs = (make(variant, classes=2, reduction="none", class_weights=[1, 1]), example(variant, rng, classes=2))
     out = loss.forward(**inputs)
     rows, y = np.arange(6), inputs["labels"]
     gap = out.logits[rows, y] - out.logits[rows, 1 - y]
     due = np.logaddexp(0, -gap)
     assert_close(out.losses, due, due, relative_error_of(out), "losses against themselves")
     g = loss.backward(out).logits
-    assert_close(
-        g[rows, 1 - y], np.exp(-due - gap), np.exp(-due - gap), 4 * relative_error_of(out), "g against itself"
-    )
+    assert_close(g[rows, 1 - y], np.exp(-due - gap), np.exp(-due - gap), 4 * relative_error_of(out), "g against itself")
     assert_close(g[rows, y], -g[rows, 1 - y], g[rows, 1 - y], ROUNDINGS, "g_y against itself")

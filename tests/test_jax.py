@@ -13,14 +13,7 @@ from refloss.textbook.namespaces import from_module
 from refloss.textbook.rows import row_norm
 from refloss.witnesses.problem import loss_problem
 
-NAMES = (
-    "typical",
-    "every_angle",
-    "psi_branches_m3",
-    "arc_branches_past_pi_linear",
-    "cosine_detached",
-    "soft_weights",
-)
+NAMES = ("typical", "every_angle", "psi_branches_m3", "arc_branches_past_pi_linear", "cosine_detached", "soft_weights")
 
 
 @pytest.fixture(scope="module")
@@ -48,9 +41,7 @@ def test_passes_agree_with_jax_through_the_textbook(name, jax):
         def total(inputs, problem=problem, everyone=everyone):
             return problem.terms(xp, inputs, everyone).sum()
 
-        value, derivative = jax.value_and_grad(total)(
-            {k: jax.numpy.asarray(v) for k, v in problem.inputs.items()}
-        )
+        value, derivative = jax.value_and_grad(total)({k: jax.numpy.asarray(v) for k, v in problem.inputs.items()})
         assert abs(problem.weight * float(value) + 1.375 * out.loss) <= problem.weight * problem.noise.sum()
         for given, expected in derivative.items():
             error = row_norm(getattr(grads, given) - problem.weight * np.asarray(expected))

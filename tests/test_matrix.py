@@ -31,9 +31,7 @@ def test_honest_numpy_raises_no_alarm(monkeypatch, name, dtype):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize(
-    "name", ["weighted_softmax, smoothed", "l_softmax", "arcface", "cross_entropy, axis 1"]
-)
+@pytest.mark.parametrize("name", ["weighted_softmax, smoothed", "l_softmax", "arcface", "cross_entropy, axis 1"])
 def test_honest_torch_raises_no_alarm(monkeypatch, name, dtype):
     """Half inputs computed throughout are graded D, with float32 inside C or better; nothing is F."""
     need("torch")
@@ -53,9 +51,7 @@ def test_honest_jax_raises_no_alarm(name):
     assert not report.failures, report
 
 
-@pytest.mark.parametrize(
-    ("name", "dtype"), [("arcface", "float32"), ("softmax, ignored, smoothed", "bfloat16")]
-)
+@pytest.mark.parametrize(("name", "dtype"), [("arcface", "float32"), ("softmax, ignored, smoothed", "bfloat16")])
 def test_every_suspect_is_killed_on_the_quick_cases_or_all(name, dtype):
     """On the dozen quick cases nearly all die; those that need a special case are named, and few."""
     report = KillReport(kill_job(name, dtype, True, False))
@@ -93,8 +89,7 @@ def test_jobs_cover_every_loss_and_dtype():
 
 
 @pytest.mark.parametrize(
-    ("name", "suspect"),
-    [("arcface, m = 0", "zero_margin_replaced"), ("a_softmax, zero rows", "zero_row_gives_nan")],
+    ("name", "suspect"), [("arcface, m = 0", "zero_margin_replaced"), ("a_softmax, zero rows", "zero_row_gives_nan")]
 )
 def test_what_only_the_last_losses_can_show_is_killed(name, suspect):
     """They are asked about nothing else, so that the other suspects' rows do not depend on them."""
@@ -118,7 +113,5 @@ def test_the_pages_hold_every_suspect_and_every_honest_way():
     missing = [name for name in SUSPECTS if f"| {name} |" not in kill]
     assert not missing
     ways = (docs / "honest_matrix.md").read_text(encoding="utf-8")
-    missing = [
-        name for name, way in writers.WRITERS.items() if f"| {name} |" not in ways and way.framework != "jax"
-    ]
+    missing = [name for name, way in writers.WRITERS.items() if f"| {name} |" not in ways and way.framework != "jax"]
     assert not missing

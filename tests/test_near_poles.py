@@ -59,9 +59,7 @@ def test_all_classes_near_the_feature(name, theta, rng):
     G = np.abs(grads.logits)
     r = 8.0 if hasattr(loss, "scale") else np.linalg.norm(x)
     slope = sines(x, W)
-    slope[0, 0] = (
-        np.abs(logits_pass(loss, x, W, y).psi.slope[0]) if name in ("arcface", "own") else slope[0, 0]
-    )
+    slope[0, 0] = np.abs(logits_pass(loss, x, W, y).psi.slope[0]) if name in ("arcface", "own") else slope[0, 0]
     scale_W = (G * r * slope)[0] / np.linalg.norm(W, axis=1)
     error = row_norm(grads.W - truth["W"])
     assert (error <= BOUND * np.maximum(r, 1) * scale_W).all(), error / scale_W

@@ -11,14 +11,7 @@ from refloss.cases.grid import grid
 from refloss.score.peers import PEERS, available, run_peer
 
 # each option of the cross-entropy, and ordinary angles in every variant
-CHOSEN = (
-    "ordinary_4d",
-    "none",
-    "sum",
-    "weighted_mean_smoothing",
-    "weighted_mean_ignore",
-    "soft_weighted_mean",
-)
+CHOSEN = ("ordinary_4d", "none", "sum", "weighted_mean_smoothing", "weighted_mean_ignore", "soft_weighted_mean")
 
 
 @pytest.mark.parametrize("peer", PEERS)

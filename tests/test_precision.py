@@ -44,27 +44,19 @@ def pairs(rng, shape, power=0):
 def rational(v):
     """The exact values of pairs or doubles, in one list."""
     if isinstance(v, Pair):
-        return [
-            Fraction(float(a)) + Fraction(float(b))
-            for a, b in zip(v.high.ravel(), v.low.ravel(), strict=True)
-        ]
+        return [Fraction(float(a)) + Fraction(float(b)) for a, b in zip(v.high.ravel(), v.low.ravel(), strict=True)]
     return [Fraction(float(a)) for a in np.ravel(v)]
 
 
 def big(v):
     """The exact values as mpmath numbers, at the working precision (which must hold 53 bits twice and the gap)."""
-    return [
-        mpmath.mpf(float(a)) + mpmath.mpf(float(b))
-        for a, b in zip(v.high.ravel(), v.low.ravel(), strict=True)
-    ]
+    return [mpmath.mpf(float(a)) + mpmath.mpf(float(b)) for a, b in zip(v.high.ravel(), v.low.ravel(), strict=True)]
 
 
 def assert_relative(got, due, bound):
     """|got − due| ≤ bound |due| for every entry, in exact arithmetic."""
     for i, (a, b) in enumerate(zip(rational(got), due, strict=True)):
-        assert abs(a - b) <= bound * abs(b), (
-            f"[{i}] off by {float(abs(a - b) / (abs(b) * U**2)) if b else a} u²"
-        )
+        assert abs(a - b) <= bound * abs(b), f"[{i}] off by {float(abs(a - b) / (abs(b) * U**2)) if b else a} u²"
 
 
 def assert_normal(v):
@@ -101,9 +93,7 @@ def test_arithmetic_within_its_bound(operation, true, bound, bound_double, size,
         assert type(result) is Pair
         assert_normal(result)
         limit = bound if operation is np.divide else limit
-        assert_relative(
-            result, [true(u, v) for u, v in zip(rational(left), rational(right), strict=True)], limit
-        )
+        assert_relative(result, [true(u, v) for u, v in zip(rational(left), rational(right), strict=True)], limit)
 
 
 @every_operation
@@ -122,9 +112,7 @@ def test_operators_are_the_functions(operation, true, bound, bound_double, rng):
 def test_cancellation_keeps_its_relative_bound(rng):
     """Sums that cancel in their high parts, wholly or but for the last bits, are still right relative to themselves."""
     a = pairs(rng, 3000)
-    nudged = np.array(
-        [np.nextafter(v, s) for v, s in zip(a.high, rng.choice([-9.0, 9.0], size=3000), strict=True)]
-    )
+    nudged = np.array([np.nextafter(v, s) for v, s in zip(a.high, rng.choice([-9.0, 9.0], size=3000), strict=True)])
     for high in (a.high, nudged):
         low = np.ldexp(rng.uniform(-1, 1, size=3000), -56) * np.abs(high)
         b = Pair(*errorfree.quick_two_sum(-high, low))
@@ -185,10 +173,7 @@ def test_broadcasting(rng):
     assert scalar.shape == ()
     assert (scalar + b).shape == (3,)
     assert rational(scalar + 1) == [3 + Fraction(1, 2**60)]
-    assert rational(np.where(np.array([True, False]), scalar, 0.5)) == [
-        2 + Fraction(1, 2**60),
-        Fraction(1, 2),
-    ]
+    assert rational(np.where(np.array([True, False]), scalar, 0.5)) == [2 + Fraction(1, 2**60), Fraction(1, 2)]
 
 
 def test_indexing_and_assignment(rng):
@@ -216,9 +201,7 @@ def test_powers_of_two_are_exact(rng):
     """ldexp changes exponents only, one for all or one each."""
     a = pairs(rng, 50)
     shift = rng.integers(-100, 100, size=50)
-    assert rational(np.ldexp(a, shift)) == [
-        v * Fraction(2) ** int(s) for v, s in zip(rational(a), shift, strict=True)
-    ]
+    assert rational(np.ldexp(a, shift)) == [v * Fraction(2) ** int(s) for v, s in zip(rational(a), shift, strict=True)]
     assert rational(np.ldexp(a, 7)) == [128 * v for v in rational(a)]
 
 
@@ -309,24 +292,17 @@ def test_functions_keep_a_relative_error(function, true, draw, bound, rng):
     with mpmath.workdps(400):
         for got, value in zip(big(result), big(v), strict=True):
             due = true(value)
-            assert abs(got - due) <= bound * abs(due), (
-                float(value),
-                float(mpmath.log(abs(got / due - 1), 2)),
-            )
+            assert abs(got - due) <= bound * abs(due), (float(value), float(mpmath.log(abs(got / due - 1), 2)))
 
 
-@pytest.mark.parametrize(
-    ("function", "true"), [(np.sin, mpmath.sin), (np.cos, mpmath.cos)], ids=["sin", "cos"]
-)
+@pytest.mark.parametrize(("function", "true"), [(np.sin, mpmath.sin), (np.cos, mpmath.cos)], ids=["sin", "cos"])
 @pytest.mark.parametrize("size", [1e-200, 1.0, 100.0, 1e9])
 def test_sine_and_cosine_keep_an_absolute_error(function, true, size, rng):
     """Measured 2^-105: the argument's own 106 bits; relative for small arguments of the sine."""
     v = arguments(rng.normal(size=TAKES) * size, rng)
     with mpmath.workdps(400):
         for got, value in zip(big(function(v)), big(v), strict=True):
-            assert abs(got - true(value)) <= mpmath.mpf(2) ** -100 * min(
-                1, abs(value) if true is mpmath.sin else 1
-            )
+            assert abs(got - true(value)) <= mpmath.mpf(2) ** -100 * min(1, abs(value) if true is mpmath.sin else 1)
 
 
 @pytest.mark.parametrize("power", [0, -5, -17, -100, -250])

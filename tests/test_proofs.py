@@ -70,11 +70,7 @@ def test_double_keeps_its_digits_at_every_target_angle(measured):
 def test_double_at_ordinary_angles(measured):
     """≤ 2e-14 with D ≤ 16."""
     for point, outcomes in measured:
-        if (
-            point.kind == "ordinary"
-            and point.x.shape[1] <= 16
-            and not point.name.startswith("margin_softmax")
-        ):
+        if point.kind == "ordinary" and point.x.shape[1] <= 16 and not point.name.startswith("margin_softmax"):
             for name in ("grad_x", "grad_W"):
                 assert outcomes[0].stages[name].worst_u * U <= 2e-14, (point.name, outcomes[0].stages[name])
 

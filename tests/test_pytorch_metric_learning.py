@@ -29,7 +29,7 @@ from agreement import (
     polar_sizes,
     worst_of_rows,
 )
-from helpers import need
+from helpers import assert_printed, near, need
 
 import refloss
 from refloss.cases.angles import place
@@ -322,14 +322,14 @@ def test_difference_arcface_margin_is_in_degrees():
     """Difference: PML's margin is in degrees, and its default of 28.6 is 0.49916 rad, not the paper's 0.5.
     At θ = 60° and s = 64 the target logit differs by 64 (cos(θ + 0.49916) − cos(θ + 0.5)) = 0.0535. The
     margin 0.5 taken for degrees would be 0.0087 rad; we refuse 28.6 and say what it is in radians."""
-    assert np.radians(28.6) == pytest.approx(0.49916416607037828, rel=1e-15)
+    assert np.radians(28.6) == near(0.49916416607037828, 1e-15)
     # the other class at 90°: its logit is 0, and the loss is log(1 + e^{−z_y})
     x, W, labels = in_the_plane(0.0), in_the_plane(PI / 3, PI / 2), np.array([0])
     default = pml("ArcFaceLoss", x, W, labels)[0][0]
     half = refloss.ArcFace(scale=64, margin=0.5).forward(x, W, labels)
     exact = refloss.ArcFace(scale=64, margin=np.radians(28.6)).forward(x, W, labels)
-    assert exact.loss == pytest.approx(default, rel=1e-12)
-    assert exact.logits[0, 0] - half.logits[0, 0] == pytest.approx(0.0535, abs=5e-5)
+    assert exact.loss == near(default, 1e-12)
+    assert_printed(exact.logits[0, 0] - half.logits[0, 0], 0.0535, 1e-4)
     assert abs(half.loss - default) > 0.009
     with pytest.raises(ValueError, match=r"if these are degrees, pass margin=0\.499164"):
         refloss.ArcFace(margin=28.6)
@@ -343,12 +343,12 @@ def test_difference_arcface_falls_back_beyond_pi_minus_m():
     # one class at 90°, so the loss is log(1 + e^{−z_y})
     theirs = pml("ArcFaceLoss", x, W, labels, margin=np.degrees(m), scale=1)[0][0]
     logit = -np.log(np.expm1(theirs))
-    assert logit == pytest.approx(np.cos(PI - 0.25) - m * np.sin(m), rel=1e-12)
-    assert logit == pytest.approx(-1.20863, abs=5e-6)
+    assert logit == near(np.cos(PI - 0.25) - m * np.sin(m), 1e-12)
+    assert_printed(logit, -1.20863, 1e-5)
     linear = refloss.ArcFace(margin=m, scale=1, past_pi="linear").forward(x, W, labels)
     formula = refloss.ArcFace(margin=m, scale=1).forward(x, W, labels)
-    assert linear.logits[0, 0] == pytest.approx(logit, rel=1e-12)
-    assert formula.logits[0, 0] == pytest.approx(-0.96891, abs=5e-6)
+    assert linear.logits[0, 0] == near(logit, 1e-12)
+    assert_printed(formula.logits[0, 0], -0.96891, 1e-5)
 
 
 def test_difference_arcface_at_exactly_pi_minus_m():
@@ -357,9 +357,9 @@ def test_difference_arcface_at_exactly_pi_minus_m():
     −π/2. The value jumps there, so no derivative is at stake."""
     x, W, labels = in_the_plane(0.0), np.array([[0.0, 1.0], [0.0, -1.0]]), np.array([0])
     theirs = pml("ArcFaceLoss", x, W, labels, margin=90.0, scale=1)[0][0]
-    assert -np.log(np.expm1(theirs)) == pytest.approx(-1.0, rel=1e-12)
+    assert -np.log(np.expm1(theirs)) == near(-1.0, 1e-12)
     ours = refloss.ArcFace(margin=np.radians(90.0), scale=1, past_pi="linear").forward(x, W, labels)
-    assert ours.logits[0, 0] == pytest.approx(-PI / 2, rel=1e-15)
+    assert ours.logits[0, 0] == near(-PI / 2, 1e-15)
 
 
 @pytest.mark.parametrize("pole", ["theta_0", "theta_pi"])
@@ -436,8 +436,8 @@ def test_difference_psi_picks_a_branch_too_far_next_to_pi(name):
         radial = psi * d / w_norm if cls is refloss.LSoftmax else 0
         g_y = -mpmath.mpf(float(out.complement[0]))
         due, wrong_sign = float(g_y * (tangential + radial)), float(g_y * (radial - tangential))
-    assert got[0, 1] == pytest.approx(due, rel=1e-13)
-    assert theirs[0, 1] == pytest.approx(wrong_sign, rel=1e-7)
+    assert got[0, 1] == near(due, 1e-13)
+    assert theirs[0, 1] == near(wrong_sign, 1e-7)
     assert due * wrong_sign < 0
 
 
@@ -448,10 +448,10 @@ def test_difference_a_tiny_feature_is_not_normalised():
     x, W, labels = np.array([[6e-14, 8e-14]]), np.array([[1.0, 0.0], [0.0, -1.0]]), np.array([0])
     ours = refloss.AMSoftmax(margin=0, scale=1, zero_norm="zero", reduction="none")
     theirs = pml("CosFaceLoss", x, W, labels, margin=0, scale=1)[0][0]
-    assert theirs == pytest.approx(np.log1p(np.exp(-0.06 - 0.08)), rel=1e-12)
+    assert theirs == near(np.log1p(np.exp(-0.06 - 0.08)), 1e-12)
     out = ours.forward(x, W, labels)
-    assert out.cos_theta[0] == pytest.approx([0.6, -0.8], rel=1e-15)
-    assert out.losses[0] == pytest.approx(np.log1p(np.exp(-0.6 - 0.8)), rel=1e-12)
+    assert out.cos_theta[0] == near([0.6, -0.8], 1e-15)
+    assert out.losses[0] == near(np.log1p(np.exp(-0.6 - 0.8)), 1e-12)
 
     losses, grad_x, _ = pml("CosFaceLoss", 0 * x, W, labels, margin=0, scale=1)
     out = ours.forward(0 * x, W, labels)
@@ -488,8 +488,8 @@ def test_difference_normalized_softmax_normalises_x_and_has_a_temperature():
     x, W, labels = 3 * in_the_plane(0.0), in_the_plane(PI / 3, PI / 2), np.array([0])
     ours = refloss.WNormSoftmax().forward(x, W, labels).loss
     theirs = pml("NormalizedSoftmaxLoss", x, W, labels)[0][0]
-    assert ours == pytest.approx(np.log1p(np.exp(-1.5)), rel=1e-14)
-    assert theirs == pytest.approx(np.log1p(np.exp(-10.0)), rel=1e-11)
+    assert ours == near(np.log1p(np.exp(-1.5)), 1e-14)
+    assert theirs == near(np.log1p(np.exp(-10.0)), 1e-11)
     assert theirs < 3e-4 * ours
 
 
@@ -497,8 +497,8 @@ def test_difference_cosface_scale():
     """Difference: the default scale of CosFaceLoss is 64 (CosFace), ours 30 (AM-Softmax); m = 0.35 in both.
     A target at 60° against a class at 90°: logits 64·0.15 = 9.6 there and 30·0.15 = 4.5 here."""
     x, W, labels = in_the_plane(0.0), in_the_plane(PI / 3, PI / 2), np.array([0])
-    assert pml("CosFaceLoss", x, W, labels)[0][0] == pytest.approx(np.log1p(np.exp(-9.6)), rel=1e-10)
-    assert refloss.AMSoftmax().forward(x, W, labels).loss == pytest.approx(np.log1p(np.exp(-4.5)), rel=1e-12)
+    assert pml("CosFaceLoss", x, W, labels)[0][0] == near(np.log1p(np.exp(-9.6)), 1e-10)
+    assert refloss.AMSoftmax().forward(x, W, labels).loss == near(np.log1p(np.exp(-4.5)), 1e-12)
 
 
 def test_difference_psi_has_no_annealing_there():
@@ -506,10 +506,10 @@ def test_difference_psi_has_no_annealing_there():
     ψ for m = 4 at 60° is −1.5, with λ = 5 it is (2.5 − 1.5)/6 = 1/6."""
     x, W, labels = in_the_plane(0.0), in_the_plane(PI / 3, PI / 2), np.array([0])
     theirs = pml("SphereFaceLoss", x, W, labels, margin=4)[0][0]
-    assert -np.log(np.expm1(theirs)) == pytest.approx(-1.5, rel=1e-12)
-    assert refloss.ASoftmax(margin=4).forward(x, W, labels).logits[0, 0] == pytest.approx(-1.5, rel=1e-14)
+    assert -np.log(np.expm1(theirs)) == near(-1.5, 1e-12)
+    assert refloss.ASoftmax(margin=4).forward(x, W, labels).logits[0, 0] == near(-1.5, 1e-14)
     annealed = refloss.ASoftmax(margin=4, annealing=5).forward(x, W, labels)
-    assert annealed.logits[0, 0] == pytest.approx(1 / 6, rel=1e-14)
+    assert annealed.logits[0, 0] == near(1 / 6, 1e-14)
 
 
 def test_difference_w_is_rounded_to_the_features_dtype():

@@ -395,11 +395,7 @@ def test_detached_margin_has_no_gradient(name, rng):
     """detach_margin: grads.margin is 0, grads.scale uses the value with its margin."""
     _, _, out, grads = passes(name, rng, detach_margin=True)
     assert grads.margin == 0
-    due = (
-        np.sum(grads.logits * out.logits) / 30
-        if name == "am_softmax"
-        else np.sum(grads.logits * out.logits) / 64
-    )
+    due = np.sum(grads.logits * out.logits) / 30 if name == "am_softmax" else np.sum(grads.logits * out.logits) / 64
     assert_close(grads.scale, due, np.sum(np.abs(grads.logits)), relative_error_of(out), "scale")
 
 
@@ -429,12 +425,7 @@ def test_losses_are_equal_by_their_parameters(variant):
 def test_losses_can_be_pickled_and_copied(variant, rng):
     """A pickled, copied, deep-copied or re-made loss is equal and gives the same bits."""
     loss, inputs, out, grads = passes(variant, rng)
-    for twin in (
-        pickle.loads(pickle.dumps(loss)),
-        copy.copy(loss),
-        copy.deepcopy(loss),
-        dataclasses.replace(loss),
-    ):
+    for twin in (pickle.loads(pickle.dumps(loss)), copy.copy(loss), copy.deepcopy(loss), dataclasses.replace(loss)):
         assert twin == loss
         assert hash(twin) == hash(loss)
         assert bits(twin.forward(**inputs), twin.backward(out)) == bits(out, grads)
@@ -456,10 +447,7 @@ def test_repr_makes_the_loss_again(name):
 
 def test_repr_of_many_weights_is_short():
     """A thousand class weights are counted, not printed."""
-    assert (
-        repr(refloss.WeightedSoftmax(class_weights=[1.0] * 1000))
-        == "WeightedSoftmax(class_weights=<1000 weights>)"
-    )
+    assert repr(refloss.WeightedSoftmax(class_weights=[1.0] * 1000)) == "WeightedSoftmax(class_weights=<1000 weights>)"
 
 
 def test_records_and_gradients_can_be_copied(name, rng):
@@ -493,8 +481,7 @@ def test_get_makes_the_loss_of_that_name(name):
 
 
 @pytest.mark.parametrize(
-    ("alias", "cls"),
-    [("ModifiedSoftmax", "WNormSoftmax"), ("SphereFace", "ASoftmax"), ("CosFace", "AMSoftmax")],
+    ("alias", "cls"), [("ModifiedSoftmax", "WNormSoftmax"), ("SphereFace", "ASoftmax"), ("CosFace", "AMSoftmax")]
 )
 def test_aliases_are_the_same_class(alias, cls):
     """The field's other names are the same objects."""
@@ -512,26 +499,12 @@ def test_defaults_are_the_surveys():
     arcface = refloss.ArcFace()
     assert (arcface.scale, arcface.margin, arcface.easy_margin, arcface.past_pi) == (64, 0.5, False, "cos")
     for loss in (arcface, refloss.CrossEntropy()):
-        assert (loss.reduction, loss.label_smoothing, loss.ignore_index, loss.empty_mean) == (
-            "mean",
-            0,
-            None,
-            "error",
-        )
+        assert (loss.reduction, loss.label_smoothing, loss.ignore_index, loss.empty_mean) == ("mean", 0, None, "error")
     assert refloss.CrossEntropy().axis == -1
 
 
 def test_everything_public_is_listed():
     """refloss.__all__ names what exists, and the promised names are among it."""
     assert all(hasattr(refloss, name) for name in refloss.__all__ if name != "gradcheck")
-    due = {
-        "CrossEntropy",
-        "hed_class_weights",
-        "losses",
-        "get",
-        "gradcheck",
-        "MarginSoftmax",
-        "CosFace",
-        "ArcFace",
-    }
+    due = {"CrossEntropy", "hed_class_weights", "losses", "get", "gradcheck", "MarginSoftmax", "CosFace", "ArcFace"}
     assert due <= set(refloss.__all__)

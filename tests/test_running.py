@@ -35,7 +35,4 @@ def test_one_loss():
     found = run("tests/quick", "tests/test_schedules.py", "--loss", "softmax", "--co")
     assert "test_steps.py::test_loss[softmax]" in found
     assert "am_softmax" not in found
-    assert losses_named("test_check.py::test_of[CosFace-f_norm_sphereface]") == {
-        "am_softmax",
-        "f_norm_sphereface",
-    }
+    assert losses_named("test_check.py::test_of[CosFace-f_norm_sphereface]") == {"am_softmax", "f_norm_sphereface"}

@@ -9,8 +9,8 @@ from itertools import pairwise
 import numpy as np
 import pytest
 from agreement import piecewise_psi
-from helpers import logits_pass
-from pages.test_paper_numbers import assert_printed, degrees, target_logits
+from helpers import UNIT, assert_printed, logits_pass, near
+from pages.test_paper_numbers import degrees, target_logits
 
 import refloss
 from refloss import schedules
@@ -63,11 +63,9 @@ def test_first_iteration_at_the_floor(name, floor):
 
 def test_sphereface_plus_starts_at_2000():
     """Its counter starts at 2000, where λ = 1000/(1 + 0.12 · 2001) = 4.15 is below the floor."""
-    assert replace(schedules.SPHEREFACE_PLUS, minimum=0)(1) == pytest.approx(1000 / 241.12, rel=1e-15)
+    assert replace(schedules.SPHEREFACE_PLUS, minimum=0)(1) == near(1000 / 241.12, 1e-15)
     for n in (1, 7, 1000):
-        assert replace(schedules.SPHEREFACE_PLUS, minimum=0)(n) == replace(schedules.SPHEREFACE, minimum=0)(
-            n + 2000
-        )
+        assert replace(schedules.SPHEREFACE_PLUS, minimum=0)(n) == replace(schedules.SPHEREFACE, minimum=0)(n + 2000)
 
 
 @pytest.mark.parametrize("name", RELEASED)
@@ -78,15 +76,13 @@ def test_a_loop_that_counts_as_the_released_code_does(name):
         counter = schedule.start
         for n in range(1, 301):
             counter += 1
-            due = max(
-                schedule.minimum, schedule.base * math.pow(1 + schedule.gamma * counter, -schedule.power)
-            )
+            due = max(schedule.minimum, schedule.base * math.pow(1 + schedule.gamma * counter, -schedule.power))
             assert schedule(n) == due
         return
     beta = schedule.base
     for n in range(1, 301):
         # every product of the loop is rounded
-        assert schedule(n) == pytest.approx(max(beta, schedule.minimum), rel=1e-13)
+        assert schedule(n) == near(max(beta, schedule.minimum), 1e-13)
         beta *= schedule.ratio
 
 
@@ -94,7 +90,8 @@ def test_a_loop_that_counts_as_the_released_code_does(name):
 def test_a_schedule_falls_to_its_floor(name):
     values = [RELEASED[name](n) for n in (*range(1, 200), 10**3, 10**5, 10**7, 10**12)]
     assert all(a >= b for a, b in pairwise(values))
-    assert values[-1] == pytest.approx(RELEASED[name].minimum, abs=1e-12)
+    # of 10^12 passes; of the beginning that share is left above the floor
+    assert values[-1] - RELEASED[name].minimum <= 1e-12 * RELEASED[name].base
 
 
 def test_the_slope_at_a_right_angle_is_the_plain_ones():
@@ -102,8 +99,9 @@ def test_the_slope_at_a_right_angle_is_the_plain_ones():
     for annealing in (0.0, 5.0, 1000.0):
         loss = refloss.FNormSphereFace(scale=1, margin=4, annealing=annealing)
         at = logits_pass(loss, [[0.0, 1.0]], [[1.0, 0.0]], [0])
-        assert at.psi.slope[0] == pytest.approx(-annealing / (1 + annealing), abs=1e-15)
-        assert at.psi.value[0] == pytest.approx(-3 / (1 + annealing), rel=1e-15)
+        # terms of size 1 and m = 4
+        assert at.psi.slope[0] == pytest.approx(-annealing / (1 + annealing), abs=8 * UNIT)
+        assert at.psi.value[0] == near(-3 / (1 + annealing), 1e-15)
 
 
 @pytest.mark.parametrize("iteration", [0, -1, 1.0, True, "1", None])

@@ -19,7 +19,7 @@ import mpmath
 import numpy as np
 import pytest
 from agreement import one_thread_of_torch
-from helpers import logits_pass
+from helpers import logits_pass, near
 from pages.markdown import derivation
 
 import refloss
@@ -61,9 +61,7 @@ def tail(theta, m=0.5):
 
 
 def annealed(theta, share=2.5, m=3):
-    return tuple(
-        (share * a + b) / (1 + share) for a, b in zip(plain(theta), multiplied(theta, m), strict=True)
-    )
+    return tuple((share * a + b) / (1 + share) for a, b in zip(plain(theta), multiplied(theta, m), strict=True))
 
 
 def of_x(rho, omega):
@@ -88,9 +86,7 @@ LOSSES = {
     "arcface": (refloss.ArcFace(scale=8, margin=0.5), scale(8), arc),
     "arcface-linear": (refloss.ArcFace(scale=8, margin=0.5, past_pi="linear"), scale(8), tail),
 }
-ANGLES = np.array(
-    [0.5, 1.2, 2.0, 2.8]
-)  # every branch of m = 4, and the linear tail; 0.09 and more from knots and jump
+ANGLES = np.array([0.5, 1.2, 2.0, 2.8])  # every branch of m = 4, and the linear tail; 0.09 and more from knots and jump
 
 
 def inputs(D, seed=0):
@@ -134,9 +130,7 @@ def test_hessian_vector_product_against_80_digits(name):
     problem = loss_problem(loss, x, W, check.targets(labels, len(x), len(W), loss), None, np.asarray(1.0))
     step, everyone = mpmath.mpf(10) ** -15, np.arange(len(x))
     with mpmath.workdps(many_digits.DIGITS):
-        given = {
-            k: many_digits.exact(v) if np.ndim(v) else mpmath.mpf(float(v)) for k, v in problem.inputs.items()
-        }
+        given = {k: many_digits.exact(v) if np.ndim(v) else mpmath.mpf(float(v)) for k, v in problem.inputs.items()}
         along = {"x": many_digits.exact(v_x), "W": many_digits.exact(v_W)}
 
         def value(place, sign, sign_of_v):
@@ -151,10 +145,7 @@ def test_hessian_vector_product_against_80_digits(name):
             total = value(place, 1, 1) - value(place, 1, -1) - value(place, -1, 1) + value(place, -1, -1)
             return float(problem.weight * total / (4 * step**2))
 
-        due = {
-            k: np.array([second((k, i)) for i in np.ndindex(v.shape)]).reshape(v.shape)
-            for k, v in along.items()
-        }
+        due = {k: np.array([second((k, i)) for i in np.ndindex(v.shape)]).reshape(v.shape) for k, v in along.items()}
     for k, got in zip(("x", "W"), hessian_vector(x, W, labels, radius, psi, v_x, v_W), strict=True):
         # some hundred roundings of terms that logits of 8 and 1/sin θ = 3 enlarge: 1e-12 of the largest entry
         np.testing.assert_allclose(got, due[k], rtol=0, atol=1e-12 * np.abs(due[k]).max(), err_msg=k)
@@ -166,9 +157,7 @@ def test_a_slip_in_the_product_would_be_noticed(part):
     _, radius, psi = LOSSES["arcface"]
     x, W, labels, v_x, v_W = inputs(5)
     text = derivation("second_derivatives.md")
-    source = next(
-        e.source for e in doctest.DocTestParser().get_examples(text) if "def hessian_vector" in e.source
-    )
+    source = next(e.source for e in doctest.DocTestParser().get_examples(text) if "def hessian_vector" in e.source)
     slip = {
         "curvature": ("g * (along_u * u", "0 * g * (along_u * u"),
         "ψ''": ("own * r_own * psi) / own**2 * b\n", "own * r_own * psi) / own**2 * b * 1.0005\n"),
@@ -197,9 +186,7 @@ def test_curvature_of_l_softmax_at_its_poles(m, pole):
     x, W = np.array([[2.0, 0.0, 0.0]]), pole * np.array([[3.0, 0.0, 0.0]])
     h, across = 1e-6, np.array([[0.0, 0.6, -0.8]])
     loss = refloss.LSoftmax(margin=m)
-    rate = (
-        gradient_of_the_target(loss, x + h * across, W)["x"] - gradient_of_the_target(loss, x, W)["x"]
-    ) / h
+    rate = (gradient_of_the_target(loss, x + h * across, W)["x"] - gradient_of_the_target(loss, x, W)["x"]) / h
     due = (1 - m**2 if pole > 0 else (m - 1) ** 2) * 3 / 2 * across
     # next order m⁴h, rounding 1e-15 m²/h
     np.testing.assert_allclose(rate, due, rtol=0, atol=m**4 * 1e-5)
@@ -217,14 +204,14 @@ def test_second_derivative_of_psi_jumps_at_every_inner_knot(m):
         knot = k * PI / m
         before, after = (slope(knot) - slope(knot - h)) / h, (slope(knot + h) - slope(knot)) / h
         # next order: m⁴h²; rounding of θ: 1e-16 m²/h
-        assert before == pytest.approx(m**2, rel=1e-8)
-        assert after == pytest.approx(-(m**2), rel=1e-8)
+        assert before == near(m**2, 1e-8)
+        assert after == near(-(m**2), 1e-8)
         # (H8) on the inside of both branches
         for theta in (knot - 0.2, knot + 0.2):
             branch = math.floor(m * theta / PI)
             value = logits_pass(loss, [[math.cos(theta), math.sin(theta)]], [[1.0, 0.0]], [0]).psi.value[0]
             rate = (slope(theta + h) - slope(theta - h)) / (2 * h)
-            assert rate == pytest.approx(-(m**2) * (value + 2 * branch), rel=1e-8)
+            assert rate == near(-(m**2) * (value + 2 * branch), 1e-8)
 
 
 def test_curvature_at_the_cone_of_arcface():
@@ -234,7 +221,7 @@ def test_curvature_at_the_cone_of_arcface():
     loss = refloss.ArcFace(scale=64, margin=0.5)
     ahead, back = (gradient_of_the_target(loss, x + np.array([[0.0, 0.0, d]]), W)["x"] for d in (h, -h))
     # next order: (h/θ)²
-    assert (ahead - back)[0, 2] / (2 * h) == pytest.approx(-30739, rel=1e-4)
+    assert (ahead - back)[0, 2] / (2 * h) == near(-30739, 1e-4)
 
 
 @pytest.mark.parametrize(
@@ -259,9 +246,7 @@ def test_second_derivatives_in_scale_and_margin(loss, slope_in_m, in_m_twice):
 
     def rate(parameter, of):
         value = getattr(loss, parameter)
-        ahead, back = (
-            gradient_of_the_target(replace(loss, **{parameter: value + d}), x, W)[of] for d in (h, -h)
-        )
+        ahead, back = (gradient_of_the_target(replace(loss, **{parameter: value + d}), x, W)[of] for d in (h, -h))
         return (ahead - back) / (2 * h)
 
     # the next order, h² = 1e-10, and rounding, 1e-15/h

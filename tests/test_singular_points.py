@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 import mpmath
 import numpy as np
 import pytest
@@ -18,39 +16,24 @@ from helpers import (
     UNIT,
     VARIANTS,
     assert_close,
+    assert_finite,
+    assert_same,
     bits,
     example,
     gradients,
     make,
     natural_scales,
+    near,
     passes,
     relative_error_of,
+    steep,
+    steep_slope,
+    unit,
 )
 
 import refloss
 
 ZERO = {"zero_norm": "zero"}
-
-
-@pytest.fixture(params=["double", "extended"])
-def precision(request):
-    return request.param
-
-
-def unit(v):
-    """v̂, and 0 for a zero row."""
-    norm = np.linalg.norm(v, axis=-1, keepdims=True)
-    return v / np.where(norm == 0, 1, norm)
-
-
-def assert_finite(*records):
-    for record in records:
-        for stage, value in record.stages().items():
-            assert np.isfinite(value).all(), f"{stage} is not finite: {value}"
-
-
-def assert_same(actual, due, scale, out, what):
-    assert_close(actual, due, scale, relative_error_of(out), what)
 
 
 def at_angle(theta):
@@ -88,9 +71,7 @@ def test_zero_row_is_ordinary(name, argument, rng, precision):
     x = loss.alpha * unit(inputs["x"]) if name == "l2_softmax" else inputs["x"]
     g, other = (grads.logits[1], W) if argument == "x" else (grads.logits[:, 1], x)
     scale = np.abs(g) @ np.linalg.norm(other, axis=1)
-    assert_same(
-        getattr(grads, argument)[1], g @ other, scale, out, "gradient against Σ|g| times the other norm"
-    )
+    assert_same(getattr(grads, argument)[1], g @ other, scale, out, "gradient against Σ|g| times the other norm")
     assert (g @ other).any()
 
 
@@ -130,9 +111,7 @@ def test_l_softmax_of_margin_1_is_plain_at_zero_rows(options, rng, precision):
 def test_a_softmax_is_singular_at_zero_rows_for_every_margin(margin, precision):
     """A-Softmax divides by ‖W‖ whatever m is."""
     with pytest.raises(ValueError, match=r"W\[1\] is a zero row"):
-        refloss.ASoftmax(precision=precision, margin=margin).forward(
-            [[1.0, 2.0]], [[1.0, 0.0], [0.0, 0.0]], [0]
-        )
+        refloss.ASoftmax(precision=precision, margin=margin).forward([[1.0, 2.0]], [[1.0, 0.0], [0.0, 0.0]], [0])
 
 
 @pytest.mark.parametrize("options", [{}, {"continuation": "steep"}], ids=["papers", "steep"])
@@ -168,9 +147,7 @@ def test_zero_row_of_x_has_angle_90_degrees(name, rng, precision):
     s = getattr(loss, "scale", 0.0)  # r = 0 in L-Softmax and A-Softmax
     margin = getattr(loss, "margin", 0)
     # row 1 has label 1; ψ(π/2) = 1 − 2·2 = −3 for m = 4: k = 2 and cos 2π = 1
-    target = {"f_norm_sphereface": -3 * s, "am_softmax": -s * margin, "arcface": -s * np.sin(margin)}.get(
-        name, 0.0
-    )
+    target = {"f_norm_sphereface": -3 * s, "am_softmax": -s * margin, "arcface": -s * np.sin(margin)}.get(name, 0.0)
     assert_same(out.logits[1], np.array([0, target, 0, 0]), max(s, 1), out, "logits against s")
 
 
@@ -284,10 +261,7 @@ def test_zero_norm_changes_nothing_without_zero_rows(variant, rng, precision):
     inputs = example(variant, rng)
     outs = [
         loss.forward(**inputs)
-        for loss in (
-            make(variant, precision=precision),
-            make(variant, precision=precision, **ZERO),
-        )
+        for loss in (make(variant, precision=precision), make(variant, precision=precision, **ZERO))
     ]
     assert bits(outs[0]) == bits(outs[1])
 
@@ -318,7 +292,7 @@ def test_inference_has_no_target_to_be_singular():
     """L-Softmax without labels has no target row: zero rows give zero logits."""
     logits = refloss.LSoftmax().inference_logits([[0.0, 0.0], [1.0, 2.0]], [[0.0, 0.0], [3.0, 4.0]])
     np.testing.assert_array_equal(logits[[0, 0, 1], [0, 1, 0]], 0)
-    assert logits[1, 1] == pytest.approx(11, rel=ROUNDINGS, abs=0)
+    assert logits[1, 1] == near(11, ROUNDINGS)
 
 
 # -- cones -----------------------------------------------------------------------------------------
@@ -399,9 +373,7 @@ def assert_bend(loss, inputs, argument, out, grads, bend, rng):
         v -= (v @ ROW) / (ROW @ ROW) * ROW  # ⟂ x and W_y
         step = np.zeros_like(inputs[argument])
         step[0] = h * v / np.linalg.norm(v)
-        ahead, back = (
-            loss.forward(**(inputs | {argument: inputs[argument] + k * step})).loss for k in (1, -1)
-        )
+        ahead, back = (loss.forward(**(inputs | {argument: inputs[argument] + k * step})).loss for k in (1, -1))
         along = getattr(grads, argument)[0] @ step[0] / h
         # rounding of the loss over h is 1e-10 of the scale, the next term of Taylor h over the length, 1e-6
         assert_close((ahead - back) / (2 * h), along, scale, 1e-5, "mean slope")
@@ -431,9 +403,7 @@ def test_a_detached_margin_has_no_cone(name, pole, precision):
         out = loss.forward(**at_pole(pole))
         assert_finite(out, loss.backward(out))
         # a continuation's cone is at π only
-        np.testing.assert_array_equal(
-            out.cone, [not detached and (pole == "at_pi" or name not in PSI), False]
-        )
+        np.testing.assert_array_equal(out.cone, [not detached and (pole == "at_pi" or name not in PSI), False])
 
 
 @pytest.mark.parametrize("pole", POLES)
@@ -448,17 +418,12 @@ def test_other_margins_are_smooth_at_the_poles(name, margin, pole, precision):
     # ψ at a small angle δ from the pole: ψ(pole) ∓ m² δ²/2, to δ⁴
     slopes = (margin if name in PSI else 1) ** 2
     delta = 1e-4
-    turned = {
-        "x": inputs["x"]
-        + [delta * np.linalg.norm(inputs["x"][0]) * unit(np.array([1.0, 3.0, 0.0])), [0, 0, 0]]
-    }
+    turned = {"x": inputs["x"] + [delta * np.linalg.norm(inputs["x"][0]) * unit(np.array([1.0, 3.0, 0.0])), [0, 0, 0]]}
     r = {"l_softmax": out.x_norm[0] * out.W_norm[0], "a_softmax": out.x_norm[0]}.get(name) or loss.scale
     before, after = out.logits[0, 0] / r, loss.forward(**(inputs | turned)).logits[0, 0]
     after /= r * (np.linalg.norm(turned["x"][0]) / out.x_norm[0] if name in ("l_softmax", "a_softmax") else 1)
     sign = 1 if pole == "at_0" else (-1) ** (margin if name in PSI and margin == 1 else 1)
-    assert_close(
-        after - before, -sign * slopes * delta**2 / 2, slopes * delta**2 / 2, 1e-3, "ψ near the pole"
-    )
+    assert_close(after - before, -sign * slopes * delta**2 / 2, slopes * delta**2 / 2, 1e-3, "ψ near the pole")
 
 
 @pytest.mark.parametrize("variant", [v for v, (cls, _) in VARIANTS.items() if cls.has_margin])
@@ -502,9 +467,7 @@ def test_one_ulp_off_the_pole_is_no_cone(pole, nudge, precision):
     plain = loss.backward(loss.forward(**at_pole(pole))).x[0]  # the other classes' part
     slope = 8 * grads.logits[0, 0] * np.sin(out.theta[0] + 0.5) / x_norm
     scale = natural_scales(loss, inputs["x"], inputs["W"], np.abs(grads.logits))["x"][0]
-    assert_close(
-        grads.x[0] - plain, slope * tangent, scale, 10 * nudge + relative_error_of(out), "target's part"
-    )
+    assert_close(grads.x[0] - plain, slope * tangent, scale, 10 * nudge + relative_error_of(out), "target's part")
 
 
 @pytest.mark.parametrize("radius", ["scale", "x_norm", "both_norms"])
@@ -522,6 +485,28 @@ def test_cones_of_a_users_margin_are_marked(radius, pole, precision):
         np.testing.assert_array_equal(out.cone, [cone, False])
 
 
+def flat(theta, xp):
+    """D = −1 + cos θ: a kink at π/2, no cone at π."""
+    return -1 + xp.cos(theta)
+
+
+def flat_slope(theta, xp):
+    return -xp.sin(theta)
+
+
+@pytest.mark.parametrize("name", PSI)
+@pytest.mark.parametrize(
+    ("D", "cone"), [((steep, steep_slope), True), ((flat, flat_slope), False)], ids=["steep", "flat"]
+)
+def test_cone_of_a_continuation_at_pi(name, D, cone, precision):
+    """D'(π) ≠ 0 is a cone at π, marked and finite; D'(π) = 0 is none, nor is θ = 0."""
+    loss = make(name, precision=precision, margin=2, continuation=D)
+    for pole in POLES:
+        out = loss.forward(**at_pole(pole))
+        assert_finite(out, loss.backward(out))
+        np.testing.assert_array_equal(out.cone, [cone and pole == "at_pi", False])
+
+
 # -- jumps -----------------------------------------------------------------------------------------
 
 SIDES = (-1e-9, 1e-9)  # a step to either side of a jump, and what an angle there may differ by
@@ -536,9 +521,7 @@ def arc_logit(theta, **options):
 def test_jump_of_past_pi_linear(margin, precision):
     """Before θ = π − m: cos(θ + m); from there on: cos θ − m sin m."""
     edge = np.pi - margin
-    before, after = (
-        arc_logit(edge + step, past_pi="linear", margin=margin, precision=precision) for step in SIDES
-    )
+    before, after = (arc_logit(edge + step, past_pi="linear", margin=margin, precision=precision) for step in SIDES)
     assert_close(before, np.cos(edge + margin), 1.0, 1e-9, "cos(θ + m) against 1")
     assert_close(after, np.cos(edge) - margin * np.sin(margin), 1.0, 1e-9, "linear against 1")
 
@@ -582,9 +565,7 @@ def test_equality_of_easy_margin_is_plain(precision):
     out = loss.forward([[0.0, 2.0]], [[3.0, 0.0], [1.0, 1.0]], [0])
     assert_close(out.logits[0, 0], 0.0, 1.0, UNIT, "cos(π/2) against 1")
     grads = loss.backward(out)
-    due = (
-        grads.logits[0, 0] * np.array([1.0, 0.0]) / 2 + grads.logits[0, 1] * np.array([1, 0]) / np.sqrt(2) / 2
-    )
+    due = grads.logits[0, 0] * np.array([1.0, 0.0]) / 2 + grads.logits[0, 1] * np.array([1, 0]) / np.sqrt(2) / 2
     assert_same(grads.x[0], due, np.abs(grads.logits[0]).sum(), out, "grad_x")
     assert grads.margin == 0
 
@@ -617,312 +598,3 @@ def test_easy_margin_and_past_pi_together(theta, precision):
     if theta < np.pi / 2:
         due = np.cos(theta + margin) if theta < np.pi - margin else np.cos(theta) - margin * np.sin(margin)
     assert_close(value, due, 1.0, ROUNDINGS, "logit against s = 1")
-
-
-# -- knots kπ/m of ψ -------------------------------------------------------------------------------
-
-KNOTS = [(m, k) for m in (2, 3, 4, 7) for k in range(1, m)]
-
-
-def psi_and_slope(name, theta, m, **options):
-    """ψ(θ) and ψ'(θ) as the loss gives them, from the target's logit and the gradient of x alone.
-
-    The other class is at a right angle to the plane, so that its part of the gradient is apart too.
-    """
-    x, W = np.array([[np.cos(theta), np.sin(theta), 0]]), np.array([[1.0, 0, 0], [0, 0, 1.0]])
-    loss = make(
-        name, margin=m, reduction="none", **{"scale": 1} if name == "f_norm_sphereface" else {}, **options
-    )
-    out = loss.forward(x, W, [0])
-    g = loss.backward(out).logits[0, 0]
-    grad = loss.backward(out, 1 / g).x[0]
-    return out.logits[0, 0], grad @ [-np.sin(theta), np.cos(theta), 0]
-
-
-@pytest.mark.parametrize("name", PSI)
-@pytest.mark.parametrize(("m", "k"), KNOTS)
-def test_value_at_a_knot(name, m, k, precision):
-    """ψ(kπ/m) = 1 − 2k, whichever branch rounding takes."""
-    value, slope = psi_and_slope(name, k * np.pi / m, m, precision=precision)
-    assert_close(value, 1.0 - 2 * k, 2 * m, ROUNDINGS, "ψ against its range 2m")
-    assert_close(slope, 0.0, m**2, ROUNDINGS, "ψ' = 0, against ψ'' = m²")
-
-
-@pytest.mark.parametrize("name", PSI)
-@pytest.mark.parametrize(("m", "k"), KNOTS)
-def test_both_sides_of_a_knot_agree(name, m, k, precision):
-    """ψ is C¹: at ±h from kπ/m the values and slopes are 1 − 2k + O(h²m²/2) and O(hm²)."""
-    for h in (1e-4, 1e-7, 1e-10):
-        for side in (-1, 1):
-            value, slope = psi_and_slope(name, k * np.pi / m + side * h, m, precision=precision)
-            # ψ''(knot) is +m² after a knot and −m² before: ψ is flat there and falls on both sides
-            due = 1 - 2 * k - side * (m * h) ** 2 / 2
-            assert_close(value, due, 1.0, (m * h) ** 4 + m * ROUNDINGS, "ψ beside the knot")
-            assert_close(
-                slope, -(m**2) * h, 1.0, (m * h) ** 2 * m**2 * h + m**2 * ROUNDINGS, "ψ' beside the knot"
-            )
-
-
-@pytest.mark.parametrize("name", PSI)
-@pytest.mark.parametrize("m", [1, 2, 3, 4, 7])
-def test_psi_falls_from_1_to_1_minus_2m(name, m):
-    """ψ decreases over [0, π], from 1 to (−1)^(m−1) cos(mπ) − 2(m−1) = 1 − 2m."""
-    theta = np.linspace(0, np.pi, 201)
-    values, slopes = np.transpose([psi_and_slope(name, t, m) for t in theta])
-    assert (np.diff(values) < 0).all()
-    assert (slopes <= m**2 * ROUNDINGS).all()
-    assert_close(values[[0, -1]], [1, 1 - 2 * m], 2 * m, ROUNDINGS, "ψ(0) and ψ(π) against 2m")
-
-
-@pytest.mark.parametrize("name", PSI)
-@pytest.mark.parametrize(
-    ("m", "x", "w"),
-    [
-        (2, [0.0, 7.0, 3.0], [5.0, 3.0, -7.0]),  # 90°
-        (4, [1.0, 0.0, 0.0], [3.0, 3.0, 0.0]),  # 45°
-        (4, [3.0, -1.0, 0.0], [1.0, 3.0, 0.0]),  # 90°
-        (3, [1.0, 1.0, 0.0], [0.0, 5.0, 5.0]),  # 60°
-        (3, [1.0, 1.0, 0.0], [-5.0, 0.0, 5.0]),  # 120°
-        (6, [1.0, 1.0, 0.0], [0.0, 5.0, 5.0]),  # 60°
-    ],
-    ids=str,
-)
-def test_slope_at_an_exact_knot_is_exactly_0(name, m, x, w, precision):
-    """θ = kπ/m exactly: ψ' = 0, not a rounding, and no tangential part of the target; ψ = 1 − 2k; no cone."""
-    loss = make(name, margin=m, precision=precision, reduction="none")
-    out, grads = passes(loss, [x], [w, [1.0, -2.0, 4.0]], [0])
-    assert not out.cone.any()
-    g = grads.logits[0]
-    x, w, other = np.array(x), np.array(w), np.array([1.0, -2.0, 4.0])
-    # along ŵ less its part along x̂: the other class's part alone
-    r = {"l_softmax": np.linalg.norm(other)}.get(name, 1.0) * (
-        loss.scale / np.linalg.norm(x) if name == "f_norm_sphereface" else 1.0
-    )
-    across = w - (w @ x) / (x @ x) * x
-    due = r * g[1] * (other @ across) / np.linalg.norm(other)
-    scale = natural_scales(loss, x[None], np.stack([w, other]), np.abs(grads.logits))["x"][0, 0]
-    assert_close(
-        grads.x[0] @ across,
-        due,
-        abs(r * g[1]) * np.linalg.norm(across) + scale * UNIT,
-        64 * UNIT,
-        "grad_x across",
-    )
-    k = round(m * out.theta[0] / np.pi)
-    radius = {"f_norm_sphereface": getattr(loss, "scale", 1.0), "a_softmax": np.linalg.norm(x)}.get(
-        name, np.linalg.norm(x) * np.linalg.norm(w)
-    )
-    assert_close(out.logits[0, 0] / radius, 1.0 - 2 * k, 2 * m, ROUNDINGS, "ψ at the knot")
-
-
-# -- a user's continuation -------------------------------------------------------------------------
-
-
-def steep(theta, xp):
-    """D = −1 − 2 (θ − π/2): a kink at π/2, D' = −2 against 0, and a cone at π."""
-    return -1 - 2 * (theta - np.pi / 2)
-
-
-def steep_slope(theta, xp):
-    return -2 + 0 * theta
-
-
-def flat(theta, xp):
-    """D = −1 + cos θ: a kink at π/2, no cone at π."""
-    return -1 + xp.cos(theta)
-
-
-def flat_slope(theta, xp):
-    return -xp.sin(theta)
-
-
-@pytest.mark.parametrize("name", PSI)
-def test_kink_of_a_continuation_has_its_right_derivative(name, precision):
-    """θ = π/m exactly, D'(π/m) ≠ 0: the right derivative, D', is used; the value is −1."""
-    loss = make(
-        name,
-        precision=precision,
-        margin=2,
-        continuation=(steep, steep_slope),
-        **{"scale": 1} if name == "f_norm_sphereface" else {},
-    )
-    out = loss.forward([[0.0, 1.0, 0.0]], [[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]], [0])
-    assert out.theta[0] == np.pi / 2
-    assert_close(out.logits[0, 0], -1.0, 1.0, ROUNDINGS, "D(π/m)")
-    grads = loss.backward(out)
-    # θ grows against the x axis
-    assert_same(grads.x[0, 0], 2 * grads.logits[0, 0], np.abs(2 * grads.logits[0, 0]), out, "slope")
-    assert not out.cone.any()
-
-
-@pytest.mark.parametrize("name", PSI)
-def test_beside_the_kink_each_side_has_its_own_slope(name, precision):
-    """Left of π/m ψ' = −m sin mθ, right of it D'."""
-    for step, due in ((-1e-7, 4e-7), (1e-7, 2.0)):
-        _, slope = psi_and_slope(
-            name, np.pi / 2 + step, 2, continuation=(steep, steep_slope), precision=precision
-        )
-        assert_close(slope, -due, 2.0, 1e-9 if step > 0 else 1e-6, "slope")
-
-
-@pytest.mark.parametrize("name", PSI)
-@pytest.mark.parametrize(
-    ("D", "cone"), [((steep, steep_slope), True), ((flat, flat_slope), False)], ids=["steep", "flat"]
-)
-def test_cone_of_a_continuation_at_pi(name, D, cone, precision):
-    """D'(π) ≠ 0 is a cone at π, marked and finite; D'(π) = 0 is none, nor is θ = 0."""
-    loss = make(name, precision=precision, margin=2, continuation=D)
-    for pole in POLES:
-        out = loss.forward(**at_pole(pole))
-        assert_finite(out, loss.backward(out))
-        np.testing.assert_array_equal(out.cone, [cone and pole == "at_pi", False])
-
-
-@pytest.mark.parametrize("name", PSI)
-def test_continuation_is_used_beyond_pi_over_m_only(name, precision):
-    """ψ(θ) = cos mθ up to π/m, D(θ) from there on."""
-    for theta in (0.2, 1.0, 1.5, 1.6, 2.5, 3.1):
-        value, slope = psi_and_slope(name, theta, 2, continuation=(steep, steep_slope), precision=precision)
-        inner = theta < np.pi / 2
-        due = (np.cos(2 * theta), -2 * np.sin(2 * theta)) if inner else (steep(theta, np), -2.0)
-        assert_close((value, slope), due, 5.0, ROUNDINGS, "ψ and ψ' against D(π)")
-
-
-@pytest.mark.parametrize("name", PSI)
-def test_the_papers_branches_as_a_continuation(name, rng, precision):
-    """ψ's own branches given as D change nothing."""
-    inputs = example(name, rng, n=8)
-    branch = {
-        "D": lambda t, xp: xp.where(t < 2 * np.pi / 3, -xp.cos(3 * t) - 2, xp.cos(3 * t) - 4),
-        "dD": lambda t, xp: xp.where(t < 2 * np.pi / 3, 3 * xp.sin(3 * t), -3 * xp.sin(3 * t)),
-    }
-    loss, same = (
-        make(name, precision=precision, margin=3),
-        make(name, precision=precision, margin=3, continuation=(branch["D"], branch["dD"])),
-    )
-    out, other = loss.forward(**inputs), same.forward(**inputs)
-    grads, other_grads = gradients(loss.backward(out)), gradients(same.backward(other))
-    scales = natural_scales(loss, inputs["x"], inputs["W"], np.abs(grads["logits"]))
-    assert_same(other.losses, out.losses, np.abs(out.losses), out, "losses")
-    for field, value in other_grads.items():
-        assert_same(value, grads[field], scales[field], out, field)
-
-
-# -- where the natural scale is 0 the gradient is exactly 0 ----------------------------------------
-
-
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_one_dimension_has_no_tangent(variant, rng, precision):
-    """D = 1: what is normalised gets a gradient of exactly 0."""
-    loss, inputs = make(variant, precision=precision), example(variant, rng, n=40, d=1)
-    inputs["x"] *= np.geomspace(1e-12, 1e12, 40)[:, None]
-    inputs["labels"] = np.arange(40) % 4
-    if isinstance(loss, (refloss.LSoftmax, refloss.ASoftmax, refloss.WNormSoftmax)):
-        inputs["x"] = np.clip(inputs["x"], -30, 30)
-    grads = loss.backward(loss.forward(**inputs))
-    assert_finite(grads)
-    name = loss.name
-    scale = variant == "margin_softmax-scale"
-    if name in NORMALISES_X or scale:
-        np.testing.assert_array_equal(grads.x, np.zeros_like(inputs["x"]))
-    if name in NORMALISES_W or scale or variant == "margin_softmax-x_norm":
-        np.testing.assert_array_equal(grads.W, np.zeros_like(inputs["W"]))
-    assert grads.logits.any()
-
-
-@pytest.mark.parametrize("smoothing", [0.0, 0.2])
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_one_class_has_no_loss(variant, smoothing, rng, precision):
-    """C = 1: p = 1, the loss and every gradient exactly 0."""
-    loss = make(variant, precision=precision, classes=1, label_smoothing=smoothing)
-    out = loss.forward(**example(variant, rng, classes=1))
-    assert out.loss == 0
-    assert not out.complement.any()
-    np.testing.assert_array_equal(out.probabilities, np.ones((6, 1)))
-    for field, value in gradients(loss.backward(out)).items():
-        np.testing.assert_array_equal(value, np.zeros_like(value), err_msg=field)
-
-
-# -- lengths at the ends of float64 ----------------------------------------------------------------
-
-
-@pytest.mark.parametrize("exponent", [-960, -300, 300, 960])
-@pytest.mark.parametrize(
-    ("name", "argument"), [(name, "x") for name in NORMALISES_X] + [(name, "W") for name in NORMALISES_W]
-)
-def test_length_does_not_matter(name, argument, exponent, rng, precision):
-    """x̂ and ŵ have no length: 2^k times every row of x, or 2^±k times some rows of W, gives the same bits, and 2^∓k of
-    the gradient, as far as float64 goes."""
-    loss, inputs = make(name, precision=precision), example(name, rng)
-    powers = exponent if argument == "x" else np.array([[0], [exponent], [0], [-exponent]])
-    out, grads = passes(loss, **inputs)
-    other, scaled = passes(loss, **(inputs | {argument: np.ldexp(inputs[argument], powers)}))
-    np.testing.assert_array_equal(other.losses, out.losses)
-    if argument == "x":
-        np.testing.assert_array_equal(other.x_norm, np.ldexp(out.x_norm, exponent))
-    for field in "xW":
-        due = np.ldexp(getattr(grads, field), -powers if field == argument else 0)
-        np.testing.assert_array_equal(getattr(scaled, field), due)
-
-
-@pytest.mark.parametrize("exponent", [-700, -300, 300, 700])
-def test_lengths_of_l_softmax_trade(exponent, rng, precision):
-    """‖W‖‖x‖: 2^k x with 2^−k W gives the same bits."""
-    loss, inputs = make("l_softmax", precision=precision), example("l_softmax", rng)
-    grads = loss.backward(loss.forward(**inputs))
-    scaled = inputs | {"x": np.ldexp(inputs["x"], exponent), "W": np.ldexp(inputs["W"], -exponent)}
-    other = loss.backward(loss.forward(**scaled))
-    np.testing.assert_array_equal(other.x, np.ldexp(grads.x, -exponent))
-    np.testing.assert_array_equal(other.W, np.ldexp(grads.W, exponent))
-
-
-@pytest.mark.parametrize(
-    "variant", ["softmax", "l_softmax", "l_softmax-annealed", "margin_softmax-both_norms"]
-)
-@pytest.mark.parametrize("exponent", [-100, -500, -600])
-def test_small_x_and_small_W_keep_their_gradient(variant, exponent, rng, precision):
-    """With x and W so short that every p is 1/C, halving both halves the gradient: down to float64's end
-    no product ‖x‖‖W‖ on the way may lose it."""
-    loss, inputs = make(variant, precision=precision), example(variant, rng)
-    inputs.pop("b", None)
-    near, far = (
-        loss.value_and_grad(np.ldexp(inputs["x"], k), np.ldexp(inputs["W"], k), inputs["labels"])[1]
-        for k in (-60, exponent)
-    )
-    for field in ("x", "W"):
-        np.testing.assert_array_equal(getattr(far, field), np.ldexp(getattr(near, field), exponent + 60))
-
-
-def refusal(call):
-    """The message of the ValueError that the call raises, or None."""
-    try:
-        call()
-    except ValueError as error:
-        return str(error)
-    return None
-
-
-@pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.parametrize("size", [5e-324, 1e-310, 1e-300, 1e-30, 1e30, 1e150, 1e307])
-@pytest.mark.parametrize("argument", ["x", "W"])
-def test_extreme_lengths_are_never_silent(variant, argument, size, rng, precision):
-    """Rows of length 5e-324 … 1e308: finite stages and gradients, or a ValueError that names the
-    argument. Never NaN, never inf, no warning."""
-    loss, inputs = make(variant, precision=precision), example(variant, rng)
-    inputs[argument] = np.sign(inputs[argument]) * size * np.array([[1.0, 1.5, 1.25]])
-    refused = refusal(lambda: assert_finite(*(out := loss.forward(**inputs), loss.backward(out))))
-    if refused:
-        assert size < 1e-290 or size > 1e100, refused
-        assert re.search(rf"\b{argument}\b", refused), refused
-
-
-@pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.parametrize("upstream", [1e-320, 1e-300, 1e300, 1.7e308])
-def test_extreme_upstream_is_never_silent(variant, upstream, rng, precision):
-    """Finite upstream of any size: finite gradients, or a ValueError that names upstream."""
-    loss, inputs = make(variant, precision=precision), example(variant, rng)
-    out = loss.forward(**inputs)
-    refused = refusal(lambda: assert_finite(loss.backward(out, upstream)))
-    if refused:
-        assert upstream > 1e299, refused
-        assert "upstream" in refused

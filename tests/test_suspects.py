@@ -1,4 +1,4 @@
-"""The wrong implementations: each is really wrong, and the kernel that they are made of is right."""
+"""The wrong implementations: each is really wrong, and the plain loss that they are made of is right."""
 
 from __future__ import annotations
 
@@ -16,13 +16,10 @@ from refloss.cases.angles import place
 from refloss.cases.configurations import default_upstream, make, parabola, parabola_slope
 from refloss.cases.gradcheck import all_cases
 from refloss.testing.diagnosis.suspects import GROUPS, SLIP, SUSPECTS, Suspect, suspects, wrong
-from refloss.testing.plain_loss import Kernel
+from refloss.testing.plain_loss import PlainLoss
 
 N, C, D = 11, 10, 9  # one more, or a few more, than a block of 8
-VISIBLE = {
-    False: 1e-6,
-    True: 1e-9,
-}  # relative to the stage's largest number; of a suspect, of one of precision
+VISIBLE = {False: 1e-6, True: 1e-9}  # relative to the stage's largest number; of a suspect, of one of precision
 
 
 @dataclass
@@ -49,12 +46,12 @@ class Input:
         return self.loss.forward(self.inputs["x"], self.inputs["W"], self.labels, **bias)
 
     @functools.cached_property
-    def previous(self) -> Kernel:
+    def previous(self) -> PlainLoss:
         """An earlier call on other numbers."""
         other = {name: 1.5 * value + 0.25 for name, value in self.inputs.items()}
-        kernel = Kernel(self.loss, other, self.labels, self.upstream)
-        kernel.run()
-        return kernel
+        plain = PlainLoss(self.loss, other, self.labels, self.upstream)
+        plain.run()
+        return plain
 
 
 def difference(got: dict[str, np.ndarray], expected: dict[str, np.ndarray], stages: Any = None) -> float:
@@ -72,9 +69,9 @@ def difference(got: dict[str, np.ndarray], expected: dict[str, np.ndarray], stag
     return worst
 
 
-# -- the kernel ------------------------------------------------------------------------------------
+# -- the plain loss --------------------------------------------------------------------------------
 
-# The kernel sees a logit as r cos θ, with everything about ‖x‖ in r; at a row of length 0 it passes nothing on.
+# The plain loss sees a logit as r cos θ, with everything about ‖x‖ in r; at a row of length 0 it passes nothing on.
 # Where the loss's logit is a plain product of x (W_j), as in these, that row's own gradient is W_j's (x's) share.
 PLAIN_AT_ZERO = {
     "w_norm_softmax": ("grad_x",),
@@ -85,23 +82,20 @@ PLAIN_AT_ZERO = {
 
 
 @pytest.mark.parametrize("name", refloss.losses())
-def test_the_untouched_kernel_is_the_reference(name: str) -> None:
+def test_the_untouched_plain_loss_is_the_reference(name: str) -> None:
     """On every aimed case of gradcheck, in every stage."""
     for case in all_cases([name]):
         given = Input(
-            case.loss,
-            {"x": case.x, "W": case.W},
-            case.labels,
-            1.0 if case.upstream is None else case.upstream,
+            case.loss, {"x": case.x, "W": case.W}, case.labels, 1.0 if case.upstream is None else case.upstream
         )
         if case.b is not None:
             given.inputs["b"] = case.b
-        got = Kernel(case.loss, given.inputs, case.labels, given.upstream).run()
+        got = PlainLoss(case.loss, given.inputs, case.labels, given.upstream).run()
         expected = given.reference
         stages = list(expected)
         if case.name == "zero_rows":
             stages = [stage for stage in stages if stage not in PLAIN_AT_ZERO.get(name, ())]
-        if case.name == "one_dimension":  # nothing can turn: exactly 0, and a rounding error in the kernel
+        if case.name == "one_dimension":  # nothing can turn: exactly 0, and a rounding error in the plain loss
             still = {f"grad_{v}" for v in "xW" if getattr(case.loss, f"normalises_{v}", False)}
             stages = [stage for stage in stages if stage not in still]
             for stage in still:
@@ -164,9 +158,7 @@ def objects() -> dict[str, Any]:
         "l2_softmax-zero": replace(found["l2_softmax"], zero_norm="zero"),
     }
     for radius in ("scale", "x_norm", "both_norms"):
-        found[f"margin_softmax-{radius}"] = refloss.MarginSoftmax(
-            psi=own_psi, dpsi=own_slope, radius=radius, scale=8.0
-        )
+        found[f"margin_softmax-{radius}"] = refloss.MarginSoftmax(psi=own_psi, dpsi=own_slope, radius=radius, scale=8.0)
     return found
 
 
@@ -181,12 +173,8 @@ def inputs_of(name: str) -> list[Input]:
 
 
 def _upstream(loss: Any, shape: tuple[int, ...]) -> Any:
-    """Not 1, and one a sample where there is no reduction."""
-    return (
-        default_upstream(loss.reduction, int(np.prod(shape))).reshape(shape)
-        if loss.reduction == "none"
-        else -1.375
-    )
+    """Not 1, and one per sample where there is no reduction."""
+    return default_upstream(loss.reduction, int(np.prod(shape))).reshape(shape) if loss.reduction == "none" else -1.375
 
 
 def _some_ignored(loss: Any, y: np.ndarray) -> np.ndarray:
@@ -225,10 +213,7 @@ def _features(loss: Any) -> Iterator[Input]:
     yield given(place(rng, W, y, np.resize([1e-4, np.pi - 1e-4, 3e-3, np.pi - 3e-3, 1.0, 2.5], N), lengths))
     basis = np.vstack([np.eye(D), np.ones(D)])
     turned = place(rng, basis, y, angles, lengths)
-    turned[0], turned[1] = (
-        basis[(y[0] + 1) % D],
-        2 * basis[(y[1] + 1) % D],
-    )  # exactly perpendicular, on another's row
+    turned[0], turned[1] = (basis[(y[0] + 1) % D], 2 * basis[(y[1] + 1) % D])  # exactly perpendicular, on another's row
     yield given(turned, basis)
     if not loss.has_margin and loss.ignore_index is None:
         yield given(x, y=rng.random((N, C)))
@@ -336,9 +321,7 @@ def slopes(suspect: Suspect, given: Input, variant: Any) -> Iterator[tuple[float
     for name in ("scale", "margin", "alpha"):
         if f"grad_{name}" in stages:
             at = getattr(given.loss, name)
-            ahead, behind = (
-                value(given.inputs, replace(given.loss, **{name: at + side * h})) for side in (1, -1)
-            )
+            ahead, behind = (value(given.inputs, replace(given.loss, **{name: at + side * h})) for side in (1, -1))
             gradient = float(stages[f"grad_{name}"])
             yield gradient, (ahead - behind) / (2 * h), abs(gradient) + abs(value(given.inputs)) * 1e-3
 
@@ -361,9 +344,7 @@ def test_a_wrong_forward_has_its_own_gradient() -> None:
 def test_inputs_are_not_changed() -> None:
     for name in ("cross_entropy-axis1", "softmax", "l_softmax-annealed", "arcface-none-ignore"):
         for given in inputs_of(name)[:2]:
-            before = [
-                value.copy() for value in (*given.inputs.values(), given.labels, np.asarray(given.upstream))
-            ]
+            before = [value.copy() for value in (*given.inputs.values(), given.labels, np.asarray(given.upstream))]
             earlier = {stage: value.copy() for stage, value in given.previous.stages.items()}
             for suspect in suspects(given.loss):
                 shown(suspect, given, suspect.variants[0])

@@ -18,6 +18,7 @@ import mpmath
 import numpy as np
 import pytest
 from agreement import assert_rows_agree, assert_values_agree, logit_terms, one_thread_of_torch
+from helpers import near
 
 import refloss
 
@@ -140,9 +141,7 @@ def compare_on_logits(name, reduction, weights_kind, smoothing, ignore_index, so
 
         rows = np.moveaxis(logits, axis, -1).reshape(-1, classes)
         target = (
-            np.moveaxis(targets, axis, -1).reshape(-1, classes)
-            if soft
-            else one_hot(targets, classes, ignore_index)
+            np.moveaxis(targets, axis, -1).reshape(-1, classes) if soft else one_hot(targets, classes, ignore_index)
         )
         share = np.ravel(upstream) / divisor(reduction, target, weights, soft)
         scale = logit_terms(rows, target, weights, smoothing, share, soft).sum(axis=1)
@@ -325,9 +324,9 @@ def test_difference_mean_of_labels_counts_rows_and_torchs_counts_weights():
     theirs = torch_cross_entropy(logits, labels, w)[0]
     mean = refloss.CrossEntropy(class_weights=w).forward(logits, labels).loss
     weighted = refloss.CrossEntropy(class_weights=w, reduction="weighted_mean").forward(logits, labels).loss
-    assert mean == pytest.approx(2 * np.log(2), rel=1e-15, abs=0)
-    assert theirs == pytest.approx(np.log(2), rel=1e-15, abs=0)
-    assert weighted == pytest.approx(theirs, rel=1e-15, abs=0)
+    assert mean == near(2 * np.log(2), 1e-15)
+    assert theirs == near(np.log(2), 1e-15)
+    assert weighted == near(theirs, 1e-15)
 
 
 def test_smoothing_with_weights_divides_by_the_labels_weights_in_both():
@@ -340,8 +339,8 @@ def test_smoothing_with_weights_divides_by_the_labels_weights_in_both():
     for label, due in ((0, 1.2), (1, 2.8 / 3)):
         logits, labels = np.zeros((1, 2)), np.array([label])
         theirs = torch_cross_entropy(logits, labels, w, label_smoothing=0.2)[0]
-        assert theirs == pytest.approx(due * np.log(2), rel=1e-14, abs=0)
-        assert ours.forward(logits, labels).loss == pytest.approx(due * np.log(2), rel=1e-14, abs=0)
+        assert theirs == near(due * np.log(2), 1e-14)
+        assert ours.forward(logits, labels).loss == near(due * np.log(2), 1e-14)
 
 
 def test_difference_weighted_mean_of_soft_targets_has_no_counterpart_in_torch():
@@ -349,8 +348,8 @@ def test_difference_weighted_mean_of_soft_targets_has_no_counterpart_in_torch():
     soft targets by N. Our two reductions treat both alike: "mean" by N, "weighted_mean" by Σ w_c y_c."""
     logits, labels, w = np.zeros((2, 2)), np.array([0, 1]), np.array([1.0, 3.0])
     soft = np.eye(2)[labels]
-    assert torch_cross_entropy(logits, soft, w)[0] == pytest.approx(2 * np.log(2))
-    assert torch_cross_entropy(logits, labels, w)[0] == pytest.approx(np.log(2))
+    assert torch_cross_entropy(logits, soft, w)[0] == near(2 * np.log(2), 1e-15)
+    assert torch_cross_entropy(logits, labels, w)[0] == near(np.log(2), 1e-15)
     for reduction in ("mean", "weighted_mean"):
         ours = refloss.CrossEntropy(class_weights=w, reduction=reduction)
         assert ours.forward(logits, soft).loss == ours.forward(logits, labels).loss
@@ -359,7 +358,7 @@ def test_difference_weighted_mean_of_soft_targets_has_no_counterpart_in_torch():
 def test_difference_torch_ignores_minus_100_without_being_told():
     """Difference: torch's ignore_index is −100 by default. Ours is None, so a stray −100 is an error."""
     logits, labels = np.zeros((2, 3)), np.array([1, -100])
-    assert torch_cross_entropy(logits, labels)[0] == pytest.approx(np.log(3))
+    assert torch_cross_entropy(logits, labels)[0] == near(np.log(3), 1e-15)
     with pytest.raises(ValueError, match=r"targets\[1\] is -100"):
         refloss.CrossEntropy().forward(logits, labels)
 
@@ -381,13 +380,13 @@ def test_difference_integers_may_be_soft_targets():
     with pytest.raises(RuntimeError, match="Expected floating point type"):
         torch_cross_entropy(logits, hot)[0]
     theirs = torch_cross_entropy(logits, hot.astype(float))[0]
-    assert refloss.CrossEntropy().forward(logits, hot).loss == pytest.approx(theirs, rel=1e-15, abs=0)
+    assert refloss.CrossEntropy().forward(logits, hot).loss == near(theirs, 1e-15)
 
 
 def test_difference_negative_soft_targets_are_refused():
     """Difference: torch computes with negative soft targets (here a loss of −log 3); we refuse them."""
     logits, soft = np.zeros((1, 3)), np.array([[0.0, -1.0, 0.0]])
-    assert torch_cross_entropy(logits, soft)[0] == pytest.approx(-np.log(3))
+    assert torch_cross_entropy(logits, soft)[0] == near(-np.log(3), 1e-15)
     with pytest.raises(ValueError, match="must not be negative"):
         refloss.CrossEntropy().forward(logits, soft)
 
@@ -412,7 +411,7 @@ def test_difference_a_masked_class_under_soft_targets_is_nan_in_torch():
     assert np.isnan(theirs)
     loss, grads = refloss.CrossEntropy().value_and_grad(logits, soft)
     two = refloss.CrossEntropy().forward(logits[:, [0, 2]], soft[:, [0, 2]])
-    assert loss == two.loss == pytest.approx(np.log1p(np.exp(-1)) + 0.5, rel=1e-15, abs=0)
+    assert loss == two.loss == near(np.log1p(np.exp(-1)) + 0.5, 1e-15)
     assert_rows_agree(grads.logits, their_g, logit_terms(logits, soft, soft=True).sum(axis=1), "gradient")
 
 
@@ -442,6 +441,6 @@ def test_difference_confident_predictions_lose_their_digits_in_torch(gap, torch_
     assert abs(theirs - loss) >= torch_is_off * loss
     assert abs(-their_g[0, 0] - complement) >= torch_is_off * complement
     ours, grads = refloss.CrossEntropy().value_and_grad(logits, labels)
-    assert ours == pytest.approx(loss, rel=1e-15, abs=0)
-    assert -grads.logits[0, 0] == pytest.approx(complement, rel=1e-15, abs=0)
-    assert grads.logits[0, 1] == pytest.approx(complement, rel=1e-15, abs=0)
+    assert ours == near(loss, 1e-15)
+    assert -grads.logits[0, 0] == near(complement, 1e-15)
+    assert grads.logits[0, 1] == near(complement, 1e-15)

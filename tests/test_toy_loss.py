@@ -73,9 +73,7 @@ PARTS: dict[str, list[Callable[[Path], None]]] = {
             "| [norm_face.md](norm_face.md) | [norm_face.py](../refloss/losses/norm_face.py) | 1–7 |\n",
         )
     ],
-    "docs/index.md": [
-        before("docs/index.md", "A margin of your own <../", "NormFace <../derivations/norm_face>\n")
-    ],
+    "docs/index.md": [before("docs/index.md", "A margin of your own <../", "NormFace <../derivations/norm_face>\n")],
     "refloss/textbook/family.py": [
         before("refloss/textbook/formulas.py", "\n\ndef margin_logits(", "\n" + FORMULA),
         before("refloss/textbook/family.py", '    "margin_softmax": Member(', ENTRY),
@@ -89,9 +87,7 @@ PARTS: dict[str, list[Callable[[Path], None]]] = {
         ),
         before("refloss/losses/__init__.py", "    )\n}", "        NormFace,\n"),
     ],
-    "README.md": [
-        before("README.md", "| `ArcFace` |", "| `NormFace` | `norm_face` | s cos θ_j | the same | |\n")
-    ],
+    "README.md": [before("README.md", "| `ArcFace` |", "| `NormFace` | `norm_face` | s cos θ_j | the same | |\n")],
     "docs/api/losses.md": [before("docs/api/losses.md", "```{eval-rst}", "`refloss.NormFace`\n\n")],
 }
 
@@ -113,12 +109,7 @@ def copy(root: Path, without: str = "") -> Path:
 def run(root: Path, *command: str) -> subprocess.CompletedProcess:
     environment = os.environ | {"PYTHONPATH": str(root), "PYTHONDONTWRITEBYTECODE": "1"}
     return subprocess.run(
-        [sys.executable, "-m", *command],
-        cwd=root,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
+        [sys.executable, "-m", *command], cwd=root, env=environment, capture_output=True, text=True, check=False
     )
 
 
@@ -131,11 +122,7 @@ def repository(tmp_path_factory):
     ("command", "status", "says"),
     [
         (("refloss", "gradcheck", NAME), 0, "0 wrong"),
-        (
-            ("refloss", "check", "kernel.py:right", "--loss", NAME, "--dtype", "float32", "--quick"),
-            0,
-            "PASSED",
-        ),
+        (("refloss", "check", "kernel.py:right", "--loss", NAME, "--dtype", "float32", "--quick"), 0, "PASSED"),
         (
             ("refloss", "check", "kernel.py:wrong", "--loss", NAME, "--dtype", "float32", "--quick"),
             1,
@@ -151,9 +138,7 @@ def test_the_commands_take_it(repository, command, status, says):
         need("flint")
     (repository / "kernel.py").write_text(KERNEL, encoding="utf-8")
     result = run(repository, *command)
-    assert (result.returncode, says in " ".join(result.stdout.split())) == (status, True), (
-        result.stdout + result.stderr
-    )
+    assert (result.returncode, says in " ".join(result.stdout.split())) == (status, True), result.stdout + result.stderr
 
 
 @pytest.mark.parametrize(
@@ -170,11 +155,7 @@ def test_the_tests_take_it(repository, tests):
 def test_a_forgotten_part_is_an_error_that_names_the_file(tmp_path, file):
     """Each part in turn is left out."""
     root = copy(tmp_path, without=file)
-    result = run(
-        root, "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", "tests/test_family.py", "-k", NAME
-    )
+    result = run(root, "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", "tests/test_family.py", "-k", NAME)
     said = result.stdout + result.stderr
     assert result.returncode != 0, said
-    assert (
-        file in said or file.removesuffix(".py").replace("/", ".") in said
-    )  # Python names a missing module so
+    assert file in said or file.removesuffix(".py").replace("/", ".") in said  # Python names a missing module so

@@ -24,9 +24,7 @@ class KaTeX:
         if self.process is None:
             script = Path(__file__).with_name("katex.js")
             pipe = subprocess.PIPE
-            self.process = subprocess.Popen(
-                ["node", script], stdin=pipe, stdout=pipe, text=True, encoding="utf-8"
-            )
+            self.process = subprocess.Popen(["node", script], stdin=pipe, stdout=pipe, text=True, encoding="utf-8")
         print(json.dumps({"tex": tex, "display": display}), file=self.process.stdin, flush=True)
         return json.loads(next(iter(self.process.stdout or ())))
 

@@ -33,9 +33,7 @@ def directions(v: np.ndarray) -> np.ndarray:
     return v / np.linalg.norm(v, axis=1, keepdims=True)
 
 
-def place(
-    rng: np.random.Generator, W: np.ndarray, y: np.ndarray, theta: Any, length: Any = 2.0
-) -> np.ndarray:
+def place(rng: np.random.Generator, W: np.ndarray, y: np.ndarray, theta: Any, length: Any = 2.0) -> np.ndarray:
     """x (N, D) in random directions at these angles (radians) from the rows W[y], of these lengths."""
     theta = np.broadcast_to(np.asarray(theta, dtype=float), len(y))
     w = directions(W[y])
@@ -114,9 +112,7 @@ def parallel_pairs() -> dict[str, Pair]:
         "axes": _integers([a, 0], [b, 0]),
         "diagonal": (a * np.ones(5), b * np.ones(5)),
     }
-    return {f"0_{key}": pair for key, pair in pairs.items()} | {
-        f"pi_{key}": (-x, w) for key, (x, w) in pairs.items()
-    }
+    return {f"0_{key}": pair for key, pair in pairs.items()} | {f"pi_{key}": (-x, w) for key, (x, w) in pairs.items()}
 
 
 def exact_pairs() -> dict[str, tuple[int, np.ndarray, np.ndarray]]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from refloss.losses import CrossEntropy, MarginSoftmax, get, losses
 from refloss.textbook import formulas
-from refloss.textbook.family import FAMILY, factor_name
+from refloss.textbook.family import factor_name, member_of
 
 WEIGHTS = (0.5, 2.0, 1.0, 0.25, 3.0)
 UPSTREAM = -1.375  # not 1: a backward that ignores what arrives must fail
@@ -88,11 +88,7 @@ VARIANTS: dict[Callable | None, dict[str, dict[str, Any]]] = {
         "continued": {"margin": 4, "continuation": (parabola, parabola_slope)},
         "continued_annealed": {"margin": 4, "continuation": (parabola, parabola_slope), "annealing": 1.0},
     },
-    formulas.cosine_margin: {
-        "m0": {"margin": 0.0},
-        "m2": {"margin": 2.0},
-        "detached": {"detach_margin": True},
-    },
+    formulas.cosine_margin: {"m0": {"margin": 0.0}, "m2": {"margin": 2.0}, "detached": {"detach_margin": True}},
     formulas.arc_margin: {
         "m0": {"margin": 0.0},
         "m1": {"margin": 1.0},
@@ -116,9 +112,9 @@ VARIANTS: dict[Callable | None, dict[str, dict[str, Any]]] = {
 }
 
 
-def variants(name: str) -> Mapping[str, dict[str, Any]]:
-    """Variant → options of the loss of that name in `FAMILY`; none without a margin."""
-    return VARIANTS.get(FAMILY[name].target, {})
+def variants(loss: Any) -> Mapping[str, dict[str, Any]]:
+    """Variant → options of this loss; none without a margin."""
+    return VARIANTS.get(member_of(loss).target, {})
 
 
 # name → loss and options: with those above, every option somewhere

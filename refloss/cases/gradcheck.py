@@ -17,7 +17,7 @@ from refloss.cases.case import Point
 from refloss.cases.configurations import WEIGHTS, default_upstream, make, variants
 from refloss.losses import losses
 from refloss.textbook import formulas
-from refloss.textbook.family import FAMILY, formula_of, radius_of
+from refloss.textbook.family import formula_of, member_of, radius_of
 
 N, C, D = 6, 5, 8
 Y = np.arange(N) % C
@@ -43,7 +43,7 @@ class _Cases:
     def __init__(self, loss: Any, seed: int) -> None:
         self.loss, self.seed, self.points = loss, seed, list[Point]()
         self.formula = formula_of(loss)
-        self.factor = FAMILY[self.formula].factor if self.formula else ""
+        self.factor = member_of(loss).factor if self.formula else ""
         self.quiet = self.with_factor(8.0) if self.factor == "scale" else loss
 
     def with_factor(self, value: float) -> Any:
@@ -80,8 +80,7 @@ def _shapes(found: _Cases) -> None:
         ("two_dimensions", N, C, 2, "D = 2: the plane of the survey's pictures"),
     ]
     if found.formula:
-        reason = "odd sizes beyond 8, 16 and 128: what a blocked kernel gets wrong"
-        shapes.append(("tiles", 130, 9, 17, reason))
+        shapes.append(("tiles", 130, 9, 17, "odd sizes beyond 8, 16 and 128: what a blocked kernel gets wrong"))
     weights: Any = getattr(found.loss, "class_weights", None)
     for name, n, c, d, reason in shapes:
         _, x, W, b = found.gaussian(n, c, d)
@@ -91,8 +90,7 @@ def _shapes(found: _Cases) -> None:
     _, x, W, b = found.gaussian()
     if b is not None:
         found.add("no_bias", "the bias left out", x, W)
-    reason = "one class on every row: its gradients accumulate"
-    found.add("duplicate_labels", reason, x, W, 0 * Y + 2, b)
+    found.add("duplicate_labels", "one class on every row: its gradients accumulate", x, W, 0 * Y + 2, b)
     found.add("absent_labels", "classes without a sample still get a gradient", x, W, Y % 2 * 3, b)
 
 
@@ -110,23 +108,15 @@ def _sizes(found: _Cases) -> None:
         both = np.vstack([x * tiny, x * huge])
         found.add("norms_1e-30_1e30", reason, both, W * W_sizes, np.tile(Y, 2), loss=found.with_factor(4.0))
     else:
-        reason = "features of length 1e-30 … 1: the logits all but vanish"
-        found.add("x_norms_1e-30", reason, x * tiny, W, Y, b)
+        found.add("x_norms_1e-30", "features of length 1e-30 … 1: the logits all but vanish", x * tiny, W, Y, b)
         if not radius.q:
-            reason = "W normalised: lengths of W only scale its gradient"
-            found.add("W_norms_1e-30_1e30", reason, x, W * W_sizes, Y, b)
+            found.add("W_norms_1e-30_1e30", "W normalised: lengths of W only scale its gradient", x, W * W_sizes, Y, b)
         if not radius.p:
             found.add("x_norms_1e30", "x normalised: lengths of x only scale its gradient", x * huge, W, Y, b)
         if radius.q:
-            found.add(
-                "x_1e30_W_1e-30", "huge features, tiny weights, ordinary logits", x * 1e30, W * 1e-30, Y, b
-            )
+            found.add("x_1e30_W_1e-30", "huge features, tiny weights, ordinary logits", x * 1e30, W * 1e-30, Y, b)
     toward = place(rng, W, (Y + 1) % C, 0.3, 1.0)
-    loud = found.loss
-    if found.factor:
-        loud = found.with_factor(1e4)
-    else:
-        toward = toward * 1e4
+    loud, toward = (found.with_factor(1e4), toward) if found.factor else (found.loss, toward * 1e4)
     W_loud = W if found.factor == "scale" else directions(W)
     reason = "logits of ±1e4, the target far below: gradients of size 1"
     found.add("logits_1e4_wrong", reason, toward, W_loud, Y, b, loss=loud)
@@ -170,9 +160,9 @@ def _angles(found: _Cases) -> None:
         y = np.arange(len(theta)) % C
         found.add(name, reason, place(rng, W, y, theta), W, y, b, loss=loss)
 
-    poles = [1e-2, 1e-3, 1e-5, np.pi - 1e-2, np.pi - 1e-3, np.pi - 1e-5]
+    poles = np.array([1e-2, 1e-3, 1e-5])
     aim("every_angle", "target angles from 0.1 to π − 0.1", np.linspace(0.1, np.pi - 0.1, 12))
-    aim("near_poles", "target angles 1e-2, 1e-3, 1e-5 from 0 and from π", poles)
+    aim("near_poles", "target angles 1e-2, 1e-3, 1e-5 from 0 and from π", np.append(poles, np.pi - poles))
     aim("trained", "small target angles, confident rows", np.linspace(0.05, 0.6, 6), loss)
     if not found.formula:
         return
@@ -181,19 +171,15 @@ def _angles(found: _Cases) -> None:
         return
     x = place(rng, W, Y, np.linspace(0.3, 2.8, N))
     x[0], x[1] = 2 * W[Y[0]], -W[Y[1]]
-    reason = "two samples exactly at θ = 0 and π: set aside, the rest is judged"
-    found.add("pole", reason, x, W, loss=quiet)
-    member, named = FAMILY[found.formula], variants(found.formula)
-    for variant, words in [(quiet, "")] + [
-        (replace(quiet, **named[key]), words) for key, words in AIMED_AT.get(member.target, {}).items()
-    ]:
+    found.add("pole", "two samples exactly at θ = 0 and π: set aside, the rest is judged", x, W, loss=quiet)
+    member, named = member_of(loss), variants(loss)
+    for key, words in ({"": ""} | AIMED_AT.get(member.target, {})).items():
+        variant = replace(quiet, **named.get(key, {}))
         if member.multiplies_angle:
             m = variant.margin
+            aim(f"psi_branches{words}", "the middle of every branch of ψ", (np.arange(m) + 0.5) * np.pi / m, variant)
             knots = np.arange(1, m) * np.pi / m
-            sides = [k + side * off for k in knots for off in (1e-2, 1e-4, 1e-6) for side in (-1, 1)]
-            middles = (np.arange(m) + 0.5) * np.pi / m
-            aim(f"psi_branches{words}", "the middle of every branch of ψ", middles, variant)
-            if sides:
+            if sides := [k + side * off for k in knots for off in (1e-2, 1e-4, 1e-6) for side in (-1, 1)]:
                 aim(f"psi_knots{words}", "both sides of every kπ/m", sides, variant)
         elif member.adds_to_angle:
             edge = np.pi - variant.margin
@@ -211,10 +197,10 @@ def _confident(found: _Cases) -> None:
     for name, reason, ahead in (
         ("confident", "targets 5 … 20 ahead: gradients down to 1e-9, small and still visible", np.linspace(5, 20, N)),
         ("very_confident", "60 ahead: no witness can confirm 1e-26, but what is not tiny is caught", np.full(N, 60.0)),
-    ):  # fmt: skip
+    ):
         loss = found.loss
         if found.factor == "scale":
-            m = 4 if FAMILY[found.formula].multiplies_angle else 1
+            m = 4 if member_of(found.loss).multiplies_angle else 1
             x = place(rng, W, Y, np.linspace(0.1, 0.6, N) / m)
             best = found.with_factor(1.0).forward(x, W, Y).logits[0, 0]
             loss = found.with_factor(ahead.max() / best)
@@ -254,11 +240,11 @@ def _options(found: _Cases) -> None:
         ("weighted_mean_weights_smoothing_ignore", "all of them under a weighted mean", weighted | every, Y, None),
     ):  # fmt: skip
         found.add(name, reason, x, W, labels, b, upstream, replace(loss, **options))
-    if FAMILY[found.formula].zero_rows:
+    if member_of(found.loss).zero_rows:
         x_zero, W_zero = x.copy(), W.copy()
         x_zero[2] = W_zero[1] = 0.0
-        reason = "zero_norm='zero': nothing flows back through a direction that does not exist"
-        found.add("zero_rows", reason, x_zero, W_zero, Y, b, loss=replace(loss, zero_norm="zero"))
+        found.add("zero_rows", "zero_norm='zero': nothing flows back through a direction that does not exist",
+                  x_zero, W_zero, Y, b, loss=replace(loss, zero_norm="zero"))  # fmt: skip
     if not loss.has_margin:
         soft = rng.dirichlet(np.ones(C), size=N) * np.linspace(0.5, 1.5, N)[:, None]
         for name, options in (
@@ -268,5 +254,4 @@ def _options(found: _Cases) -> None:
             ("soft_weighted_mean", weighted | weights),
             ("soft_none", none),
         ):
-            reason = "soft targets whose sum is not 1"
-            found.add(name, reason, x, W, soft, b, loss=replace(loss, **options))
+            found.add(name, "soft targets whose sum is not 1", x, W, soft, b, loss=replace(loss, **options))

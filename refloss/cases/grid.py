@@ -35,7 +35,7 @@ from refloss.cases.angles import (
 )
 from refloss.cases.case import Point
 from refloss.cases.configurations import GROUPS, UPSTREAM, WEIGHTS, make, sized
-from refloss.textbook.family import FAMILY, POWERS, factor_name, radius_of
+from refloss.textbook.family import factor_name, member_of, radius_of
 from refloss.textbook.rows import row_norm
 
 # kind → what its points provoke
@@ -75,7 +75,7 @@ def grid(names: Sequence[str] | None = None, quick: bool = False) -> list[Point]
 
 def variants(name: str) -> dict[str, dict[str, Any]]:
     """Variant → options: the loss as it is, and each option, or pair of options, that changes the target's logit."""
-    others = configurations.variants(name)  # among the integer margins 6, which has the most exact angles
+    others = configurations.variants(make(name))  # among the integer margins 6, which has the most exact angles
     return {"plain": {}} | {key: options for key, options in others.items() if key not in ("m5", "m7")}
 
 
@@ -112,7 +112,8 @@ class _Points:
     def __init__(self, name: str) -> None:
         self.name, self.found = name, dict[str, Point]()
         self.plain = make(name)  # refuses what is no loss
-        p, q = POWERS[FAMILY[name].radius or "scale"]
+        self.member = member_of(self.plain)
+        _, p, q = radius_of(self.plain)
         self.free_x, self.free_W = not p, not q  # whether the logits see only the direction of x, of W_j
 
     def add(
@@ -148,9 +149,7 @@ class _Points:
             W = W / np.sqrt(dimension)
         y = np.arange(len(theta)) % 5
         toward = general(len(theta), dimension, seed=1)
-        placed = [
-            place_in_decimal(W[c], v, Decimal(t), length) for c, v, t in zip(y, toward, theta, strict=True)
-        ]
+        placed = [place_in_decimal(W[c], v, Decimal(t), length) for c, v, t in zip(y, toward, theta, strict=True)]
         return np.array(placed), W, y
 
 
@@ -172,9 +171,7 @@ def _pairs(points: _Points) -> None:
     exact = {key: (x, w) for key, (_, x, w) in exact_pairs().items()}
     tiny = tiny_pairs()
 
-    def add(
-        role: str, what: str, kind: str, pair: Pair, size: float | None = None, quick: bool = False
-    ) -> None:
+    def add(role: str, what: str, kind: str, pair: Pair, size: float | None = None, quick: bool = False) -> None:
         """x against W = (w, and two bystanders): w is the target's row, or not."""
         x, w = pair
         W, label = np.vstack([w, _bystanders(x)]), [int(role == "other")]
@@ -198,7 +195,7 @@ def _pairs(points: _Points) -> None:
 
 def _knots(points: _Points) -> None:
     """Both sides of every kπ/m: all of one m in a batch, and alone, where nothing else gives W_y a gradient."""
-    if not FAMILY[points.name].multiplies_angle:
+    if not points.member.multiplies_angle:
         return
     for m in (2, 3, 4, 6):
         knots = [PI * k / m for k in range(1, m)]
@@ -213,7 +210,7 @@ def _knots(points: _Points) -> None:
 
 def _past_pi(points: _Points) -> None:
     """Both sides of π − m; of π/2 with easy_margin; and that jump itself."""
-    if not FAMILY[points.name].adds_to_angle:
+    if not points.member.adds_to_angle:
         return
     for variant, options in variants(points.name).items():
         m = Decimal(make(points.name, **options).margin)
@@ -249,9 +246,7 @@ def _variants(points: _Points) -> None:
             points.add(f"{variant}.{what}_other", kind, x, W, (y + 1) % len(y), 8.0, **options)
         for D in (4, 64):
             batch = points.batch(theta, D)
-            points.add(
-                f"{variant}.ordinary_{D}d", "ordinary", *batch, 8.0, bias=True, quick=D == 4, **options
-            )
+            points.add(f"{variant}.ordinary_{D}d", "ordinary", *batch, 8.0, bias=True, quick=D == 4, **options)
 
 
 # -- sizes -----------------------------------------------------------------------------------------
@@ -482,7 +477,7 @@ def _options(points: _Points) -> None:
     add("upstream_zero", upstream=0.0)
     if points.plain.has_bias:
         add("bias_1e3", b=np.array([1e3, -1e3, 1e-3, 0.0, 999.0]), bias=False, quick=True)
-    if FAMILY[points.name].zero_rows:
+    if points.member.zero_rows:
         x_zero, W_zero = x.copy(), W.copy()
         x_zero[2] = W_zero[1] = 0.0
         add("zero_rows", x=x_zero, W=W_zero, zero_norm="zero", quick=True)

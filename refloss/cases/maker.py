@@ -87,9 +87,7 @@ class Maker:
         at = np.argmin(np.abs(f - wanted[:, None]), axis=1)
         return np.clip(self.angles[at], 0.03, np.pi - 0.03)
 
-    def plain(
-        self, name: str, N: int = 8, C: int = 6, D: int = 8
-    ) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    def plain(self, name: str, N: int = 8, C: int = 6, D: int = 8) -> tuple[dict[str, np.ndarray], np.ndarray]:
         """Gaussian inputs and labels."""
         rng, C = self.rng(name), self.C(C)
         if self.bare:

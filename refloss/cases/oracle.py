@@ -54,7 +54,7 @@ def cases(loss: Any, dtype: str = "float32", seed: int = 0, soft_targets: bool =
         why = "has a margin on one class" if margin else "has an ignore_index"
         raise ValueError(f"soft_targets: {loss!r} {why} and takes labels only")
     make = Maker(loss, dtype, seed, soft_targets)
-    own = (_images, _bare_logits) if make.bare else (_shapes, _angles, _margins, _logits, _norms)
+    own = (_images, _blocks, _bare_logits) if make.bare else (_shapes, _blocks, _angles, _margins, _logits, _norms)
     families: tuple = (_typical, *own, _labels, _upstreams, _layouts, _options)
     for family in families:
         family(make)
@@ -83,13 +83,10 @@ def _shapes(make: Maker) -> None:
         name = f"typical_{words}"
         reason = "directions are ±1 and cannot turn" if D == 1 else "a plane: every angle comes up"
         make.case(name, f"D = {D}: {reason}", "typical", *make.plain(name, 9, 5, D))
-    for N, C, D in (
-        (7, 9, 8), (9, 7, 31), (33, 31, 33), (5, 127, 17), (3, 129, 65), (130, 6, 9), (4, 33, 129),
-    ):  # fmt: skip
+    for N, C, D in ((7, 9, 8), (9, 7, 31), (33, 31, 33), (5, 127, 17), (3, 129, 65), (130, 6, 9), (4, 33, 129)):
         name = f"ragged_{N}x{make.C(C)}x{D}"
         reason = "sizes one off 8, 32 and 128: the tail of a tile is read or written, or left out"
         make.case(name, reason, "ragged typical", *make.plain(name, N, C, D))
-    _blocks(make)
 
 
 def _images(make: Maker) -> None:
@@ -100,7 +97,6 @@ def _images(make: Maker) -> None:
     ):  # fmt: skip
         reason = "odd sizes, one off the tile: index arithmetic between the class axis and the rest"
         make.case(name, reason, "pixels ragged", *make.plain(name, math.prod(rest), C), rest=rest)
-    _blocks(make)
 
 
 def _blocks(make: Maker) -> None:
@@ -130,9 +126,7 @@ def _labels(make: Maker) -> None:
 # -- angles ----------------------------------------------------------------------------------------
 
 
-def _aim(
-    make: Maker, name: str, reason: str, flags: str, theta: Any, D: int = 8, rivals: bool = False
-) -> None:
+def _aim(make: Maker, name: str, reason: str, flags: str, theta: Any, D: int = 8, rivals: bool = False) -> None:
     make.case(name, reason, flags, *make.aimed(name, np.asarray(theta, dtype=float), 2.0, D, rivals))
 
 
@@ -241,22 +235,17 @@ def _margins(make: Maker) -> None:
 def _logits(make: Maker) -> None:
     if make.C(6) > 1:
         _confident(make)
-        for name, reason, flags, ahead in (
-            ("very_confident", "targets 60 ahead: the gradient is e^-60 and not 0, the loss is not −log(1 + 1e-7)",
-             "confident", True),
-            ("anti_confident", "targets far below: log p_y of a p_y that rounds to 0", "anti_confident", False),
-        ):  # fmt: skip
-            _against(make, name, reason, flags, 60.0, ahead)
-    high = [("saturated", "saturated", 100.0, "all logits near the largest there are")]
-    if make.radius.p or make.radius.q:
-        high += [
-            ("overflow_float32", "overflow", 150.0, "logits beyond 89: exp overflows in float32"),
-            ("overflow_float64", "overflow", 1500.0, "logits beyond 710: exp overflows in float64"),
-            ("logits_1e4", "overflow", 1e4, "logits of 1e4: their rounding alone is visible"),
-        ]
-    for name, flags, r, reason in high:
-        if name == "saturated" or make.reach(r) > 0.6 * r:
-            _high(make, name, reason, flags, r)
+        _against(make, "very_confident", "targets 60 ahead: the gradient is e^-60 and not 0, the loss is not "
+                 "−log(1 + 1e-7)", "confident", ahead=True)  # fmt: skip
+        _against(make, "anti_confident", "targets far below: log p_y of a p_y that rounds to 0", "anti_confident")
+    _high(make, "saturated", "all logits near the largest there are", "saturated", 100.0)
+    for name, r, reason in (
+        ("overflow_float32", 150.0, "logits beyond 89: exp overflows in float32"),
+        ("overflow_float64", 1500.0, "logits beyond 710: exp overflows in float64"),
+        ("logits_1e4", 1e4, "logits of 1e4: their rounding alone is visible"),
+    ):
+        if (make.radius.p or make.radius.q) and make.reach(r) > 0.6 * r:
+            _high(make, name, reason, "overflow", r)
     _ties(make)
     _ordered(make)
 
@@ -276,11 +265,10 @@ def _confident(make: Maker) -> None:
               "confident", {"x": x, "W": W * W_length}, y)  # fmt: skip
 
 
-def _against(make: Maker, name: str, reason: str, flags: str, wanted: float, ahead: bool) -> None:
-    """One class looks along an axis, all others the other way: its target is `wanted` ahead, or as far behind."""
-    rng, C, D = make.rng(name), make.C(6), 8
+def _against(make: Maker, name: str, reason: str, flags: str, ahead: bool = False) -> None:
+    """One class looks along an axis, all others the other way: its target is 60 ahead, or as far behind."""
+    rng, C, D, wanted = make.rng(name), make.C(6), 8, 60.0
     length, W_length = make.lengths(wanted)
-    r = make.reach(wanted)
     axis = np.eye(D)[0]
     one = make.classes(C)[0]
     W = -axis + 0.03 * rng.normal(size=(C, D))
@@ -289,7 +277,7 @@ def _against(make: Maker, name: str, reason: str, flags: str, wanted: float, ahe
     y = np.full(6, one)
     theta = np.linspace(3.1, 2.4, 6)
     if ahead:  # the others' logits are about −r cos θ
-        theta = make.theta_of(np.linspace(0.8, 1.0, 6) * wanted / r, make.psi + np.cos(make.angles))
+        theta = make.theta_of(np.linspace(0.8, 1.0, 6) * wanted / make.reach(wanted), make.psi + np.cos(make.angles))
     make.case(name, reason, flags, {"x": place(rng, W, y, theta, length), "W": W}, y)
 
 
@@ -323,9 +311,7 @@ def _ties(make: Maker) -> None:
     inputs, y = make.plain("two_equal_maxima")
     inputs["W"][-1] = inputs["W"][0]
     inputs["x"] = inputs["W"][0] + 0.2 * inputs["x"]
-    make.case(
-        "two_equal_maxima", "the largest logit in the first and the last class", "tie", inputs, y, b=0.0
-    )
+    make.case("two_equal_maxima", "the largest logit in the first and the last class", "tie", inputs, y, b=0.0)
     # all on the far side, so that a zero in a padded lane would be the maximum
     inputs, y = make.plain("all_negative", C=7)
     x_length, W_length = make.lengths(40.0)
@@ -388,9 +374,7 @@ def _norms(make: Maker) -> None:
     if q:
         scaled("tiny_W", "weights that all but vanish: logits near 0", "tiny_norm", 2.0, tiny)
         lengths = [0.05, 0.5, 4.0]
-        scaled(
-            "mixed_W", "weights of very different lengths: a few classes rule", "mixed_sizes", 2.0, lengths
-        )
+        scaled("mixed_W", "weights of very different lengths: a few classes rule", "mixed_sizes", 2.0, lengths)
 
 
 # -- what arrives, and how it lies in memory -------------------------------------------------------
@@ -412,8 +396,7 @@ def _upstreams(make: Maker) -> None:
     ):  # fmt: skip
         layout = "upstream_strided" if flags == "strided" else "contiguous"
         given = make.middling(name, 9)
-        arrives: dict[str, Any] = {"upstream": upstream, "upstreams": upstreams}
-        make.case(name, reason, f"upstream_{flags}", *given, **arrives, layout=layout)
+        make.case(name, reason, f"upstream_{flags}", *given, upstream=upstream, upstreams=upstreams, layout=layout)
 
 
 def _layouts(make: Maker) -> None:

@@ -37,9 +37,7 @@ def run(options: argparse.Namespace) -> int:
         raise CallError(f"no figure called {', '.join(unknown)}; there are {', '.join(figures.FIGURES)}")
     forms = options.format.split(",")
     if not set(forms) <= set(figures.FORMATS):
-        raise CallError(
-            f"--format must be one or more of {','.join(figures.FORMATS)}, got {options.format!r}"
-        )
+        raise CallError(f"--format must be one or more of {','.join(figures.FORMATS)}, got {options.format!r}")
     names = [name for name in figures.FIGURES if name in (options.names or figures.FIGURES)]
     if options.list:
         for name in names:

@@ -52,8 +52,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="refloss",
-        description="A NumPy reference for the softmax-loss family, checked by independent witnesses.",
+        prog="refloss", description="A NumPy reference for the softmax-loss family, checked by independent witnesses."
     )
     parser.add_argument("--version", action="version", version=f"refloss {refloss.__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")

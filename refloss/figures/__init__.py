@@ -3,7 +3,7 @@
     figure = refloss.figures.draw("psi")          # a matplotlib Figure
     svg = refloss.figures.render(figure, "svg")   # bytes, the same on every run
 
-A file a figure; the docstring of its `draw` says which figure of a paper it redraws and what differs. `training` is
+One file per figure; the docstring of its `draw` says which figure of a paper it redraws and what differs. `training` is
 the network that the first three share.
 """
 

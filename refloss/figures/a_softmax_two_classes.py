@@ -57,9 +57,7 @@ def learn(index: int, track: Track = untracked, steps: int = STEPS) -> Learned:
     x, loss = network.features(training.images), losses[index]
     right = loss.inference_logits(x, network.W, b=network.b).argmax(axis=1) == training.labels
     nearer = WNormSoftmax().inference_logits(x, network.W).argmax(axis=1) == training.labels
-    return Learned(
-        loss, network, x, training.labels, right.mean(), nearer.mean(), gaps(x, training.labels).min()
-    )
+    return Learned(loss, network, x, training.labels, right.mean(), nearer.mean(), gaps(x, training.labels).min())
 
 
 def draw(track: Track = untracked) -> Figure:
@@ -76,9 +74,7 @@ def draw(track: Track = untracked) -> Figure:
         _circle(below, learned)
         letter(above, TITLES[k], k)
         below.set_xlabel(f"gap between the classes {learned.gap:.1f}°")
-        above.set_xlabel(
-            f"feature 1\n{100 * learned.right:.1f} % right\n{100 * learned.by_angle:.1f} % by angle alone"
-        )
+        above.set_xlabel(f"feature 1\n{100 * learned.right:.1f} % right\n{100 * learned.by_angle:.1f} % by angle alone")
     axes[0, 0].set_ylabel("feature 2")
     axes[1, 0].set_ylabel(r"direction $x / \Vert x \Vert$")
     return figure

@@ -34,9 +34,7 @@ def learn(margin: float, track: Track = untracked, steps: int = STEPS) -> tuple[
     network = Network.random(2, bias=False, seed=SEED)
     network.parameters["W"] = W
     loss = AMSoftmax(scale=SCALE, margin=margin)
-    going = train(
-        network, lambda step: loss, training, steps=steps, rate=RATE, seed=SEED, noise=NOISE, fixed=("W",)
-    )
+    going = train(network, lambda step: loss, training, steps=steps, rate=RATE, seed=SEED, noise=NOISE, fixed=("W",))
     for _ in track(going, steps, f"AM-Softmax, m = {margin}"):
         pass
     x = network.features(training.images)
@@ -84,9 +82,7 @@ def _arc(axes: Any, edge: float, margin: float) -> None:
             axes.add_patch(Wedge((0, 0), 1, low, high, facecolor=tint, lw=0))
     axes.plot(*unit(np.linspace(MIDDLE - ARC / 2, MIDDLE + ARC / 2, 400)).T, color=BLACK, lw=0.6)
     for k, colour in enumerate((CLASS_1, CLASS_2)):
-        axes.annotate(
-            "", W[k], (0, 0), arrowprops={"arrowstyle": "-|>", "color": colour, "shrinkA": 0, "shrinkB": 0}
-        )
+        axes.annotate("", W[k], (0, 0), arrowprops={"arrowstyle": "-|>", "color": colour, "shrinkA": 0, "shrinkB": 0})
         axes.text(*(0.72 * W[k] + (0, 0.12)), f"$W_{k + 1}$", color=colour, ha="center", va="center")
     lines = [(edge, "$P_1$", CLASS_1), (-edge, "$P_2$", CLASS_2)] if margin else [(0.0, "$P_0$", BLACK)]
     for off, name, colour in lines:

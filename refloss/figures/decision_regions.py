@@ -61,9 +61,7 @@ def draw() -> Figure:
         if line is not None:
             a.contour(degrees, degrees, line, levels=[0.0], colors="black", linewidths=0.7, linestyles=":")
         letter(a, title, k)
-        a.set(
-            xlim=(0, 180), ylim=(0, 180), xticks=range(0, 181, 45), yticks=range(0, 181, 45), aspect="equal"
-        )
+        a.set(xlim=(0, 180), ylim=(0, 180), xticks=range(0, 181, 45), yticks=range(0, 181, 45), aspect="equal")
     for a in axes[:, 0]:
         a.set_ylabel(r"$\theta_2$ (degrees)")
     for a in axes[-1]:

@@ -75,11 +75,7 @@ def measured() -> dict[str, Answer]:
     """The worst relative error of the draws at every angle, by kind of code."""
     x, w = pairs_of_rows()
     truth = by_refloss(Pair(x), Pair(w))
-    answers = {
-        "textbook": by_textbook(x, w),
-        "clamped": by_textbook(x, w, CLAMP),
-        "refloss": by_refloss(x, w),
-    }
+    answers = {"textbook": by_textbook(x, w), "clamped": by_textbook(x, w, CLAMP), "refloss": by_refloss(x, w)}
     return {
         name: Answer(*(v.reshape(DRAWS, -1).max(axis=0) for v in errors(answer, truth)))
         for name, answer in answers.items()
@@ -100,9 +96,7 @@ def draw() -> Figure:
     for name, worst in measured().items():
         label, line = lines[name]
         for a, value in zip(axes[0], worst, strict=True):
-            a.plot(
-                SPREAD, np.minimum(value, NO_NUMBER), label=label if a is axes[0, 0] else None, lw=1.1, **line
-            )
+            a.plot(SPREAD, np.minimum(value, NO_NUMBER), label=label if a is axes[0, 0] else None, lw=1.1, **line)
     titles = (r"error of $\theta_y$", r"error of $\partial\cos(\theta_y + m)/\partial x$, $m=0.5$")
     ends = {-12: "$10^{-12}$", -8: "$10^{-8}$", -4: "$10^{-4}$", 0: r"$\pi/2$",
             4: "$\\pi-10^{-4}$", 8: "$\\pi-10^{-8}$", 12: "$\\pi-10^{-12}$"}  # fmt: skip

@@ -9,17 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from refloss.figures.style import TEN, letter, panels
-from refloss.figures.training import (
-    START,
-    Data,
-    Network,
-    Track,
-    annealing,
-    digits,
-    gaps,
-    train,
-    untracked,
-)
+from refloss.figures.training import START, Data, Network, Track, annealing, digits, gaps, train, untracked
 from refloss.losses import LSoftmax
 
 MARGINS = (1, 2, 3, 4)

@@ -29,9 +29,7 @@ def draw() -> Figure:
             line |= {"marker": "o", "ms": 3.5, "markevery": [720 * k // m for k in range(1, m)]}
         for a, value in zip(axes[0], (target.value, target.slope), strict=True):
             a.plot(np.degrees(theta), value, **line)
-    for k, (a, title) in enumerate(
-        zip(axes[0], (r"$\psi(\theta)$", r"$\psi'(\theta)$ (per radian)"), strict=True)
-    ):
+    for k, (a, title) in enumerate(zip(axes[0], (r"$\psi(\theta)$", r"$\psi'(\theta)$ (per radian)"), strict=True)):
         letter(a, title, k)
         a.set(xlabel=r"$\theta$ (degrees)", xlim=(0, 180), xticks=range(0, 181, 30))
         a.grid(lw=0.3, color="#CCCCCC")

@@ -23,9 +23,7 @@ GREY = "#666666"
 CLASS_1, CLASS_2 = BLUE, VERMILION
 TINT_1, TINT_2, NEITHER, BOTH = "#C3DDEE", "#F6D6BF", "#EFEFEF", "#E3B7CE"
 # ten classes: Paul Tol's "muted" scheme and a grey
-TEN = (
-    "#CC6677", "#332288", "#999933", "#117733", "#88CCEE", "#882255", "#44AA99", "#DDAA33", "#AA4499", "#777777",
-)  # fmt: skip
+TEN = ("#CC6677", "#332288", "#999933", "#117733", "#88CCEE", "#882255", "#44AA99", "#DDAA33", "#AA4499", "#777777")
 
 SETTINGS: Any = {
     "figure.facecolor": "white",  # not transparent: the page behind may be dark

@@ -59,16 +59,9 @@ def draw() -> Figure:
     near.set(xlim=(135, 180), ylim=(-1.27, -0.66), xticks=range(135, 181, 15))
     near.axvline(np.degrees(np.pi - M), color="#999999", lw=0.6, zorder=0)
     near.annotate(
-        r"$\pi - m$",
-        (np.degrees(np.pi - M), -0.68),
-        (3, 0),
-        textcoords="offset points",
-        va="top",
-        color="#555555",
+        r"$\pi - m$", (np.degrees(np.pi - M), -0.68), (3, 0), textcoords="offset points", va="top", color="#555555"
     )
-    for k, (a, title) in enumerate(
-        ((whole, "target logit / radius"), (near, r"ArcFace near $\theta = \pi - m$"))
-    ):
+    for k, (a, title) in enumerate(((whole, "target logit / radius"), (near, r"ArcFace near $\theta = \pi - m$"))):
         letter(a, title, k)
         a.set_xlabel(r"$\theta_y$ (degrees)")
         a.grid(lw=0.3, color="#CCCCCC")

@@ -58,7 +58,7 @@ def digits(classes: tuple[int, ...] = tuple(range(10)), seed: int = 0) -> tuple[
 
 
 def gaps(x: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """The angle between each class and the next in its features' (N, 2) directions, degrees, one a class.
+    """The angle between each class and the next in its features' (N, 2) directions, degrees, one per class.
 
     From the direction that 95 % of a class do not pass to the one that 95 % of the next do not: negative where they
     overlap.

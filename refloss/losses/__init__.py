@@ -1,4 +1,4 @@
-"""One file a loss: its docstring gives formula, source and shapes; then the forward; then the backward."""
+"""One file per loss: its docstring gives formula, source and shapes; then come the forward and the backward."""
 
 from __future__ import annotations
 

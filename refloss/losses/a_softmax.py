@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from refloss.losses.margins import PsiMarginLoss, target_stages
+from refloss.losses.margins import PsiMarginLoss
 from refloss.losses.passes import LogitsPass, add_at_pairs
+from refloss.precision.numbers import Array
 from refloss.precision.products import combine
 from refloss.steps.angle import angle, angle_backward, cosines, cosines_backward
 from refloss.steps.normalise import normalise, normalise_backward
@@ -53,7 +54,7 @@ class ASoftmax(PsiMarginLoss):
     name: ClassVar[str] = "a_softmax"
     feels_W_norm: ClassVar[bool] = False
 
-    def forward_logits(self, x: Any, W: Any, b: Any, pairs: Pairs) -> LogitsPass:
+    def forward_logits(self, x: Array, W: Array, b: Array | None, pairs: Pairs) -> LogitsPass:
         # (1) x̂_i = x_i / ‖x_i‖, ŵ_j = W_j / ‖W_j‖
         x_norm, x_hat = normalise(x)
         W_norm, W_hat = normalise(W)
@@ -67,17 +68,15 @@ class ASoftmax(PsiMarginLoss):
         # (6) cross-entropy of z, in steps/cross_entropy.py
         return LogitsPass(
             x=x, W=W, x_norm=x_norm, W_norm=W_norm, x_hat=x_hat, W_hat=W_hat, cos_theta=cos_theta, logits=z,
-            **target_stages(psi, angles, pairs),
+            pairs=pairs, angles=angles, psi=psi,
         )  # fmt: skip
 
-    def backward_logits(self, kept: LogitsPass, g: Any) -> dict[str, Any]:
+    def backward_logits(self, kept: LogitsPass, g: Array) -> dict[str, Array]:
         rows, _ = kept.pairs
         g_y, g_others = kept.pairs.split(g)
         # (7) the other classes, z_j = ŵ_j·x = ‖x‖ cos θ_j: plain in x, smooth where x = 0
         grad_x = combine(g_others, kept.W_hat)
-        _, grad_W_hat = cosines_backward(
-            kept.x_norm[:, None] * g_others, kept.x, kept.W, kept.x_hat, kept.W_hat
-        )
+        _, grad_W_hat = cosines_backward(kept.x_norm[:, None] * g_others, kept.x, kept.W, kept.x_hat, kept.W_hat)
         # (8) through ŵ: (I − ŵ ŵᵀ) / ‖W‖
         grad_W = normalise_backward(grad_W_hat, kept.W_norm, kept.W_hat)
         # (9) the target's tangential part: ∂L/∂θ_y = g_y ‖x‖ ψ'(θ_y), along the unit tangents

@@ -16,9 +16,7 @@ from refloss.steps.targets import Setting
 class BareLogits:
     """One forward pass of logits of any shape, classes on `axis`: one row per prediction, one block."""
 
-    def __init__(
-        self, logits: np.ndarray, axis: int, setting: Setting, precision: str, bounded: type | None = None
-    ):
+    def __init__(self, logits: np.ndarray, axis: int, setting: Setting, precision: str, bounded: type | None = None):
         self.inputs = (logits, axis, setting, precision)
         self.arithmetic = Arithmetic(precision, bounded)
         z = np.moveaxis(logits, axis, -1)
@@ -39,9 +37,7 @@ class BareLogits:
 
     def backward(self, upstream: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """∂/∂z, laid out like the logits; there are no other gradients. upstream: () or like the targets."""
-        headroom, exponent, upstream = gradient_powers(
-            self.end, upstream.ravel() if upstream.ndim else upstream
-        )
+        headroom, exponent, upstream = gradient_powers(self.end, upstream.ravel() if upstream.ndim else upstream)
         g = cross_entropy_backward(self.z, self.end, upstream, self.block, headroom)
         return self._laid_out(self.arithmetic.read(times_power(g, exponent))), {}
 

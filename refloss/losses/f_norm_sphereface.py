@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
-from refloss.losses.margins import PsiMarginLoss, target_stages
+from refloss.losses.margins import PsiMarginLoss
 from refloss.losses.passes import LogitsPass, add_at_pairs
+from refloss.precision.numbers import Array
 from refloss.steps.angle import angle, angle_backward, cosines, cosines_backward
 from refloss.steps.normalise import normalise, normalise_backward
 from refloss.steps.psi import multiplied_angle
@@ -62,7 +63,7 @@ class FNormSphereFace(PsiMarginLoss):
         super().__post_init__()
         self._set(scale=positive(self.scale, "scale"))
 
-    def forward_logits(self, x: Any, W: Any, b: Any, pairs: Pairs) -> LogitsPass:
+    def forward_logits(self, x: Array, W: Array, b: Array | None, pairs: Pairs) -> LogitsPass:
         s, m = self.scale, self.margin
         # (1) x̂_i = x_i / ‖x_i‖, ŵ_j = W_j / ‖W_j‖
         x_norm, x_hat = normalise(x)
@@ -77,10 +78,10 @@ class FNormSphereFace(PsiMarginLoss):
         # (6) cross-entropy of z, in steps/cross_entropy.py
         return LogitsPass(
             x=x, W=W, x_norm=x_norm, W_norm=W_norm, x_hat=x_hat, W_hat=W_hat, cos_theta=cos_theta, logits=z,
-            **target_stages(psi, angles, pairs),
+            pairs=pairs, angles=angles, psi=psi,
         )  # fmt: skip
 
-    def backward_logits(self, kept: LogitsPass, g: Any) -> dict[str, Any]:
+    def backward_logits(self, kept: LogitsPass, g: Array) -> dict[str, Array]:
         s = self.scale
         g_y, g_others = kept.pairs.split(g)
         # (7) the other classes: ∂L/∂cos θ_ij = s g_ij

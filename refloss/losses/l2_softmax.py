@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
 from refloss.losses.loss import NormalisingLoss
 from refloss.losses.passes import LogitsPass
+from refloss.precision.numbers import Array
 from refloss.precision.products import combine
 from refloss.steps.angle import cosines_backward
 from refloss.steps.linear import linear
@@ -60,16 +61,14 @@ class L2Softmax(NormalisingLoss):
         super().__post_init__()
         self._set(alpha=positive(self.alpha, "alpha"))
 
-    def forward_logits(self, x: Any, W: Any, b: Any, pairs: Pairs) -> LogitsPass:
+    def forward_logits(self, x: Array, W: Array, b: Array | None, pairs: Pairs) -> LogitsPass:
         x_norm, x_hat = normalise(x)  # (1) x̂_i = x_i / ‖x_i‖
         along = linear(x_hat, W)  # (2) z_j = α W_j·x̂ + b_j
         z = self.alpha * along if b is None else self.alpha * along + b
         # (3) cross-entropy of z, in steps/cross_entropy.py
-        return LogitsPass(
-            x=x, W=W, has_b=b is not None, x_norm=x_norm, x_hat=x_hat, along=along, logits=z
-        )  # fmt: skip
+        return LogitsPass(x=x, W=W, has_b=b is not None, x_norm=x_norm, x_hat=x_hat, along=along, logits=z)
 
-    def backward_logits(self, kept: LogitsPass, g: Any) -> dict[str, Any]:
+    def backward_logits(self, kept: LogitsPass, g: Array) -> dict[str, Array]:
         # (4) u_i = Σ_j g_ij W_j = Σ_j g_ij ‖W_j‖ ŵ_j arrives at α x̂_i; its part across x̂_i
         W_norm, W_hat = normalise(kept.W)
         grad_x_hat, _ = cosines_backward(g * W_norm, kept.x, kept.W, kept.x_hat, W_hat)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
-from refloss.losses.margins import PsiMarginLoss, target_stages
+from refloss.losses.margins import PsiMarginLoss
 from refloss.losses.passes import LogitsPass, add_at_pairs
+from refloss.precision.numbers import Array
 from refloss.steps.angle import angle, cosines
 from refloss.steps.linear import linear_backward
 from refloss.steps.normalise import normalise
@@ -60,7 +61,7 @@ class LSoftmax(PsiMarginLoss):
     normalises_x: ClassVar[bool] = False  # only the target's logit goes through x̂ and ŵ
     normalises_W: ClassVar[bool] = False
 
-    def forward_logits(self, x: Any, W: Any, b: Any, pairs: Pairs) -> LogitsPass:
+    def forward_logits(self, x: Array, W: Array, b: Array | None, pairs: Pairs) -> LogitsPass:
         # (1) x̂_i = x_i / ‖x_i‖, ŵ_j = W_j / ‖W_j‖
         x_norm, x_hat = normalise(x)
         W_norm, W_hat = normalise(W)
@@ -74,10 +75,10 @@ class LSoftmax(PsiMarginLoss):
         # (6) cross-entropy of z, in steps/cross_entropy.py
         return LogitsPass(
             x=x, W=W, x_norm=x_norm, W_norm=W_norm, x_hat=x_hat, W_hat=W_hat, cos_theta=cos_theta, logits=z,
-            **target_stages(psi, angles, pairs),
+            pairs=pairs, angles=angles, psi=psi,
         )  # fmt: skip
 
-    def backward_logits(self, kept: LogitsPass, g: Any) -> dict[str, Any]:
+    def backward_logits(self, kept: LogitsPass, g: Array) -> dict[str, Array]:
         rows, y = kept.pairs
         x_norm, w_norm = kept.angles.x_norm, kept.angles.w_norm
         g_y, g_others = kept.pairs.split(g)

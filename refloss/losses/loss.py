@@ -16,6 +16,7 @@ import numpy as np
 from refloss import validation as check
 from refloss.losses.options import SHARED, CrossEntropyOptions, silent
 from refloss.losses.passes import Arithmetic, LogitsPass, Passes
+from refloss.precision.numbers import Array
 from refloss.record import Forward, Gradients
 from refloss.steps.targets import Pairs
 
@@ -69,7 +70,7 @@ class Loss(CrossEntropyOptions):
 
     # -- the passes, in the file of each loss ------------------------------------------------------
 
-    def forward_logits(self, x: Any, W: Any, b: Any, pairs: Pairs) -> LogitsPass:
+    def forward_logits(self, x: Array, W: Array, b: Array | None, pairs: Pairs) -> LogitsPass:
         """The logits of a block of classes: the part of a loss that is its own, in the file of each.
 
         Args:
@@ -83,7 +84,7 @@ class Loss(CrossEntropyOptions):
         """
         raise NotImplementedError
 
-    def backward_logits(self, kept: LogitsPass, g: Any) -> dict[str, Any]:
+    def backward_logits(self, kept: LogitsPass, g: Array) -> dict[str, Array]:
         """The backward of `forward_logits`, right under it in the file of each loss.
 
         Args:
@@ -102,8 +103,8 @@ class Loss(CrossEntropyOptions):
         """The forward pass.
 
         Args:
-            x (N, D): features, one row a sample.
-            W (C, D): class weights, one row a class.
+            x (N, D): features, one row per sample.
+            W (C, D): class weights, one row per class.
             labels (N,): integers, 0 … C − 1 or ignore_index; or soft targets (N, C), ≥ 0, where the loss has no
                 margin.
             b (C,): the bias, where the loss has one; or None.

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
-from refloss.losses.margins import MarginLoss, target_stages
+from refloss.losses.margins import MarginLoss
 from refloss.losses.passes import LogitsPass, add_at_pairs
-from refloss.precision.numbers import functions_of, like
+from refloss.precision.numbers import Array, functions_of, like
 from refloss.steps.angle import angle, cosines, cosines_backward
 from refloss.steps.margin import Psi, own_slope
 from refloss.steps.normalise import across, normalise, over_norm
@@ -82,7 +82,7 @@ class MarginSoftmax(MarginLoss):
     def feels_W_norm(self) -> bool:  # type: ignore[override]
         return self.radius == "both_norms"
 
-    def forward_logits(self, x: Any, W: Any, b: Any, pairs: Pairs) -> LogitsPass:
+    def forward_logits(self, x: Array, W: Array, b: Array | None, pairs: Pairs) -> LogitsPass:
         # (G1) x̂_i = x_i / ‖x_i‖, ŵ_j = W_j / ‖W_j‖
         x_norm, x_hat = normalise(x)
         W_norm, W_hat = normalise(W)
@@ -100,10 +100,10 @@ class MarginSoftmax(MarginLoss):
         # (G6) cross-entropy of z, in steps/cross_entropy.py
         return LogitsPass(
             x=x, W=W, x_norm=x_norm, W_norm=W_norm, x_hat=x_hat, W_hat=W_hat, cos_theta=cos_theta, logits=z,
-            **target_stages(psi, angles, pairs),
+            pairs=pairs, angles=angles, psi=psi,
         )  # fmt: skip
 
-    def backward_logits(self, kept: LogitsPass, g: Any) -> dict[str, Any]:
+    def backward_logits(self, kept: LogitsPass, g: Array) -> dict[str, Array]:
         _, r_over_x, r_over_W = self._radius(kept.x_norm, kept.W_norm)
         g_y, g_others = kept.pairs.split(g)
         # (G7) the tangential parts of the other classes: (r/‖x‖) (I − x̂ x̂ᵀ) ŵ_j and (r/‖W‖) (I − ŵ ŵᵀ) x̂
@@ -129,7 +129,7 @@ class MarginSoftmax(MarginLoss):
         grads["W"] += (in_radius.T * kept.x_norm).sum(axis=1)[:, None] * kept.W_hat
         return grads
 
-    def _radius(self, x_norm: Any, W_norm: Any) -> tuple[Any, Any, Any]:
+    def _radius(self, x_norm: Array, W_norm: Array) -> tuple[Array, Array, Array]:
         """r, r/‖x‖ and r/‖W‖, each (N, C); formed without a product that could leave float64's range."""
         ones = like(np.ones((len(x_norm), len(W_norm))), x_norm)
         over_x, over_W = over_norm(ones, x_norm), over_norm(ones.T, W_norm).T

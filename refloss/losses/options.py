@@ -37,9 +37,7 @@ class CrossEntropyOptions:
             reduction=check.one_of(self.reduction, "reduction", ("mean", "sum", "none", "weighted_mean")),
             class_weights=check.weights_tuple(self.class_weights),
             label_smoothing=check.fraction(self.label_smoothing, "label_smoothing"),
-            ignore_index=None
-            if self.ignore_index is None
-            else check.integer(self.ignore_index, "ignore_index"),
+            ignore_index=None if self.ignore_index is None else check.integer(self.ignore_index, "ignore_index"),
             empty_mean=check.one_of(self.empty_mean, "empty_mean", ("error", "zero", "nan")),
             precision=check.one_of(self.precision, "precision", PRECISIONS),
         )

@@ -16,17 +16,19 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from refloss import validation as check
-from refloss.precision.numbers import error_of, is_extended, nearest
+from refloss.precision.numbers import Array, error_of, is_extended, nearest
 from refloss.precision.pair import Pair
 from refloss.precision.products import add_at
 from refloss.precision.scaled import exponent_of, times_power
+from refloss.steps.angle import Angle
 from refloss.steps.cross_entropy import CrossEntropyPass, cross_entropy_backward, finish
 from refloss.steps.logsumexp import Gathered, gather, join, softmax
+from refloss.steps.margin import Psi, cone
 from refloss.steps.normalise import spare_exponent
 from refloss.steps.targets import Pairs, Setting
 
 PRECISIONS = ("double", "extended")
-ENTRIES = 1 << 20  # of the largest array of a block of pairs: 8 MiB a double
+ENTRIES = 1 << 20  # in the largest array of a block of pairs: 8 MiB per double
 
 
 class Arithmetic(NamedTuple):
@@ -35,12 +37,12 @@ class Arithmetic(NamedTuple):
     precision: str
     bounded: type | None = None
 
-    def of(self, v: np.ndarray) -> Any:
+    def of(self, v: np.ndarray) -> Array:
         """Doubles as these numbers."""
         numbers = Pair(v) if self.precision == "extended" else v
         return numbers if self.bounded is None else self.bounded(numbers)
 
-    def read(self, v: Any) -> np.ndarray:
+    def read(self, v: Array) -> np.ndarray:
         """Doubles of these numbers: the nearest, or how far the nearest may be from the truth."""
         if self.bounded is None:
             return nearest(v)
@@ -48,25 +50,26 @@ class Arithmetic(NamedTuple):
         return np.asarray(error_of(v) + rounding)
 
 
+ABSENT: Any = None  # a stage that a loss does not have
+
+
 @dataclass(eq=False, kw_only=True)
 class LogitsPass:
     """What `forward_logits` computed and `backward_logits` consumes, of a block of classes."""
 
-    x: Any
-    W: Any
-    logits: Any
+    x: Array
+    W: Array
+    logits: Array
     has_b: bool = False
-    # None in losses that have no such thing
-    x_norm: Any = None
-    W_norm: Any = None
-    x_hat: Any = None
-    W_hat: Any = None
-    cos_theta: Any = None
-    along: Any = None  # W_j·x̂_i
-    pairs: Any = None  # Pairs whose target logit carries a margin
-    angles: Any = None  # the Angle of those pairs
-    psi: Any = None  # their Psi
-    cone: Any = None  # (R,)
+    x_norm: Array = ABSENT
+    W_norm: Array = ABSENT
+    x_hat: Array = ABSENT
+    W_hat: Array = ABSENT
+    cos_theta: Array = ABSENT
+    along: Array = ABSENT  # W_j·x̂_i
+    pairs: Pairs = ABSENT  # whose target logit carries a margin
+    angles: Angle = ABSENT  # of those pairs
+    psi: Psi = ABSENT  # of those pairs
 
 
 class LogitsOfLoss(Protocol):
@@ -78,8 +81,8 @@ class LogitsOfLoss(Protocol):
     def feels_x_norm(self) -> bool: ...
     @property
     def feels_W_norm(self) -> bool: ...
-    def forward_logits(self, x: Any, W: Any, b: Any, pairs: Pairs) -> LogitsPass: ...
-    def backward_logits(self, kept: LogitsPass, g: Any) -> dict[str, Any]: ...
+    def forward_logits(self, x: Array, W: Array, b: Array | None, pairs: Pairs) -> LogitsPass: ...
+    def backward_logits(self, kept: LogitsPass, g: Array) -> dict[str, Array]: ...
 
 
 class Passes:
@@ -96,7 +99,7 @@ class Passes:
     ):
         self.loss, self.inputs, self.setting = loss, (x, W, b), setting
         self.arithmetic = Arithmetic(loss.precision, bounded)
-        # rows whose length does not matter: a power of two out of each keeps everything in range
+        # Where a row's length does not matter, a power of two is taken out of it, so that nothing leaves the range
         self.x_exponent = np.zeros(len(x), dtype=int) if loss.feels_x_norm else spare_exponent(x)
         self.W_exponent = np.zeros(len(W), dtype=int) if loss.feels_W_norm else spare_exponent(W)
         self.x = self.arithmetic.of(np.ldexp(x, -self.x_exponent[:, None]))
@@ -130,11 +133,9 @@ class Passes:
             check.finite_logits(stages["logits"])
         assert seen is not None
         self.end = finish(seen, self.setting)
-        return stages | end_stages(
-            lambda block: self.logits(block).logits, self.blocks, self.end, C, self.arithmetic
-        )
+        return stages | end_stages(lambda block: self.logits(block).logits, self.blocks, self.end, C, self.arithmetic)
 
-    def _note(self, stages: dict[str, Any], kept: LogitsPass, block: slice) -> None:
+    def _note(self, stages: dict[str, Array], kept: LogitsPass, block: slice) -> None:
         """Puts what a block has computed of the stages in its place."""
         N, C, read = len(self.x), len(self.W), self.arithmetic.read
         stages["logits"][:, block] = read(kept.logits)
@@ -147,7 +148,7 @@ class Passes:
             stages.setdefault("W_norm", np.empty(C))[block] = norms
         if kept.pairs is not None:
             stages.setdefault("theta", np.zeros(N))[kept.pairs.rows] = read(kept.angles.theta)
-            stages.setdefault("cone", np.zeros(N, dtype=bool))[kept.pairs.rows] = kept.cone
+            stages.setdefault("cone", np.zeros(N, dtype=bool))[kept.pairs.rows] = cone(kept.psi, kept.angles)
 
     def backward(self, upstream: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """∂/∂z (N, C) and the gradients by name, as doubles. upstream: () or (N,)."""
@@ -159,10 +160,10 @@ class Passes:
             kept = self.logits(block)
             g_block = cross_entropy_backward(kept.logits, self.end, upstream, block, headroom)
             g[:, block] = self.arithmetic.read(times_power(g_block, exponent))
-            of_rows = {"W": exponent - self.W_exponent[block][:, None], "b": exponent}
             for name, part in self.loss.backward_logits(kept, g_block).items():
-                if name in of_rows:  # the block's own rows
-                    rows = self.arithmetic.read(times_power(part, of_rows[name]))
+                if name in ("W", "b"):  # the block's own rows
+                    of_rows = exponent - self.W_exponent[block][:, None] if name == "W" else exponent
+                    rows = self.arithmetic.read(times_power(part, of_rows))
                     totals.setdefault(name, np.empty((C, *rows.shape[1:])))[block] = rows
                 else:
                     totals[name] = part if name not in totals else totals[name] + part
@@ -184,7 +185,7 @@ class Passes:
 
 
 def gradient_powers(
-    end: CrossEntropyPass, upstream: np.ndarray, *factors: Any
+    end: CrossEntropyPass, upstream: np.ndarray, *factors: Array | float
 ) -> tuple[int, int, np.ndarray]:
     """(headroom, exponent, upstream below 1) of a backward pass; in doubles (0, 0, upstream).
 
@@ -223,7 +224,7 @@ def end_stages(
     return {"probabilities": p, "complement": complement, "losses": losses, "loss": loss}
 
 
-def add_at_pairs(grad_x: Any, grad_W: Any, pairs: Pairs, pair_x: Any, pair_W: Any) -> None:
+def add_at_pairs(grad_x: Array, grad_W: Array, pairs: Pairs, pair_x: Array, pair_W: Array) -> None:
     """Adds the target pairs' gradients (R, D) to their rows of x, and of W where classes repeat."""
     grad_x[pairs.rows] += pair_x
     add_at(grad_W, pairs.y, pair_W)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from refloss.losses.loss import Loss
 from refloss.losses.passes import LogitsPass
+from refloss.precision.numbers import Array
 from refloss.steps.linear import linear, linear_backward
 from refloss.steps.targets import Pairs
 
@@ -17,7 +18,7 @@ class Softmax(Loss):
 
         ℓ = −Σ_c y_c log p_c,  p = softmax(z),  z_j = W_j·x + b_j
 
-    For one prediction a pixel see `refloss.CrossEntropy`.
+    For one prediction per pixel see `refloss.CrossEntropy`.
 
     Source:
         Survey, section 1.1.
@@ -49,13 +50,13 @@ class Softmax(Loss):
     name: ClassVar[str] = "softmax"
     has_bias: ClassVar[bool] = True
 
-    def forward_logits(self, x: Any, W: Any, b: Any, pairs: Pairs) -> LogitsPass:
+    def forward_logits(self, x: Array, W: Array, b: Array | None, pairs: Pairs) -> LogitsPass:
         # (1) z_j = W_j·x + b_j
         z = linear(x, W, b)
         # (2) cross-entropy of z, in steps/cross_entropy.py
         return LogitsPass(x=x, W=W, has_b=b is not None, logits=z)
 
-    def backward_logits(self, kept: LogitsPass, g: Any) -> dict[str, Any]:
+    def backward_logits(self, kept: LogitsPass, g: Array) -> dict[str, Array]:
         # (3) ∂L/∂x_i = Σ_j g_ij W_j,  (4) ∂L/∂W_j = Σ_i g_ij x_i,  (5) ∂L/∂b_j = Σ_i g_ij
         grad_x, grad_W, grad_b = linear_backward(g, kept.x, kept.W)
         grads = {"x": grad_x, "W": grad_W}

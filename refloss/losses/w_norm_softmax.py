@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from refloss.losses.loss import NormalisingLoss
 from refloss.losses.passes import LogitsPass
+from refloss.precision.numbers import Array
 from refloss.precision.products import combine
 from refloss.steps.angle import cosines_backward
 from refloss.steps.linear import linear
@@ -51,13 +52,13 @@ class WNormSoftmax(NormalisingLoss):
     feels_W_norm: ClassVar[bool] = False
     normalises_x: ClassVar[bool] = False
 
-    def forward_logits(self, x: Any, W: Any, b: Any, pairs: Pairs) -> LogitsPass:
+    def forward_logits(self, x: Array, W: Array, b: Array | None, pairs: Pairs) -> LogitsPass:
         W_norm, W_hat = normalise(W)  # (1) ŵ_j = W_j / ‖W_j‖
         z = linear(x, W_hat)  # (2) z_j = ŵ_j·x
         # (3) cross-entropy of z, in steps/cross_entropy.py
         return LogitsPass(x=x, W=W, W_norm=W_norm, W_hat=W_hat, logits=z)
 
-    def backward_logits(self, kept: LogitsPass, g: Any) -> dict[str, Any]:
+    def backward_logits(self, kept: LogitsPass, g: Array) -> dict[str, Array]:
         # (4) ∂L/∂x_i = Σ_j g_ij ŵ_j
         grad_x = combine(g, kept.W_hat)
         # (5) ∂L/∂ŵ_j = Σ_i g_ij x_i = Σ_i g_ij ‖x_i‖ x̂_i

@@ -1,8 +1,8 @@
-"""Numbers that know how far they may be off: a running error bound, carried through the passes themselves.
+"""Numbers with a running error bound, carried through the passes themselves.
 
 `Bounded` holds a value, doubles or pairs, and for every entry an `error` ≥ |value − truth|, where the truth is the
 formula in real numbers at the given inputs. The same steps that compute a loss run over it, so that every factor that
-the error meets on its way (p_j, r, 1/‖x‖, a cancelling difference) enters by itself. Derivation:
+the error meets on its way (p_j, r, 1/‖x‖, a cancelling difference) enters the bound. Derivation:
 derivations/precision.md, section "Error bounds".
 
 Rounding of one operation is ≤ u |result|, u = 2^-53 for doubles (IEEE 754) and 2^-100 for pairs (their proven bounds
@@ -18,12 +18,14 @@ Bounds are themselves computed in doubles; each is widened by 2^-40 of itself, m
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from refloss.precision import products
 from refloss.precision.numbers import (
+    Array,
     Numbers,
     argmax,
     error_of,
@@ -95,9 +97,7 @@ def _parts(v: Any) -> tuple[Any, np.ndarray, Any]:
     return v, np.abs(nearest(v)), 0.0
 
 
-def _made(
-    like_this: Any, value: Any, error: Any, rounding: float | None = None, underflows: bool = True
-) -> Any:
+def _made(like_this: Any, value: Any, error: Any, rounding: float | None = None, underflows: bool = True) -> Bounded:
     """The result `value` with what it inherits (`error`) and what rounding adds."""
     kind = like_this if isinstance(like_this, type) else type(like_this)
     extended = is_extended(value)
@@ -108,21 +108,16 @@ def _made(
     return kind(value, np.broadcast_to(error, value.shape).copy())
 
 
-def _kind(*args: Any) -> type:
+def _kind(*args: Array) -> type[Bounded]:
     return next(type(v) for v in args if isinstance(v, Bounded))
 
 
-def _add(a: Any, b: Any) -> Any:
+def _sum_or_difference(operation: Callable, a: Array, b: Array) -> Bounded:
     (va, _, ea), (vb, _, eb) = _parts(a), _parts(b)
-    return _made(_kind(a, b), va + vb, ea + eb, underflows=False)
+    return _made(_kind(a, b), operation(va, vb), ea + eb, underflows=False)
 
 
-def _subtract(a: Any, b: Any) -> Any:
-    (va, _, ea), (vb, _, eb) = _parts(a), _parts(b)
-    return _made(_kind(a, b), va - vb, ea + eb, underflows=False)
-
-
-def _multiply(a: Any, b: Any) -> Any:
+def _multiply(a: Array, b: Array) -> Bounded:
     (va, sa, ea), (vb, sb, eb) = _parts(a), _parts(b)
     product = _made(_kind(a, b), va * vb, sa * eb + ea * (sb + eb))
     # 0 exactly times anything finite is 0 exactly
@@ -131,7 +126,7 @@ def _multiply(a: Any, b: Any) -> Any:
     return product
 
 
-def _divide(a: Any, b: Any) -> Any:
+def _divide(a: Array, b: Array) -> Bounded:
     (va, sa, ea), (vb, sb, eb) = _parts(a), _parts(b)
     value = va / vb
     room = sb / SPARE - eb
@@ -143,7 +138,7 @@ def _divide(a: Any, b: Any) -> Any:
     return quotient
 
 
-def _sqrt(a: Bounded) -> Any:
+def _sqrt(a: Bounded) -> Bounded:
     value, size, error = _parts(a)
     root = np.sqrt(value)
     least = np.sqrt(np.maximum(size - error, 0.0))
@@ -153,11 +148,11 @@ def _sqrt(a: Bounded) -> Any:
     return _made(a, root, np.where(error == 0, 0.0, inherited), underflows=False)
 
 
-def _rounding_of_function(value: Any) -> float:
+def _rounding_of_function(value: Array) -> float:
     return FUNCTION_OF_PAIRS if is_extended(value) else FUNCTION
 
 
-def _exp(a: Bounded, headroom: int = 0) -> Any:
+def _exp(a: Bounded, headroom: int = 0) -> Bounded:
     value = exp(a.value, headroom)
     with np.errstate(over="ignore", invalid="ignore"):
         grown = np.expm1(np.minimum(a.error, 1e4))
@@ -166,41 +161,38 @@ def _exp(a: Bounded, headroom: int = 0) -> Any:
     return _made(a, value, inherited, _rounding_of_function(value))
 
 
-def _expm1(a: Bounded) -> Any:
+def _expm1(a: Bounded) -> Bounded:
     value = np.expm1(a.value)
     with np.errstate(over="ignore", invalid="ignore"):
         inherited = (np.abs(nearest(value)) + 1.0) * np.expm1(np.minimum(a.error, 1e4))
     return _made(a, value, inherited, _rounding_of_function(value))
 
 
-def _log1p(a: Bounded) -> Any:
-    value, _, error = _parts(a)
-    least = 1.0 + nearest(value) - error
-    with np.errstate(divide="ignore"):
-        inherited = np.where(least > 0, error / np.where(least > 0, least, 1.0), np.inf)
-    result = np.log1p(value)
-    return _made(a, result, inherited, _rounding_of_function(result))
+def _logarithm(function: Callable, argument: Callable) -> Callable:
+    """A function whose slope at v is 1 / argument(v)."""
 
+    def rule(a: Bounded) -> Bounded:
+        value, _, error = _parts(a)
+        least = argument(nearest(value)) - error
+        with np.errstate(divide="ignore"):
+            inherited = np.where(least > 0, error / np.where(least > 0, least, 1.0), np.inf)
+        result = function(value)
+        return _made(a, result, inherited, _rounding_of_function(result))
 
-def _log(a: Bounded) -> Any:
-    value, size, error = _parts(a)
-    least = size - error
-    result = np.log(value)
-    inherited = np.where(least > 0, error / np.where(least > 0, least, 1.0), np.inf)
-    return _made(a, result, inherited, _rounding_of_function(result))
+    return rule
 
 
 def _steady(function: Callable) -> Callable:
     """A function whose slope is nowhere above 1: sine, cosine."""
 
-    def rule(a: Bounded) -> Any:
+    def rule(a: Bounded) -> Bounded:
         result = function(a.value)
         return _made(a, result, a.error, _rounding_of_function(result))
 
     return rule
 
 
-def _arctan2(y: Any, x: Any) -> Any:
+def _arctan2(y: Array, x: Array) -> Bounded:
     (vy, sy, ey), (vx, sx, ex) = _parts(y), _parts(x)
     result = np.arctan2(vy, vx)
     length, off = np.hypot(sx, sy), np.hypot(ex, ey)
@@ -212,7 +204,7 @@ def _arctan2(y: Any, x: Any) -> Any:
     return _made(_kind(y, x), result, turned, _rounding_of_function(result))
 
 
-def _ldexp(a: Bounded, exponent: Any) -> Any:
+def _ldexp(a: Bounded, exponent: np.ndarray | int) -> Bounded:
     value, error = np.ldexp(a.value, exponent), np.ldexp(a.error, exponent)
     size = np.abs(nearest(value))
     least = 2.0**-968 if is_extended(value) else 2.0**-1021
@@ -221,21 +213,13 @@ def _ldexp(a: Bounded, exponent: Any) -> Any:
     return type(a)(value, error + 2 * lost)
 
 
-def _absolute(a: Bounded) -> Any:
-    return type(a)(np.abs(a.value), a.error)
-
-
-def _where(condition: np.ndarray, a: Any, b: Any) -> Any:
+def _where(condition: np.ndarray, a: Array, b: Array) -> Bounded:
     (va, _, ea), (vb, _, eb) = _parts(a), _parts(b)
     value = np.where(condition, va, vb)
     return _kind(a, b)(value, np.broadcast_to(np.where(condition, ea, eb), value.shape).copy())
 
 
-def _clip(a: Bounded, low: float, high: float) -> Any:
-    return type(a)(np.clip(a.value, low, high), a.error)
-
-
-def _maximum(a: Any, b: Any) -> Any:
+def _maximum(a: Array, b: Array) -> Bounded:
     (va, _, ea), (vb, _, eb) = _parts(a), _parts(b)
     return _kind(a, b)(np.maximum(va, vb), np.maximum(ea, eb))
 
@@ -250,7 +234,7 @@ def _summed(a: Bounded, inherited: Any, sizes: Any, n: int) -> Any:
     return (inherited + part / max(1.0 - part, 0.5) * sizes) * (1 + 2 * n * U)
 
 
-def _sum(a: Bounded, axis: int | None = None) -> Any:
+def _sum(a: Bounded, axis: int | None = None) -> Bounded:
     value = np.sum(a.value, axis=axis)
     n = a.size if axis is None else a.shape[axis]
     error = _summed(a, np.sum(a.error, axis=axis), np.sum(np.abs(nearest(a.value)), axis=axis), max(n - 1, 0))
@@ -260,7 +244,7 @@ def _sum(a: Bounded, axis: int | None = None) -> Any:
 def _product(of_values: Callable, sizes: Callable, cut_off: Callable) -> Callable:
     """sizes: the same product of plain doubles; cut_off: what slicing leaves out of it."""
 
-    def rule(a: Any, b: Any) -> Any:
+    def rule(a: Any, b: Any) -> Bounded:
         (va, sa, ea), (vb, sb, eb) = _parts(a), _parts(b)
         ea, eb = np.broadcast_to(ea, sa.shape), np.broadcast_to(eb, sb.shape)
         some = a if isinstance(a, Bounded) else b
@@ -279,10 +263,8 @@ def _product(of_values: Callable, sizes: Callable, cut_off: Callable) -> Callabl
     return rule
 
 
-def _einsum(subscripts: str, a: Any, b: Any) -> Any:
-    def inner_of_rows(u: Any, v: Any) -> Any:
-        return np.einsum(subscripts, u, v)
-
+def _einsum(subscripts: str, a: Array, b: Array) -> Bounded:
+    inner_of_rows = partial(np.einsum, subscripts)
     return _product(inner_of_rows, inner_of_rows, lambda u, v: 0.0)(a, b)
 
 
@@ -306,18 +288,7 @@ def _add_at(target: Bounded, index: np.ndarray, rows: Bounded) -> None:
     np.add.at(error, index, rows.error)
     u = U_OF_PAIRS if target.extended else U
     growth = np.array([target.growth(int(n)) for n in times[:, 0]])[:, None]
-    target.error[...] = np.where(
-        times > 0, (error + growth * u * sizes) * (1 + 2 * times * U) * SPARE, target.error
-    )
-
-
-def _from_pair(high: Any, low: Any, numbers: Bounded) -> Any:
-    value = from_pair(high, low, numbers.value)
-    return _made(numbers, value, 0.0, underflows=False)
-
-
-def _widened(a: Bounded, by: Any) -> Any:
-    return type(a)(a.value, a.error + by)
+    target.error[...] = np.where(times > 0, (error + growth * u * sizes) * (1 + 2 * times * U) * SPARE, target.error)
 
 
 def _compared(compare: Callable) -> Callable:
@@ -325,25 +296,25 @@ def _compared(compare: Callable) -> Callable:
 
 
 RULES: dict[Any, Callable] = {
-    np.add: _add,
-    np.subtract: _subtract,
+    np.add: partial(_sum_or_difference, np.add),
+    np.subtract: partial(_sum_or_difference, np.subtract),
     np.multiply: _multiply,
     np.divide: _divide,
     np.negative: lambda a: type(a)(-a.value, a.error),
-    np.absolute: _absolute,
+    np.absolute: lambda a: type(a)(np.abs(a.value), a.error),
     np.square: lambda a: a * a,
     np.power: power,
     np.sqrt: _sqrt,
     np.exp: _exp,
     np.expm1: _expm1,
-    np.log: _log,
-    np.log1p: _log1p,
+    np.log: _logarithm(np.log, np.abs),
+    np.log1p: _logarithm(np.log1p, lambda v: 1.0 + v),
     np.sin: _steady(np.sin),
     np.cos: _steady(np.cos),
     np.arctan2: _arctan2,
     np.ldexp: _ldexp,
     np.maximum: _maximum,
-    np.clip: _clip,
+    np.clip: lambda a, low, high: type(a)(np.clip(a.value, low, high), a.error),
     np.sum: _sum,
     np.einsum: _einsum,
     np.where: _where,
@@ -354,10 +325,10 @@ RULES: dict[Any, Callable] = {
     products.combine: _product(products.combine, lambda g, v: g @ v, _cut_off_combined),
     products.add_at: _add_at,
     exp: _exp,
-    from_pair: _from_pair,
+    from_pair: lambda high, low, a: _made(a, from_pair(high, low, a.value), 0.0, underflows=False),
     argmax: lambda a: argmax(a.value),
     error_of: lambda a: a.error,
-    widened: _widened,
+    widened: lambda a, by: type(a)(a.value, a.error + by),
 }
 RULES |= {
     compare: _compared(compare)

@@ -1,4 +1,4 @@
-"""Sums and products of doubles that are exact as an unevaluated pair high + low.
+"""Sums and products of doubles, exact as an unevaluated sum high + low of two doubles.
 
 Source: T. J. Dekker, "A floating-point technique for extending the available precision",
 Numer. Math. 18 (1971); D. E. Knuth, TAOCP vol. 2, section 4.2.2, theorem B.
@@ -36,9 +36,7 @@ def two_product(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return high, ((a_high * b_high - high) + a_high * b_low + a_low * b_high) + a_low * b_low
 
 
-def difference_of_products(
-    a: np.ndarray, b: np.ndarray, c: np.ndarray, d: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def difference_of_products(a: np.ndarray, b: np.ndarray, c: np.ndarray, d: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """a · b − c · d as high + low, off by at most 4u² of itself however much cancels; 0 only if it is 0."""
     high, low = two_product(a, b)
     less_high, less_low = two_product(c, d)

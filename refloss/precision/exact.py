@@ -12,11 +12,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import isqrt
-from typing import Any
 
 import numpy as np
 
-from refloss.precision.numbers import from_pair, is_extended, nearest
+from refloss.precision.numbers import Array, from_pair, is_extended, nearest
 
 CLOSE = 2.0**-4  # of the size before cancellation: below it doubles lose more than 4 bits
 CLOSE_OF_PAIRS = 2.0**-40  # above it pairs keep more than 60
@@ -24,7 +23,7 @@ DIGITS = 120  # bits of a result
 LONGEST = 1 << 15  # bits; no two doubles lie that near to π − m
 
 
-def sine_of_multiple(sine: Any, size: Any, x: Any, w: Any, m: int) -> Any:
+def sine_of_multiple(sine: Array, size: Array, x: Array, w: Array, m: int) -> Array:
     """|sin mθ_r| of the rows x_r, w_r (R, D): `sine`, but for the rows where it lies far below `size`."""
 
     def exactly(P: int, B: int) -> tuple[int, int]:
@@ -38,7 +37,7 @@ def sine_of_multiple(sine: Any, size: Any, x: Any, w: Any, m: int) -> Any:
     return _replaced(sine, size, x, w, exactly)
 
 
-def sine_of_sum(sine: Any, size: Any, x: Any, w: Any, m: float) -> Any:
+def sine_of_sum(sine: Array, size: Array, x: Array, w: Array, m: float) -> Array:
     """sin(θ_r + m) of the rows x_r, w_r (R, D), likewise; m > 0."""
 
     def exactly(P: int, B: int) -> tuple[int, int]:
@@ -55,7 +54,7 @@ def sine_of_sum(sine: Any, size: Any, x: Any, w: Any, m: float) -> Any:
     return _replaced(sine, size, x, w, exactly)
 
 
-def _replaced(sine: Any, size: Any, x: Any, w: Any, exactly: Callable) -> Any:
+def _replaced(sine: Array, size: Array, x: Array, w: Array, exactly: Callable) -> Array:
     """`sine` with its close rows replaced by n / 2^bits, where (n, bits) = exactly(x·w, ‖x‖²‖w‖²)."""
     close = CLOSE_OF_PAIRS if is_extended(sine) else CLOSE
     near = np.abs(nearest(sine)) < close * np.abs(nearest(size))
@@ -104,7 +103,7 @@ def _cos_sin(m: float, bits: int) -> tuple[int, int]:
     return sums[0] >> 64, sums[1] >> 64
 
 
-def cos_sin(m: float, numbers: Any) -> tuple[Any, Any]:
+def cos_sin(m: float, numbers: Array) -> tuple[Array, Array]:
     """cos m and sin m as numbers of the kind of `numbers`: doubles, or with all the digits of a pair."""
     results = []
     bits = 4 * DIGITS + max(0, -int(np.frexp(m)[1]))  # sin m is about m

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 
@@ -102,17 +102,20 @@ class Numbers(np.lib.mixins.NDArrayOperatorsMixin):
         raise NotImplementedError
 
 
-def nearest(value: Any) -> Any:
+Array: TypeAlias = np.ndarray | Numbers  # what the passes take: doubles, pairs, or either with an error bound
+
+
+def nearest(value: Array | float) -> Any:
     """Plain doubles: of any numbers the nearest, of an array itself."""
     return value.nearest() if isinstance(value, Numbers) else value
 
 
-def like(value: Any, numbers: Any) -> Any:
+def like(value: Array | float, numbers: Array) -> Any:
     """`value` (doubles) as numbers of the kind of `numbers`."""
     return numbers.lifted(value) if isinstance(numbers, Numbers) else value
 
 
-def is_extended(numbers: Any) -> bool:
+def is_extended(numbers: Array) -> bool:
     """Whether they are of more bits than doubles."""
     return isinstance(numbers, Numbers) and numbers.extended
 
@@ -131,7 +134,7 @@ def by_kind(of_doubles: Callable) -> Callable:
 
 
 @by_kind
-def from_pair(high: np.ndarray, low: np.ndarray, numbers: Any) -> Any:
+def from_pair(high: np.ndarray, low: np.ndarray, numbers: Array) -> Any:
     """The number high + low, right to a few u² of itself, in the kind of `numbers`."""
     return high + low
 
@@ -143,18 +146,18 @@ def argmax(values: np.ndarray) -> np.ndarray:
 
 
 @by_kind
-def error_of(value: Any) -> Any:
-    """How far `value` is known to be off at most: 0 for numbers that do not keep count."""
+def error_of(value: Array) -> Any:
+    """The bound of the error of `value`: 0 for numbers that carry none."""
     return 0.0
 
 
 @by_kind
-def widened(value: Any, by: Any) -> Any:
-    """`value`, known to be off by as much more: for decisions that an error may have turned."""
+def widened(value: Array, by: Any) -> Any:
+    """`value` with its error bound larger by `by`, for a decision that an error may have changed."""
     return value
 
 
-def power(a: Any, n: Any) -> Any:
+def power(a: Numbers, n: int) -> Any:
     """a^n for a whole n > 0, by multiplication."""
     if not isinstance(n, int) or n < 1:
         raise TypeError(f"extended precision and error bounds know whole powers from 1 on, not {n!r}")
@@ -174,6 +177,6 @@ class _Functions:
         return getattr(np, name)
 
 
-def functions_of(numbers: Any) -> Any:
+def functions_of(numbers: Array) -> Any:
     """The array namespace in which a user's function of these numbers is called."""
     return _Functions(numbers) if isinstance(numbers, Numbers) else np

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from refloss.precision.errorfree import quick_two_sum, sum_of_pairs, two_product, two_sum
-from refloss.precision.numbers import Numbers
+from refloss.precision.numbers import Array, Numbers
 
 
 class Pair(Numbers):
@@ -58,7 +58,7 @@ def _normalised(high: np.ndarray, low: np.ndarray) -> Pair:
     return Pair(*quick_two_sum(high, low))
 
 
-def add(a: Any, b: Any) -> Pair:
+def add(a: Array | float, b: Array | float) -> Pair:
     """AccurateDWPlusDW (algorithm 6): relative error ≤ 3u² + 13u³, whatever the signs. With a double ≤ 2u²."""
     (a_high, a_low), (b_high, b_low) = _parts(a), _parts(b)
     if a_low is not None and b_low is not None:
@@ -73,11 +73,11 @@ def negative(a: Pair) -> Pair:
     return Pair(-a.high, -a.low)
 
 
-def subtract(a: Any, b: Any) -> Pair:
+def subtract(a: Array | float, b: Array | float) -> Pair:
     return add(a, -b)
 
 
-def multiply(a: Any, b: Any) -> Pair:
+def multiply(a: Array | float, b: Array | float) -> Pair:
     """DWTimesDW1 (algorithm 10): relative error ≤ 5u². By a double, DWTimesFP1 (algorithm 7): ≤ 2u²."""
     (a_high, a_low), (b_high, b_low) = _parts(a), _parts(b)
     high, low = two_product(a_high, b_high)
@@ -90,7 +90,7 @@ def multiply(a: Any, b: Any) -> Pair:
     return _normalised(high, low)
 
 
-def divide(a: Any, b: Any) -> Pair:
+def divide(a: Array | float, b: Array | float) -> Pair:
     """DWDivDW2 (algorithm 17): relative error ≤ 15u² + 56u³."""
     first = _parts(a)[0] / _parts(b)[0]
     rest = subtract(a, multiply(b, first))
@@ -102,6 +102,11 @@ def sqrt(a: Pair) -> Pair:
     first = np.sqrt(a.high)
     rest = subtract(a, Pair(*two_product(first, first)))
     return _normalised(first, rest.nearest() / np.where(first == 0, 1.0, 2.0 * first))
+
+
+def where(condition: np.ndarray, a: Array | float, b: Array | float) -> Pair:
+    a, b = as_pair(a), as_pair(b)
+    return Pair(np.where(condition, a.high, b.high), np.where(condition, a.low, b.low))
 
 
 def sum_of(a: Pair, axis: int | None = None) -> Pair:

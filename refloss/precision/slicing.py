@@ -7,11 +7,10 @@ into slices of so few bits that a plain float64 matrix product of two slices is 
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from refloss.precision.errorfree import two_sum
+from refloss.precision.numbers import Array
 from refloss.precision.pair import Pair, add, as_pair
 from refloss.precision.scaled import row_exponent
 
@@ -21,13 +20,13 @@ BITS_OF_A_GRADIENT = 84  # next to a pole (steps.angle) 12 of them go, and 53 ar
 _NONE = -(1 << 20)  # an exponent below all
 
 
-def inner(a: Any, b: Any) -> Any:
+def inner(a: Array, b: Array) -> Array:
     """a_i · b_j with an error below 2^-105 |a_i · b_j| + 2^-102 max_k |a_ik| max_k |b_jk|, for K ≤ 65 536."""
     (a, a_exponent), (b, b_exponent) = _rows_below_one(as_pair(a)), _rows_below_one(as_pair(b))
     return np.ldexp(_sliced_product(a, b, BITS), a_exponent[:, None] + b_exponent)
 
 
-def combine(g: Any, v: Any) -> Any:
+def combine(g: Array, v: Array) -> Array:
     """Σ_j g_ij v_j with an error below 2^-79 Σ_j |g_ij| max_d |v_jd|, however the sizes of rows and weights differ."""
     v, v_exponent = _rows_below_one(as_pair(v))
     g = as_pair(g)
@@ -37,10 +36,10 @@ def combine(g: Any, v: Any) -> Any:
     g_exponent = np.max(np.where(nothing, _NONE, entry), axis=1, initial=_NONE)
     g_exponent = np.where(g_exponent == _NONE, 0, g_exponent)
     g = np.ldexp(np.where(nothing, 0.0, g), v_exponent - g_exponent[:, None])
-    return np.ldexp(_sliced_product(g, v.T, BITS_OF_A_GRADIENT), g_exponent[:, None])
+    return np.ldexp(_sliced_product(as_pair(g), v.T, BITS_OF_A_GRADIENT), g_exponent[:, None])
 
 
-def add_at(target: Any, index: np.ndarray, rows: Any) -> None:
+def add_at(target: Array, index: np.ndarray, rows: Array) -> None:
     """target[index_r] += rows_r, neighbours of one index added two by two."""
     order = np.argsort(index, kind="stable")
     index, rows = index[order], rows[order]
@@ -59,13 +58,13 @@ def add_at(target: Any, index: np.ndarray, rows: Any) -> None:
         target[index] = target[index] + rows
 
 
-def _rows_below_one(v: Any) -> tuple[Any, np.ndarray]:
+def _rows_below_one(v: Pair) -> tuple[Pair, np.ndarray]:
     """Every row times a power of two that brings its largest entry into [1/2, 1), and the exponents taken out."""
     exponent = row_exponent(v.high)
     return np.ldexp(v, -exponent[:, None]), exponent
 
 
-def _sliced_product(a: Any, b: Any, bits_kept: int) -> Any:
+def _sliced_product(a: Pair, b: Pair, bits_kept: int) -> Pair:
     """a @ b.T of rows below 1 in absolute value: (N, K), (C, K) → (N, C)."""
     terms = a.shape[1]
     if not terms:
@@ -95,7 +94,7 @@ def _bits(terms: int) -> int:
     return (53 - int(np.ceil(np.log2(terms)))) // 2 if terms > 1 else 26
 
 
-def _slices(v: Any, bits: int, count: int) -> list[np.ndarray]:
+def _slices(v: Pair, bits: int, count: int) -> list[np.ndarray]:
     """v = Σ_s slice_s up to 2^(−bits · count − 1); slice s is a multiple of 2^(−bits (s + 1)), below 2^(−bits s)."""
     high, low = v.high, v.low
     slices: list[np.ndarray] = []

@@ -10,24 +10,13 @@ where ψ'(θ) = 0 there.
 from __future__ import annotations
 
 from fractions import Fraction
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from flint import arb, fmpq
 
-from refloss.proof.tape import (
-    NOTHING,
-    Balls,
-    Fork,
-    Symbolic,
-    Ternary,
-    at_most,
-    constant,
-    each,
-    exact,
-    less,
-    lift,
-)
+from refloss.proof.tape import NOTHING, Balls, Fork, Symbolic, Ternary, at_most, constant, each, exact, less, lift
 
 _cos, _sin = each(arb.cos), each(arb.sin)
 
@@ -78,26 +67,20 @@ PI = Turn(Fraction(1))
 class Arc:
     """θ = arccos c, known by its cosine c; sin θ ≥ 0 and θ itself are formed when a formula needs them."""
 
-    def __init__(self, c: Balls, sine: Balls | None = None, theta: Balls | None = None) -> None:
+    def __init__(self, c: Balls) -> None:
         self.c = c
-        self._sine, self._theta = sine, theta
 
-    @property
+    @cached_property
     def sine(self) -> Balls:
         """√(1 − c²), with derivative −c/√(1 − c²) in c."""
-        if self._sine is None:
-            s = sine_of(self.c.value)
-            self._sine = Balls(s, [(self.c, lambda g: _slope(-g * self.c.value, s, self.c.value))])
-        return self._sine
+        s = sine_of(self.c.value)
+        return Balls(s, [(self.c, lambda g: _slope(-g * self.c.value, s, self.c.value))])
 
-    @property
+    @cached_property
     def theta(self) -> Balls:
         """θ, with derivative −1/√(1 − c²) in c."""
-        if self._theta is None:
-            s = self.sine.value
-            theta = angle_of(self.c.value, s)
-            self._theta = Balls(theta, [(self.c, lambda g: _slope(-g, s, self.c.value))])
-        return self._theta
+        s = self.sine.value
+        return Balls(angle_of(self.c.value, s), [(self.c, lambda g: _slope(-g, s, self.c.value))])
 
 
 sine_of = each(lambda c: ((1 - c) * (1 + c)).nonnegative_part().sqrt())
@@ -232,7 +215,10 @@ def chebyshev(c: Balls, n: int) -> Balls:
 def floor(v: Any) -> Balls:
     """⌊v⌋, with every integer that a ball cannot exclude as an alternative. No derivative."""
     low, high = v.floors() if isinstance(v, Turns) else _floors(lift(v))
-    return _integers(low, high)
+    alternatives = int(np.max(high - low, initial=0)) + 1
+    if alternatives == 1:
+        return constant(low)
+    return Balls(exact(np.stack([np.minimum(low + a, high) for a in range(alternatives)])), fork=Fork())
 
 
 def _floors(v: Balls) -> tuple[np.ndarray, np.ndarray]:
@@ -240,10 +226,3 @@ def _floors(v: Balls) -> tuple[np.ndarray, np.ndarray]:
         raise TypeError("balls cannot branch on a value that has branches of its own")
     ends = [each(end)(v.value) for end in (arb.lower, arb.upper)]
     return tuple(each(lambda e: int(e.floor().unique_fmpz()))(end).astype(float) for end in ends)  # type: ignore
-
-
-def _integers(low: np.ndarray, high: np.ndarray) -> Balls:
-    alternatives = int(np.max(high - low, initial=0)) + 1
-    if alternatives == 1:
-        return constant(low)
-    return Balls(exact(np.stack([np.minimum(low + a, high) for a in range(alternatives)])), fork=Fork())

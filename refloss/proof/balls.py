@@ -14,19 +14,7 @@ import numpy as np
 from flint import arb
 
 from refloss.proof.angle import PI, Angle, Arc, cos, floor, sin
-from refloss.proof.tape import (
-    Balls,
-    ball,
-    constant,
-    each,
-    exact,
-    join,
-    lift,
-    product,
-    result,
-    total,
-    where,
-)
+from refloss.proof.tape import Balls, ball, constant, each, exact, join, lift, product, result, total, where
 
 _sqrt, _exp, _log = each(arb.sqrt), each(arb.exp), each(arb.log)
 

@@ -165,9 +165,7 @@ class Certificate(BaseReport):
             if stage.reason:
                 word = "UNDECIDED" if stage.within else "FAILED"
                 where = f"{stage.stage}[{', '.join(map(str, stage.index))}]" if stage.index else stage.stage
-                lines.append(
-                    f"{word} {where}: {stage.reason}; got {stage.got:.17g}, the truth is {stage.expected}"
-                )
+                lines.append(f"{word} {where}: {stage.reason}; got {stage.got:.17g}, the truth is {stage.expected}")
         return lines
 
     def print(self, console: Any) -> None:
@@ -198,9 +196,8 @@ class Certificate(BaseReport):
 
 
 def certify(
-    loss: Any, x: Any, W: Any, labels: Any, b: Any = None, *, upstream: Any = 1.0,
-    enclosures: Enclosures | None = None,
-) -> Certificate:  # fmt: skip
+    loss: Any, x: Any, W: Any, labels: Any, b: Any = None, *, upstream: Any = 1.0, enclosures: Enclosures | None = None
+) -> Certificate:
     """Proves how far every stage of a loss is from the truth at these inputs.
 
     The limits are the bounds that the records state (`error_bound`); with precision="extended" besides 4 ulp for losses
@@ -329,14 +326,9 @@ def measure(
     limits = limits or {}
     unknown = [name for name in stages if name not in enclosures.stages]
     if unknown:
-        raise ValueError(
-            f"stages: no stage {', '.join(unknown)} here; there are {', '.join(enclosures.stages)}"
-        )
+        raise ValueError(f"stages: no stage {', '.join(unknown)} here; there are {', '.join(enclosures.stages)}")
     with ctx.workprec(enclosures.bits):
-        return {
-            name: _Measured(enclosures, name, value).judged(limits.get(name))
-            for name, value in stages.items()
-        }
+        return {name: _Measured(enclosures, name, value).judged(limits.get(name)) for name, value in stages.items()}
 
 
 class _Measured:
@@ -360,9 +352,7 @@ class _Measured:
         # where nothing can arrive a gradient is exactly 0: no slack
         scale = e.scales[name][:, None] if self.rowwise else e.scales[name]
         slack = np.where(is_zero(scale) & name.startswith("grad"), zero, _TINY)
-        self.most, self.least = (
-            each(lambda v, t: max(v - t, zero), 2)(end(error), slack) for end in (_upper, _lower)
-        )
+        self.most, self.least = (each(lambda v, t: max(v - t, zero), 2)(end(error), slack) for end in (_upper, _lower))
         self.parts = _ceil(self.most)  # by which the worst entry of a row is told
         self.blurred = ~due_nan & ~_sharp(_radius(self.truth), _due_width(e, name))
 
@@ -420,9 +410,7 @@ class _Measured:
         known = each(arb.rel_accuracy_bits)(self.truth).astype(float) >= 53
         return np.where(known | is_zero(self.truth), _ceil(each(_ratio, 2)(error, ulp)), 0.0)
 
-    def _of_limit(
-        self, limit: Any, worst_u: np.ndarray, worst_ulp: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def _of_limit(self, limit: Any, worst_u: np.ndarray, worst_ulp: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The errors as parts of the limit: at most, and at least."""
         if limit is None:
             return np.zeros(worst_u.shape), np.zeros(worst_u.shape)
@@ -434,9 +422,7 @@ class _Measured:
             owed = self._owed(most.shape)
             return np.where(owed, most / limit.value, 0.0), np.where(owed, least / limit.value, 0.0)
         stated = np.array(np.broadcast_to(np.asarray(limit, dtype=float), self.got.shape))
-        if (
-            self.rowwise
-        ):  # at a cone the entries were turned into one direction, within the length of the row's bound
+        if self.rowwise:  # at a cone the entries were turned into one direction, within the length of the row's bound
             stated[self.cone] = SPARE * row_norm(stated[self.cone])[:, None]
         bounds = exact(stated)
         # a bound may be tighter than the enclosure is wide (0, where the record knows that it is exact)
@@ -533,6 +519,4 @@ def _ceil(values: np.ndarray) -> np.ndarray:
 
 def _floor(values: np.ndarray) -> np.ndarray:
     """float64 numbers that are not more."""
-    return np.asarray(
-        np.frompyfunc(lambda v: np.nextafter(_float(v.abs_lower()), 0.0), 1, 1)(values), dtype=float
-    )
+    return np.asarray(np.frompyfunc(lambda v: np.nextafter(_float(v.abs_lower()), 0.0), 1, 1)(values), dtype=float)

@@ -45,18 +45,12 @@ from refloss.textbook.family import FAMILY, differentiable, formula_of, member_o
 
 _sqrt, _exp, absolute = each(arb.sqrt), each(arb.exp), each(abs)
 _reaches_one = asks(lambda c: not (-1 < c < 1))
-_within_one = each(lambda c: c.intersection(arb(0, 1)))
-_may_vanish = asks(lambda c: c.contains(0))
-
 _larger = each(arb.max, 2)
-
 
 LOWEST_BITS = 128  # products of two float64 numbers are exact
 ALL_BITS = 4600  # a dot product of float64 vectors is exact
 KNOT_BITS = 1024  # where ψ' still encloses 0 off the poles, θ is kπ/m exactly
-KNOT: Any = (
-    arb(2) ** -44
-)  # stands there for |ψ'| = 0 in the natural scale, so that 8 u of it is 2^-94 of a turn
+KNOT: Any = arb(2) ** -44  # stands there for |ψ'| = 0 in the natural scale, so that 8 u of it is 2^-94 of a turn
 NEXT_TO_PI = 2.0**-91  # of 1 + cos θ: π − θ below 2^-45
 OWED = 2.0**40  # radius and bias up to which `precision="extended"` owes its limits
 
@@ -66,7 +60,7 @@ class Enclosures:
     """Balls that hold the truth, stage by stage.
 
     stages     name → object array of arb, shaped like the stage; `complement` among them
-    scales     name → natural scale: shaped like the stage; of grad_x (N,) and grad_W (C,), one a row
+    scales     name → natural scale: shaped like the stage; of grad_x (N,) and grad_W (C,), one per row
     cone       (N,) bool: x ∥ W_y with a slope ψ' ≠ 0, D ≥ 2; `grad_x` and `grad_W` hold the centre of the
                generalised gradient
     spread     "grad_x" (N,), "grad_W" (C,): length of the vectors across the row that a cone adds to the centre
@@ -119,13 +113,7 @@ class _Point:
     """One loss at one input, at the working precision. R are the rows that are not ignored."""
 
     def __init__(
-        self,
-        loss: Any,
-        x: np.ndarray,
-        W: np.ndarray,
-        b: np.ndarray | None,
-        targets: Any,
-        upstream: np.ndarray,
+        self, loss: Any, x: np.ndarray, W: np.ndarray, b: np.ndarray | None, targets: Any, upstream: np.ndarray
     ) -> None:
         self.loss, self.x, self.W, self.b, self.targets = loss, x, W, b, targets
         self.N, self.C = len(x), len(W)
@@ -190,18 +178,12 @@ class _Point:
         if self.hard:
             stages["complement"] = self._full(others)
         if self.targets.ignored.any():
-            stages["logits"], stages["probabilities"] = self._with_ignored(
-                stages["logits"], stages["probabilities"]
-            )
+            stages["logits"], stages["probabilities"] = self._with_ignored(stages["logits"], stages["probabilities"])
         for name, gradient in zip(leaves, found, strict=True):
             stages[f"grad_{name}"] = self._full(gradient) if name == "x" else gradient
 
         # what each is measured against
-        psi, turn, in_margin = (
-            cos.copy(),
-            sin.copy(),
-            np.full(cos.shape, NOTHING, dtype=object),
-        )  # ψ, |ψ'|, ∂ψ/∂m
+        psi, turn, in_margin = (cos.copy(), sin.copy(), np.full(cos.shape, NOTHING, dtype=object))  # ψ, |ψ'|, ∂ψ/∂m
         if self.has_margin:
             psi[pairs], turn[pairs], in_margin[pairs] = self._target(xp, leaves, cos[pairs], sin[pairs])
         r, bias = self.radius.length(), exact(np.zeros(self.C) if self.b is None else np.abs(self.b))
@@ -259,9 +241,7 @@ class _Point:
                 self.known[r] = float(cos[i, j])
         return cos, sine_of(cos)
 
-    def _cones(
-        self, turn: np.ndarray, g: np.ndarray, r: np.ndarray
-    ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    def _cones(self, turn: np.ndarray, g: np.ndarray, r: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """(N,) bool, and how long what is missing to the centre may be: |g_iy| r |ψ'| / ‖x_i‖, and Σ_i by ‖W_y‖."""
         cone = np.zeros(self.N, dtype=bool)
         spread = {name: exact(np.zeros(n)) for name, n in (("grad_x", self.N), ("grad_W", self.C))}
@@ -286,18 +266,22 @@ class _Point:
 
     def _logits(self, xp: Any, leaves: dict[str, Balls]) -> Balls:
         """(R, C), with alternatives."""
-        q = self._parameters(leaves)
-        if self.loss.detach_margin if self.has_margin else False:
-            q.frozen = formulas.frozen_offset(xp, self._parameters({}), self.x[self.rows], self.W, self.y)
+        q = self._parameters(xp, leaves)
         return self.member.logits(xp, q, leaves["x"], leaves["W"], leaves.get("b"), self.y)
 
-    def _parameters(self, leaves: dict[str, Balls]) -> Any:
+    def _parameters(self, xp: Any, leaves: dict[str, Balls]) -> Any:
+        """Those of the loss, as leaves where there are; a detached margin is frozen at the value it has now."""
         now: dict[str, Any] = {name: leaves[name] for name in differentiable(self.loss) if name in leaves}
         # a ball, so that 1 + λ is not rounded
         if self.member.target is formulas.own_margin:  # ψ may be an angle itself
             now["psi"] = lambda theta, xp: lift(self.loss.psi(theta, xp))
         now["annealing"] = constant(np.float64(getattr(self.loss, "annealing", 0.0)))
-        return parameters(self.loss, zero_x=self.zero["zero_x"][self.rows], zero_W=self.zero["zero_W"], **now)
+        zero = {"zero_x": self.zero["zero_x"][self.rows], "zero_W": self.zero["zero_W"]}
+        q = parameters(self.loss, **zero, **now)
+        if self.has_margin and self.loss.detach_margin:
+            constants = parameters(self.loss, **zero, **{k: v for k, v in now.items() if k not in leaves})
+            q.frozen = formulas.frozen_offset(xp, constants, self.x[self.rows], self.W, self.y)
+        return q
 
     def _with_ignored(self, z: np.ndarray, p: np.ndarray) -> Iterator[np.ndarray]:
         """Logits and probabilities with the ignored rows, whose target carries no margin."""
@@ -322,10 +306,10 @@ class _Point:
         theta = Balls(angle_of(cos, sin))
         theta.varies = True
         c, s = Balls(cos, [(theta, lambda g: -g * sin)]), Balls(sin, [(theta, lambda g: g * cos)])
-        q = self._parameters({name: variable(getattr(self.loss, name)) for name in differentiable(self.loss)})
-        if self.loss.detach_margin:
-            q.frozen = formulas.frozen_offset(xp, self._parameters({}), self.x[self.rows], self.W, self.y)
-        psi = join(formulas.target(xp, q, Angle(Arc(c, s, theta))))
+        arc = Arc(c)
+        arc.sine, arc.theta = s, theta
+        q = self._parameters(xp, {name: variable(getattr(self.loss, name)) for name in differentiable(self.loss)})
+        psi = join(formulas.target(xp, q, Angle(arc)))
         one = exact(np.ones(len(cos)))
         turn = absolute(gradients(psi, one, [theta])[0])
         if self.x.shape[1] == 1:  # nowhere to turn
@@ -334,7 +318,7 @@ class _Point:
             at_knot = asks(lambda v: v.contains(0) and (v == 0 or ctx.prec >= KNOT_BITS))(turn)
             turn = np.where(at_knot & (np.abs(np.nan_to_num(self.known)) != 1), KNOT, turn)
         in_margin = exact(np.zeros(len(cos)))
-        if isinstance(q.margin if hasattr(q, "margin") else None, Balls):
+        if isinstance(getattr(q, "margin", None), Balls):
             for i in range(len(cos)):
                 in_margin[i] = gradients(psi, exact(np.eye(len(cos))[i]), [q.margin])[0].item()
         return psi.value, turn, in_margin
@@ -372,26 +356,19 @@ class _Radius:
         self.W_norm = formulas.norm(xp, constant(W)).value
         a, self.p, self.q = radius_of(loss)
         self.a = arb(a)
-        self.over_x = self.a * (_inverse(self.x_norm, self.zero_x) if self.p == 0 else exact(np.ones(len(x))))
-        self.over_W = self.a * (_inverse(self.W_norm, self.zero_W) if self.q == 0 else exact(np.ones(len(W))))
-        self.one_x, self.one_W = (np.where(zero, NOTHING, ONE) for zero in (self.zero_x, self.zero_W))
+        self.x_p, self.over_x = _powers(self.x_norm, self.zero_x, self.p)
+        self.W_q, self.over_W = _powers(self.W_norm, self.zero_W, self.q)
 
     def length(self) -> np.ndarray:
         """r (N, C)."""
-        return self.a * self._x(self.p)[:, None] * self._W(self.q)
-
-    def _x(self, power: int) -> np.ndarray:
-        return self.x_norm if power else exact(np.ones(len(self.x_norm)))
-
-    def _W(self, power: int) -> np.ndarray:
-        return self.W_norm if power else exact(np.ones(len(self.W_norm)))
+        return self.a * self.x_p[:, None] * self.W_q
 
     def jacobians(
         self, psi: np.ndarray, turn: np.ndarray, pairs: tuple[np.ndarray, np.ndarray] | None
     ) -> dict[str, np.ndarray]:
         """‖∇_x z_ij‖ and ‖∇_W z_ij‖ (N, C). pairs: the targets, if they carry a margin."""
-        r_over_x = self.over_x[:, None] * self._W(self.q)
-        r_over_W = self._x(self.p)[:, None] * self.over_W
+        r_over_x = (self.a * self.over_x)[:, None] * self.W_q
+        r_over_W = self.x_p[:, None] * (self.a * self.over_W)
         J = {
             "x": r_over_x * _sqrt(self.p * psi * psi + turn * turn),
             "W": r_over_W * _sqrt(self.q * psi * psi + turn * turn),
@@ -408,9 +385,10 @@ class _Radius:
         return J
 
 
-def _inverse(lengths: np.ndarray, zero: np.ndarray) -> np.ndarray:
-    """1/‖v‖, 0 for zero rows: nothing flows back through their normalisation."""
-    return np.where(zero, NOTHING, 1 / np.where(zero, ONE, lengths))
+def _powers(lengths: np.ndarray, zero: np.ndarray, power: int) -> tuple[np.ndarray, np.ndarray]:
+    """‖v‖^power and ‖v‖^(power − 1); 1/‖v‖ is 0 for zero rows: nothing flows back through their normalisation."""
+    one = exact(np.ones(len(lengths)))
+    return (lengths, one) if power else (one, np.where(zero, NOTHING, 1 / np.where(zero, ONE, lengths)))
 
 
 def parallel(x: np.ndarray, w: np.ndarray) -> int:

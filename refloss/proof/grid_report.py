@@ -99,26 +99,16 @@ def run_point(
 
 
 def _outcome(point: Point, owed: bool, by: str, run: Callable[[str], Measured | None]) -> Outcome | None:
-    def outcome(**found: Any) -> Outcome:
-        return Outcome(
-            by=by,
-            loss=point.name.split(".")[0],
-            point=point.name,
-            kind=point.kind,
-            made_by=repr(point.loss),
-            owed=owed,
-            **found,
-        )
-
+    outcome = Outcome(by, point.name.split(".")[0], point.name, point.kind, repr(point.loss), owed)
     try:
         measured = run(by)
     except Exception as error:  # a finding about whoever raised it, not the end of the table
         message = (str(error).splitlines() or [""])[0]
-        return outcome(raised=f"{type(error).__name__}: {message}")
+        return replace(outcome, raised=f"{type(error).__name__}: {message}")
     if measured is None:
         return None
     stages, finite = measured
-    return outcome(stages=stages, finite=finite)
+    return replace(outcome, stages=stages, finite=finite)
 
 
 # -- the table -------------------------------------------------------------------------------------
@@ -163,9 +153,12 @@ class GridReport(BaseReport):
     peers: Mapping[str, str] = field(default_factory=dict)
 
     @property
+    def _own(self) -> list[Outcome]:
+        return [outcome for outcome in self.outcomes if outcome.of_refloss]
+
+    @property
     def passed(self) -> bool:
-        own = [outcome for outcome in self.outcomes if outcome.of_refloss]
-        return bool(own) and not any(outcome.over_limit or outcome.raised for outcome in own)
+        return bool(self._own) and not any(outcome.over_limit or outcome.raised for outcome in self._own)
 
     def rows(self) -> list[Row]:
         """One a loss and implementation, in the order of the grid; refloss first."""
@@ -199,7 +192,7 @@ class GridReport(BaseReport):
         return [LEGEND, *self.failures(20), *self.undecided(), *self.raised()]
 
     def verdict(self) -> str:
-        own = [outcome for outcome in self.outcomes if outcome.of_refloss]
+        own = self._own
         points = len({outcome.point for outcome in own})
         over = sum(bool(outcome.over_limit) for outcome in own)
         raised = sum(bool(outcome.raised) for outcome in own)
@@ -220,12 +213,11 @@ class GridReport(BaseReport):
 
     def undecided(self) -> list[str]:
         reasons: dict[str, dict[str, int]] = {}
-        for outcome in self.outcomes:
-            if outcome.of_refloss:
-                for stage in outcome.stages.values():
-                    if stage.undecided and stage.within:
-                        at = reasons.setdefault(stage.reason, {})
-                        at[outcome.point] = at.get(outcome.point, 0) + stage.undecided
+        for outcome in self._own:
+            for stage in outcome.stages.values():
+                if stage.undecided and stage.within:
+                    at = reasons.setdefault(stage.reason, {})
+                    at[outcome.point] = at.get(outcome.point, 0) + stage.undecided
         return [
             f"undecided, {reason}: {sum(at.values())} entries at {len(at)} points ({_some(list(at))})"
             for reason, at in reasons.items()
@@ -244,9 +236,7 @@ class GridReport(BaseReport):
         """refloss, Python, NumPy, python-flint, and the packages of the peers that were asked."""
         own = [f"refloss {refloss.__version__}", f"Python {platform.python_version()}"]
         own += [f"NumPy {np.__version__}", f"python-flint {version('python-flint')}"]
-        return list(
-            dict.fromkeys([*own, *(self.peers[o.by] for o in self.outcomes if o.by not in PRECISIONS)])
-        )
+        return list(dict.fromkeys([*own, *(self.peers[o.by] for o in self.outcomes if o.by not in PRECISIONS)]))
 
 
 HEADINGS = (

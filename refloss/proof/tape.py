@@ -70,7 +70,29 @@ def product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 # -- the tape --------------------------------------------------------------------------------------
 
 
-class Balls:
+class _Reflected:
+    """The arithmetic of Balls and symbols that follows from that of their left operand."""
+
+    __array_ufunc__ = None  # so that ndarray ∘ Balls is left to Balls
+    __hash__ = None  # type: ignore[assignment]
+
+    def __neg__(self) -> Any:
+        return -1 * self
+
+    def __radd__(self, other: Any) -> Any:
+        return self + other
+
+    def __rsub__(self, other: Any) -> Any:
+        return -self + other
+
+    def __rmul__(self, other: Any) -> Any:
+        return self * other
+
+    def __rtruediv__(self, other: Any) -> Balls:
+        return lift(other) / self
+
+
+class Balls(_Reflected):
     """An array of balls on the tape.
 
     value    object array of arb; with a fork its first axis holds the alternatives, and `shape` does not count it
@@ -78,12 +100,7 @@ class Balls:
     fork     identity of the alternatives, or None
     """
 
-    __array_ufunc__ = None  # so that ndarray ∘ Balls is left to Balls
-    __hash__ = None  # type: ignore[assignment]
-
-    def __init__(
-        self, value: np.ndarray, parents: Iterable[tuple[Balls, Callable]] = (), fork: object = None
-    ) -> None:
+    def __init__(self, value: np.ndarray, parents: Iterable[tuple[Balls, Callable]] = (), fork: object = None) -> None:
         self.value = np.asarray(value, dtype=object)
         self.parents = [(parent, f) for parent, f in parents if parent.varies]
         self.varies: bool = bool(self.parents)
@@ -98,9 +115,7 @@ class Balls:
         return len(self.shape)
 
     def __getitem__(self, index: Any) -> Balls:
-        inner = (
-            index if self.fork is None else (slice(None), *(index if isinstance(index, tuple) else (index,)))
-        )
+        inner = index if self.fork is None else (slice(None), *(index if isinstance(index, tuple) else (index,)))
         value = np.asarray(self.value[inner], dtype=object)
 
         def back(g: np.ndarray) -> np.ndarray:
@@ -148,18 +163,6 @@ class Balls:
         """Of exact integers: the branch numbers of ψ."""
         return Balls(each(lambda v: arb(v.unique_fmpz() % n))(self.value), fork=self.fork)
 
-    def __radd__(self, other: Any) -> Balls:
-        return self + other
-
-    def __rsub__(self, other: Any) -> Balls:
-        return -self + other
-
-    def __rmul__(self, other: Any) -> Balls:
-        return self * other
-
-    def __rtruediv__(self, other: Any) -> Balls:
-        return lift(other) / self
-
     def __pos__(self) -> Balls:
         return self
 
@@ -187,14 +190,11 @@ class Balls:
         return other <= self if isinstance(other, Symbolic) else lift(other) <= self
 
 
-class Symbolic:
+class Symbolic(_Reflected):
     """A number that is kept as what it is, an angle say; where a formula needs the number, `number` gives its ball.
 
     A subclass replaces what it can do without the ball.
     """
-
-    __array_ufunc__ = None
-    __hash__ = None  # type: ignore[assignment]
 
     def number(self) -> Balls:
         raise NotImplementedError
@@ -202,29 +202,14 @@ class Symbolic:
     def __add__(self, other: Any) -> Any:
         return self.number() + other
 
-    def __radd__(self, other: Any) -> Any:
-        return self + other
-
     def __sub__(self, other: Any) -> Any:
         return self + -lift(other)
-
-    def __rsub__(self, other: Any) -> Any:
-        return -self + other
 
     def __mul__(self, other: Any) -> Any:
         return self.number() * other
 
-    def __rmul__(self, other: Any) -> Any:
-        return self * other
-
     def __truediv__(self, other: Any) -> Any:
         return self.number() / other
-
-    def __rtruediv__(self, other: Any) -> Balls:
-        return lift(other) / self.number()
-
-    def __neg__(self) -> Any:
-        return self * -1
 
     def __pow__(self, n: int) -> Balls:
         return self.number() ** n
@@ -344,24 +329,15 @@ def where(condition: Any, a: Any, b: Any) -> Balls:
         return Balls(value, zip((a, b), backs, strict=True), Fork())
     # alternatives within alternatives: an open condition is one more pair of them
     pair = Balls(exact([[1.0], [0.0]]).reshape((2,) + (1,) * max(a.ndim, b.ndim)), fork=Fork())
-    chosen = (
-        where(Ternary(yes, yes, condition.fork), a, b),
-        where(Ternary(maybe, maybe, condition.fork), a, b),
-    )
+    chosen = (where(Ternary(yes, yes, condition.fork), a, b), where(Ternary(maybe, maybe, condition.fork), a, b))
     return pair * chosen[0] + (1 - pair) * chosen[1]
 
 
 def _aligned(a: Balls, b: Balls) -> tuple[Balls, Balls]:
     """Both with the same alternatives, if either has any, and with axes that broadcast beside them."""
     if a.fork is not None and b.fork is not None and a.fork is not b.fork:
-        fork, na, nb = (
-            Fork(),
-            len(a.value),
-            len(b.value),
-        )  # every alternative of one with every one of the other
-        return _aligned(
-            _picked(a, np.repeat(np.arange(na), nb), fork), _picked(b, np.tile(np.arange(nb), na), fork)
-        )
+        fork, na, nb = (Fork(), len(a.value), len(b.value))  # every alternative of one with every one of the other
+        return _aligned(_picked(a, np.repeat(np.arange(na), nb), fork), _picked(b, np.tile(np.arange(nb), na), fork))
     axes = max(a.ndim, b.ndim)
     return _padded(a, axes), _padded(b, axes)
 

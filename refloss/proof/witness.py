@@ -28,12 +28,9 @@ def ball(problem: Problem) -> dict[str, Estimate]:
             terms = lift(problem.terms(namespaces[-1], leaves, everyone))
             found = gradients(terms, exact(1), list(leaves.values()))
             estimates = {
-                name: _rounded(value, problem.inputs[name].shape)
-                for name, value in zip(leaves, found, strict=True)
+                name: _rounded(value, problem.inputs[name].shape) for name, value in zip(leaves, found, strict=True)
             }
-        fine = all(
-            (error <= FINE * problem.scale.get(name, np.inf)).all() for name, (_, error) in estimates.items()
-        )
+        fine = all((error <= FINE * problem.scale.get(name, np.inf)).all() for name, (_, error) in estimates.items())
         if fine or bits >= MOST_BITS:
             return estimates
         bits *= 2

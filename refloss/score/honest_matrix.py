@@ -19,7 +19,7 @@ from refloss.score import writers
 from refloss.score.matrices import MatrixReport
 from refloss.score.writers import Writer
 from refloss.testing.check import Checker
-from refloss.testing.judging.tolerances import Truth
+from refloss.testing.judging.truth import Truth
 
 
 @dataclass
@@ -120,9 +120,7 @@ error beyond the last place over what is allowed. Made by `refloss matrix honest
         ]
 
     def details(self) -> list[str]:
-        alarms = [
-            f"ALARM {r.implementation}, {r.loss}, {r.dtype}: {a}" for r in self.rows for a in r.alarms[:3]
-        ]
+        alarms = [f"ALARM {r.implementation}, {r.loss}, {r.dtype}: {a}" for r in self.rows for a in r.alarms[:3]]
         return capped(alarms, 40, "alarms")
 
 

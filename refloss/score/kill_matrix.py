@@ -22,7 +22,7 @@ from refloss.score.matrices import MatrixReport
 from refloss.score.rivals import RIVALS, available
 from refloss.testing.diagnosis.match import History
 from refloss.testing.diagnosis.suspects import SUSPECTS, Suspect, suspects, wrong
-from refloss.testing.judging.tolerances import Truth, truth
+from refloss.testing.judging.truth import Truth, truth_on
 
 JUDGED = ("loss", "losses", "grad_x", "grad_W", "grad_b", "grad_scale", "grad_margin", "grad_alpha")
 KILLED, INNOCENT, SURVIVED = "killed", "innocent", "survived"
@@ -35,10 +35,7 @@ def configurations() -> dict[str, tuple[Any, list[Suspect]]]:
     """
     found = {name: (loss, suspects(loss)) for name, loss in objects().items()}
     reached = {suspect.name for _, asked in found.values() for suspect in asked}
-    last = {
-        "arcface, m = 0": make("arcface", margin=0.0),
-        "a_softmax, zero rows": make("a_softmax", zero_norm="zero"),
-    }
+    last = {"arcface, m = 0": make("arcface", margin=0.0), "a_softmax, zero rows": make("a_softmax", zero_norm="zero")}
     for name, loss in last.items():
         found[name] = loss, [suspect for suspect in suspects(loss) if suspect.name not in reached]
     return found
@@ -78,14 +75,12 @@ def kill_job(name: str, dtype: str, quick: bool, rivals: bool) -> list[KillRow]:
             if quick and not case.quick:
                 continue
             upstream = case.upstreams if loss.reduction == "none" else case.upstream
-            at = truth(loss, case.inputs, case.labels, upstream, dtype)
-            seen.append((at, history.before(at.kernel)))
+            at = truth_on(loss, case.inputs, case.labels, upstream, dtype)
+            seen.append((at, history.before(at.plain)))
         for suspect in suspected:
             kills = []
             for variant in suspect.variants:
-                kills.append(
-                    KillRow(suspect.name, "" if variant is None else str(variant), name, dtype, INNOCENT)
-                )
+                kills.append(KillRow(suspect.name, "" if variant is None else str(variant), name, dtype, INNOCENT))
                 for at, previous in seen:
                     _try(kills[-1], suspect, variant, at, previous)
             # the others are asked about the variant that is easiest to see, and not about what needs a history
@@ -98,7 +93,7 @@ def kill_job(name: str, dtype: str, quick: bool, rivals: bool) -> list[KillRow]:
 
 def _try(kill: KillRow, suspect: Suspect, variant: Any, at: Truth, previous: Any) -> None:
     made = wrong(suspect, at.loss, at.inputs, at.labels, at.upstream, previous, variant)
-    for stage in JUDGED if not at.kernel.bare else ("loss", "losses", "grad_logits"):
+    for stage in JUDGED if not at.plain.bare else ("loss", "losses", "grad_logits"):
         if stage not in at.stages:
             continue
         held = at.as_wrong(stage, made[stage])
@@ -197,9 +192,7 @@ markdown`."""
         rows = [
             row
             for row in self.rows
-            if row.dtype == dtype
-            and row.rivals
-            and (row.fate == KILLED or not SUSPECTS[row.suspect].only_precision)
+            if row.dtype == dtype and row.rivals and (row.fate == KILLED or not SUSPECTS[row.suspect].only_precision)
         ]
         return sum(row.fate == KILLED for row in rows), len(rows)
 
@@ -219,26 +212,18 @@ markdown`."""
         fate = fates.get((name, dtype), "")
         if fate != KILLED and SUSPECTS[name].only_precision:
             return "hidden" if fate else "–"
-        rows = [
-            row for row in self.rows if (row.suspect, row.dtype) == (name, dtype) and row.fate != INNOCENT
-        ]
+        rows = [row for row in self.rows if (row.suspect, row.dtype) == (name, dtype) and row.fate != INNOCENT]
         killed = Counter(row.loss for row in rows if row.fate == KILLED)
         if not fate or fate == INNOCENT:
             return "–"
         return f"{len(killed)}/{len({row.loss for row in rows})}"
 
     def facts(self) -> list[str]:
-        scores = [
-            f"{dtype} {killed} of {guilty}" for dtype in self.dtypes for killed, guilty in [self.score(dtype)]
-        ]
+        scores = [f"{dtype} {killed} of {guilty}" for dtype in self.dtypes for killed, guilty in [self.score(dtype)]]
         beside = {dtype: self.beside(dtype) for dtype in self.dtypes}
         return [
             f"suspects killed: {', '.join(scores)}",
-            *(
-                f"of what the others were asked, {d}: refloss notices {k} of {n}"
-                for d, (k, n) in beside.items()
-                if n
-            ),
+            *(f"of what the others were asked, {d}: refloss notices {k} of {n}" for d, (k, n) in beside.items() if n),
             *(f"{name} notices {noticed} of {n}" for name, (noticed, n) in self.rivals().items()),
         ]
 
@@ -247,8 +232,7 @@ markdown`."""
         left = [
             f"SURVIVED {row.suspect} {row.variant} in {row.loss}, {row.dtype}"
             for row in self.rows
-            if row.fate == fates[row.suspect, row.dtype] == SURVIVED
-            and not SUSPECTS[row.suspect].only_precision
+            if row.fate == fates[row.suspect, row.dtype] == SURVIVED and not SUSPECTS[row.suspect].only_precision
         ]
         return capped(left, 40, "survivors")
 

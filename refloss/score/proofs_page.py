@@ -16,14 +16,14 @@ DEFINITIONS = (
     "- **natural scale**: of a gradient Σ_j G_j‖∇z_j‖, the sizes of its terms before they cancel (G_j those of "
     "∂L/∂z_j), row by row for x and W; of a logit r(‖x‖, ‖W_j‖) + |b_j|; of everything else its own size.\n"
     "- **ulp** is the distance between neighbouring floats at the true loss.\n"
-    "- **of limit**: the largest error as a part of what refloss owes at that point: with precision \"double\" the "
-    "bound that its own record states, with \"extended\" 4 ulp of losses and 8 u of all other stages wherever "
+    '- **of limit**: the largest error as a part of what refloss owes at that point: with precision "double" the '
+    'bound that its own record states, with "extended" 4 ulp of losses and 8 u of all other stages wherever '
     f"r + |b| ≤ 2^{int(math.log2(LIMIT))} (and, with a margin of one's own, π − θ ≥ 2^-45: it is given θ only); its "
     "worst errors, too, are over those points.\n"
     "- **undecided** entries lie at a cone or on a jump of the formula, where the gradient is no single number.\n"
     f"- **no digit**: points with a loss or a gradient row off by {NO_DIGIT:.0%} of its scale or more, NaN included; "
     "**not finite**: points with NaN or Inf. An error of inf is NaN, Inf, or anything but 0 where exactly 0 is due.",
-)  # fmt: skip
+)
 KIND_WORDS = (
     "Worst gradient in u, worst loss in ulp over the survey's losses. (A margin of one's own is left out: it is asked "
     "for ψ'(θ), and next to π no double θ tells how far π is.) Where `double` keeps no digit: at `confidence` g is "
@@ -63,11 +63,7 @@ def page(report: GridReport, command: str, sharpness: Sequence[Sharpness] = ()) 
     if sharpness:
         head = ["D", "C", "proven, median", "90 %", "probable, median", "90 %"]
         rows = [[str(r.D), str(r.C), *(f"{v:.0f}" for v in (*r.proven, *r.probable))] for r in sharpness]
-        parts += [
-            "## How sharp the bounds are",
-            SHARPNESS_WORDS,
-            Grid(head, rows, "r" * len(head)).markdown(),
-        ]
+        parts += ["## How sharp the bounds are", SHARPNESS_WORDS, Grid(head, rows, "r" * len(head)).markdown()]
     return "\n\n".join(parts)
 
 

@@ -8,10 +8,9 @@ implementation computes in float64, on inputs of the dtype, and its results are 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import lru_cache
 from importlib.util import find_spec
 from types import SimpleNamespace
 from typing import Any
@@ -20,6 +19,7 @@ import numpy as np
 
 from refloss.losses import CrossEntropy
 from refloss.precision.dtypes import DTYPES, rounded
+from refloss.testing.adapters.jax import JAX
 from refloss.textbook import formulas
 from refloss.textbook.family import differentiable, parameters
 from refloss.textbook.namespaces import from_module
@@ -54,7 +54,7 @@ RIVALS: dict[str, Rival] = {}
 
 def available() -> list[str]:
     """The names of those whose package is installed."""
-    return [name for name, rival in RIVALS.items() if _installed(rival.package)]
+    return [name for name, rival in RIVALS.items() if find_spec(rival.package)]
 
 
 def control(name: str, loss: Any, dtype: str) -> bool | None:
@@ -103,29 +103,17 @@ def _guarded(run: Run, loss: Any, dtype: str) -> Run:
     return guarded
 
 
-@cache
-def _installed(package: str) -> bool:
-    return find_spec(package) is not None
-
-
 # -- the inputs, and what is due -------------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False)
 class Given:
-    """Random input of one loss, rounded to a dtype, and the reference's loss and gradients, rounded too.
-
-    shape  of the loss
-    """
+    """Random input of one loss, rounded to a dtype, and the reference's loss and gradients, rounded too."""
 
     inputs: dict[str, np.ndarray]
     labels: np.ndarray
     upstream: np.ndarray
     due: dict[str, np.ndarray]
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.due["loss"].shape
 
 
 @lru_cache(maxsize=64)
@@ -188,11 +176,7 @@ def reference(loss: Any) -> Run:
 def _all_close(run: Run, given: Given, close: Callable[[np.ndarray, np.ndarray], bool]) -> bool:
     """close(got, due) for the loss and every gradient that the implementation gives."""
     got = run(given.inputs, given.labels, given.upstream)
-    return all(
-        got[name].shape == due.shape and close(got[name], due)
-        for name, due in given.due.items()
-        if name in got
-    )
+    return all(got[name].shape == due.shape and close(got[name], due) for name, due in given.due.items() if name in got)
 
 
 def _allclose(rtol: str, atol: str) -> Callable[[Run, Any, str], bool]:
@@ -361,23 +345,12 @@ def _by_difference(
         return tuple(jax.numpy.asarray(gradient, dtype=dtype) for gradient in _gradients(found, given))
 
     f.defvjp(forward, backward)
-    with _x64(jax, dtype == "float64"):
+    with JAX(dtype, device=None).context():
         try:
             check(f, tuple(value.astype(dtype) for value in given.inputs.values()))
         except AssertionError:
             return False
     return True
-
-
-@contextmanager
-def _x64(jax: Any, on: bool) -> Iterator[None]:
-    """float64 or not, whatever the process has set."""
-    before = jax.config.jax_enable_x64
-    jax.config.update("jax_enable_x64", on)
-    try:
-        yield
-    finally:
-        jax.config.update("jax_enable_x64", before)
 
 
 # -- the baseline of the 2× rule -------------------------------------------------------------------
@@ -388,62 +361,47 @@ def eager(loss: Any, dtype: str) -> Run:
 
     def run(inputs: Mapping[str, np.ndarray], labels: np.ndarray, upstream: Any) -> dict[str, np.ndarray]:
         torch = _torch()
+        kind = getattr(torch, dtype)
+        leaves = {name: torch.tensor(value, dtype=kind, requires_grad=True) for name, value in inputs.items()}
+        # 0-dimensional parameters leave the dtype as it is, as Python's numbers would
+        for name in [] if isinstance(loss, CrossEntropy) else differentiable(loss):
+            leaves[name] = torch.tensor(getattr(loss, name), dtype=torch.float64, requires_grad=True)
+        y = labels.ravel()
+        valid = np.ones(len(y), dtype=bool) if loss.ignore_index is None else y != loss.ignore_index
         with torch.enable_grad():
-            return _eager(torch, loss, dtype, inputs, labels, upstream)
+            losses = torch.zeros(len(y), dtype=kind)
+            losses[torch.tensor(valid)] = _textbook_losses(torch, loss, leaves, y, valid)
+            value = losses.reshape(labels.shape)
+            if loss.reduction != "none":
+                weights = np.ones(len(y)) if loss.class_weights is None else np.array(loss.class_weights)[y * valid]
+                share = {"sum": 1.0, "mean": valid.sum(), "weighted_mean": weights[valid].sum()}
+                value = losses.sum() / float(share[loss.reduction])
+            value.backward(torch.tensor(upstream, dtype=value.dtype))
+        grads = {name: torch.zeros_like(v) if v.grad is None else v.grad for name, v in leaves.items()}
+        found = {"loss": value.detach(), **{f"grad_{name}": grad for name, grad in grads.items()}}
+        return {name: rounded(tensor.double().numpy(), DTYPES[dtype]) for name, tensor in found.items()}
 
     return run
 
 
-def _eager(
-    torch: Any, loss: Any, dtype: str, inputs: Mapping[str, np.ndarray], labels: np.ndarray, upstream: Any
-) -> dict[str, np.ndarray]:
-    kind = getattr(torch, dtype)
-    leaves = {name: torch.tensor(value, dtype=kind, requires_grad=True) for name, value in inputs.items()}
-    # 0-dimensional parameters leave the dtype as it is, as Python's numbers would
-    own = [] if isinstance(loss, CrossEntropy) else differentiable(loss)
-    leaves |= {
-        name: torch.tensor(getattr(loss, name), dtype=torch.float64, requires_grad=True) for name in own
-    }
-    y = labels.ravel()
-    valid = np.ones(len(y), dtype=bool) if loss.ignore_index is None else y != loss.ignore_index
-    losses = leaves["x" if "x" in leaves else "logits"].new_zeros(len(y))
-    losses[torch.tensor(valid)] = _textbook_losses(torch, loss, leaves, y, valid)
-    value: Any = losses.reshape(labels.shape)
-    if loss.reduction != "none":
-        value = losses.sum() / _divisor(loss, y[valid])
-    value.backward(torch.tensor(upstream, dtype=value.dtype))
-    grads = {name: torch.zeros_like(v) if v.grad is None else v.grad for name, v in leaves.items()}
-    found = {"loss": value.detach(), **{f"grad_{name}": grad for name, grad in grads.items()}}
-    return {name: rounded(tensor.double().numpy(), DTYPES[dtype]) for name, tensor in found.items()}
-
-
 def _textbook_losses(torch: Any, loss: Any, leaves: dict[str, Any], y: np.ndarray, valid: np.ndarray) -> Any:
     """ℓ of the valid rows."""
-    at = torch.tensor(valid)
-    xp = from_module(
-        torch, logsumexp=lambda z: torch.logsumexp(z, -1), constant=lambda v: v.detach(), real=lambda v: v
-    )
+    rows, labels = torch.tensor(valid), torch.tensor(y[valid])
+    xp = from_module(torch, logsumexp=lambda z: torch.logsumexp(z, -1), constant=lambda v: v.detach(), real=lambda v: v)
     if isinstance(loss, CrossEntropy):
         z = torch.movedim(leaves["logits"], loss.axis, -1)
-        z = z.reshape(len(y), -1)[at]
-        hot = torch.nn.functional.one_hot(torch.tensor(y[valid]), z.shape[1]).to(z.dtype)
+        z = z.reshape(len(y), -1)[rows]
+        hot = torch.nn.functional.one_hot(labels, z.shape[1]).to(z.dtype)
     else:
-        x, W = leaves["x"][at], leaves["W"]
-        hot = torch.nn.functional.one_hot(torch.tensor(y[valid]), len(W)).to(x.dtype)
+        x, W = leaves["x"][rows], leaves["W"]
+        hot = torch.nn.functional.one_hot(labels, len(W)).to(x.dtype)
         q: SimpleNamespace = parameters(loss, **{name: leaves[name] for name in differentiable(loss)})
-        if getattr(loss, "detach_margin", False):
+        if q.detach_margin:
             q.frozen = formulas.frozen_offset(xp, q, x, W, hot).detach()
         z = q.logits(xp, q, x, W, leaves.get("b"), hot)
-    count = z.shape[1]
-    t = (1 - loss.label_smoothing) * hot + loss.label_smoothing / count
-    w = torch.ones(count) if loss.class_weights is None else torch.tensor(loss.class_weights)
+    t = (1 - loss.label_smoothing) * hot + loss.label_smoothing / z.shape[1]
+    w = torch.ones(z.shape[1]) if loss.class_weights is None else torch.tensor(loss.class_weights)
     return formulas.cross_entropy(xp, z, t, w.to(z.dtype))
-
-
-def _divisor(loss: Any, y: np.ndarray) -> float:
-    if loss.reduction == "mean":
-        return float(len(y))
-    return float(np.array(loss.class_weights)[y].sum()) if loss.reduction == "weighted_mean" else 1.0
 
 
 def _torch() -> Any:

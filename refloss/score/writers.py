@@ -208,55 +208,79 @@ def _angle(xp: Any, c: Any) -> Any:
     return xp.arccos(xp.where(xp.abs(c) < 1, c, xp.sign(c) * (1 - u)))
 
 
-def _branch(xp: Any, theta: Any, m: Any) -> tuple[Any, Any]:
-    """k and (−1)^k, in the dtype of θ."""
-    k = xp.clip(xp.floor(m * theta / math.pi), 0, m - 1)
-    return k, 1 - 2 * (k % 2)
+def _branch(xp: Any, theta: Any, m: Any) -> Any:
+    """k, in the dtype of θ."""
+    return xp.clip(xp.floor(m * theta / math.pi), 0, m - 1)
 
 
-def psi_by_arccos(ops: Any, loss: Any, c: Any) -> Any:
-    """ψ (N,) by θ = arccos c."""
-    xp, theta = ops.xp, _angle(ops.xp, c)
-    if loss.name == "am_softmax":
-        value = c - loss.margin
-    elif loss.name == "arcface":
-        value = xp.cos(theta + loss.margin)
-        if loss.past_pi == "linear":
-            value = xp.where(theta + loss.margin < math.pi, value, c - loss.margin * math.sin(loss.margin))
-        value = xp.where(c > 0, value, c) if loss.easy_margin else value
-    elif member_of(loss).multiplies_angle:
-        k, sign = _branch(xp, theta, loss.margin)
-        value = sign * xp.cos(loss.margin * theta) - 2 * k
-    else:
-        value = loss.psi(theta, xp)
-    return _with_options(ops, loss, value, c)
+def _sign(k: Any) -> Any:
+    """(−1)^k."""
+    return 1 - 2 * (k % 2)
 
 
-def psi_by_sqrt(ops: Any, loss: Any, c: Any) -> Any:
-    """ψ (N,) of c and √(1 − c²) alone: cos(θ + m) by addition, cos mθ as Chebyshev's polynomial."""
-    xp, m = ops.xp, loss.margin
+class Parts(NamedTuple):
+    """What ψ is made of. c: cos θ, in the shape of ψ; functions of m: cos(θ + m), whether θ + m < π, cos mθ, and k."""
+
+    c: Any
+    theta: Any
+    turned: Callable[[float], Any]
+    before_pi: Callable[[float], Any]
+    multiple: Callable[[Any], Any]
+    branch: Callable[[Any], Any]
+
+
+def by_arccos(ops: Any, c: Any, theta: Any = None) -> Parts:
+    """Of θ = arccos c."""
+    xp = ops.xp
+    angle = _angle(xp, c) if theta is None else theta
+    return Parts(
+        c,
+        angle,
+        turned=lambda m: xp.cos(angle + m),
+        before_pi=lambda m: angle + m < math.pi,
+        multiple=lambda m: xp.cos(m * angle),
+        branch=lambda m: _branch(xp, angle, m),
+    )
+
+
+def by_polynomial(ops: Any, c: Any) -> Parts:
+    """Of c and √(1 − c²) alone: cos(θ + m) by addition, cos mθ as Chebyshev's polynomial."""
+    xp = ops.xp
+
+    def turned(m: float) -> Any:
+        square = 1 - c * c
+        sine = xp.sqrt(xp.where(square > 0, square, float(xp.finfo(c.dtype).tiny)))
+        return c * math.cos(m) - sine * math.sin(m)
+
+    def multiple(m: int) -> Any:
+        before, value = 0 * c + 1, c
+        for _ in range(1, m):
+            before, value = value, 2 * c * value - before
+        return value
+
+    def branch(m: int) -> Any:
+        return sum((ops.cast(c < math.cos(j * math.pi / m), c) for j in range(1, m)), 0 * c)
+
+    return Parts(c, None, turned, lambda m: c > math.cos(math.pi - m), multiple, branch)
+
+
+def psi(ops: Any, loss: Any, c: Any, way: Callable[..., Parts]) -> Any:
+    """ψ of cosines, with the loss's options."""
+    xp, by, m = ops.xp, way(ops, c), getattr(loss, "margin", 0.0)
     if loss.name == "am_softmax":
         value = c - m
     elif loss.name == "arcface":
-        square = 1 - c * c
-        sin = xp.sqrt(xp.where(square > 0, square, float(xp.finfo(c.dtype).tiny)))
-        value = c * math.cos(m) - sin * math.sin(m)
+        value = by.turned(m)
         if loss.past_pi == "linear":
-            value = xp.where(c > math.cos(math.pi - m), value, c - m * math.sin(m))
-        value = xp.where(c > 0, value, c) if loss.easy_margin else value
+            value = xp.where(by.before_pi(m), value, by.c - m * math.sin(m))
+        value = xp.where(by.c > 0, value, by.c) if loss.easy_margin else value
+    elif member_of(loss).multiplies_angle:
+        k = by.branch(m)
+        value = _sign(k) * by.multiple(m) - 2 * k
+        if loss.annealing:
+            value = (loss.annealing * c + value) / (1 + loss.annealing)
     else:
-        before, value, k = 0 * c + 1, c, 0 * c
-        for j in range(1, m):
-            before, value = value, 2 * c * value - before
-            k = k + ops.cast(c < math.cos(j * math.pi / m), c)
-        value = (1 - 2 * (k % 2)) * value - 2 * k
-    return _with_options(ops, loss, value, c)
-
-
-def _with_options(ops: Any, loss: Any, value: Any, c: Any) -> Any:
-    annealing = getattr(loss, "annealing", 0.0)
-    if annealing:
-        value = (annealing * c + value) / (1 + annealing)
+        value = loss.psi(by.theta, xp)
     return c + ops.stop(value - c) if loss.detach_margin else value
 
 
@@ -292,28 +316,23 @@ class _Polar:
 class Differentiable:
     """The forward pass alone.
 
-    psi     `psi_by_arccos` or `psi_by_sqrt`
+    psi     the way that ψ is formed
     half    "storage" or "float32"
     raw     everything from x·W_j: one product of what is stored, and lengths divided out afterwards
     stages  every stage comes back, not the loss alone
     """
 
     ops: Callable[[], Any]
-    psi: Callable[..., Any] = psi_by_arccos
+    psi: Callable[..., Parts] = by_arccos
     half: str = "storage"
     raw: bool = False
     stages: bool = False
 
     def __call__(self, loss: Any) -> Callable[..., Any] | None:
         no_psi = isinstance(loss, CrossEntropy) or loss.name == "margin_softmax"
-        if not _known(loss) or (no_psi and self.psi is not psi_by_arccos):
+        if not _known(loss) or (no_psi and self.psi is not by_arccos):
             return None
-        ops = self.ops()
-        if isinstance(loss, CrossEntropy):
-            return lambda logits, targets: self._bare(ops, loss, logits, targets)
-        if loss.has_bias:
-            return lambda x, W, labels, b=None: self._run(ops, loss, x, W, labels, b)
-        return lambda x, W, labels: self._run(ops, loss, x, W, labels, None)
+        return partial(self._bare if isinstance(loss, CrossEntropy) else self._run, self.ops(), loss)
 
     def _answer(self, ops: Any, loss: Any, stages: Stages, like: Any) -> Any:
         stages = {name: ops.cast(v, like) for name, v in stages.items()}
@@ -322,13 +341,13 @@ class Differentiable:
     def _wide(self, ops: Any, v: Any) -> Any:
         return ops.wide(v) if self.half == "float32" and v is not None else v
 
-    def _bare(self, ops: Any, loss: Any, logits: Any, labels: Any) -> Any:
-        z, labels, shaped = _as_rows(ops.xp, loss.axis, logits, labels)
+    def _bare(self, ops: Any, loss: Any, logits: Any, targets: Any) -> Any:
+        z, labels, shaped = _as_rows(ops.xp, loss.axis, logits, targets)
         z = self._wide(ops, z)
         stages = self._cross_entropy(ops, loss, z, _rows(ops, loss, labels, z.shape[1], z))
         return self._answer(ops, loss, {name: shaped(v) for name, v in stages.items()}, logits)
 
-    def _run(self, ops: Any, loss: Any, x: Any, W: Any, labels: Any, b: Any) -> Any:
+    def _run(self, ops: Any, loss: Any, x: Any, W: Any, labels: Any, b: Any = None) -> Any:
         stored, xp = x, ops.xp
         x, W, b = (self._wide(ops, v) for v in (x, W, b))
         at, rows = _Polar(ops, loss, x, W), _rows(ops, loss, labels, len(W), x)
@@ -348,7 +367,7 @@ class Differentiable:
         if at.margin:
             c = cos[ops.cast(np.arange(len(x)), labels), rows.y]
             r, _ = at.radius(rows.y)
-            z = xp.where(rows.on, (r * self.psi(ops, loss, c))[:, None], z)
+            z = xp.where(rows.on, (r * psi(ops, loss, c, self.psi))[:, None], z)
             stages |= {"cos_theta": cos, "theta": xp.where(rows.valid, _angle(xp, c), 0.0)}
         z = z if b is None else z + b
         stages |= {"logits": z} | self._cross_entropy(ops, loss, z, rows)
@@ -381,31 +400,23 @@ class Explicit:
     def __call__(self, loss: Any) -> Callable[..., Any] | None:
         if not _known(loss):
             return None
-        ops = self.ops()
-        if isinstance(loss, CrossEntropy):
-            return lambda logits, targets, upstream=1.0: self._bare(ops, loss, logits, targets, upstream)
-        if loss.has_bias:
-            return lambda x, W, labels, b=None, upstream=1.0: self._run(ops, loss, x, W, labels, b, upstream)
-        return lambda x, W, labels, upstream=1.0: self._run(ops, loss, x, W, labels, None, upstream)
+        return partial(self._bare if isinstance(loss, CrossEntropy) else self._run, self.ops(), loss)
 
     def _answer(self, ops: Any, loss: Any, stages: Stages, like: Any) -> Stages:
         few = {"losses" if loss.reduction == "none" else "loss", "grad_x", "grad_W", "grad_b"}
         few |= {"grad_logits"} if isinstance(loss, CrossEntropy) else set()
         return {name: ops.cast(v, like) for name, v in stages.items() if name in few or not self.block}
 
-    def _bare(self, ops: Any, loss: Any, logits: Any, labels: Any, upstream: Any) -> Stages:
-        z, labels, shaped = _as_rows(ops.xp, loss.axis, logits, labels)
+    def _bare(self, ops: Any, loss: Any, logits: Any, targets: Any, upstream: Any = 1.0) -> Stages:
+        z, labels, shaped = _as_rows(ops.xp, loss.axis, logits, targets)
         z = ops.wide(z)
         rows = _rows(ops, loss, labels, z.shape[1], z)
         end = _CrossEntropy(ops, loss, lambda at: z[:, at], rows, self.block)
         _, p, g = zip(*end.backward(upstream), strict=True)
-        stages = end.stages | {
-            "probabilities": ops.xp.concatenate(p, -1),
-            "grad_logits": ops.xp.concatenate(g, -1),
-        }
+        stages = end.stages | {"probabilities": ops.xp.concatenate(p, -1), "grad_logits": ops.xp.concatenate(g, -1)}
         return self._answer(ops, loss, {name: shaped(v) for name, v in stages.items()}, logits)
 
-    def _run(self, ops: Any, loss: Any, x: Any, W: Any, labels: Any, b: Any, upstream: Any) -> Stages:
+    def _run(self, ops: Any, loss: Any, x: Any, W: Any, labels: Any, b: Any = None, upstream: Any = 1.0) -> Stages:
         stored, x, W, b = x, ops.wide(x), ops.wide(W), None if b is None else ops.wide(b)
         rows = _rows(ops, loss, labels, len(W), x)
         logits = _Logits(ops, loss, x, W, b, rows)
@@ -465,7 +476,7 @@ class _Logits(_Polar):
             self.c = ops.total(self.x_hat * self.W_hat[rows.y], -1)
             self.r, self.over_x = self.radius(rows.y)
             theta = _angle(ops.xp, self.c)
-            self.psi = psi_by_arccos(ops, loss, self.c)
+            self.psi = psi(ops, loss, self.c, by_arccos)
             self.slope, self.in_margin = self._slopes(theta)
             self.stages["cos_theta"] = ops.product(self.x_hat, self.W_hat)
             self.stages["theta"] = ops.xp.where(rows.valid, theta, 0.0)
@@ -480,7 +491,7 @@ class _Logits(_Polar):
             return one, -one
         turn = 1 / xp.sin(theta)  # −dθ/dcos θ; of the θ that was used, so that a pole has one too
         if member_of(loss).multiplies_angle:
-            slope = _branch(xp, theta, m)[1] * m * xp.sin(m * theta) * turn
+            slope = _sign(_branch(xp, theta, m)) * m * xp.sin(m * theta) * turn
             return (loss.annealing + slope) / (1 + loss.annealing), zero
         if loss.name != "arcface":
             return -turn * loss.dpsi(theta, xp), zero
@@ -527,10 +538,7 @@ class _Logits(_Polar):
         to_x_hat = to_x_hat if self.margin else None
         grad_W, grad_b = (xp.concatenate(blocks) for blocks in zip(*parts, strict=True))
         x_norm = norms.get("x_norm")
-        grads = {
-            "grad_x": self._back(self.feels_x, to_u, to_x_hat, radial, self.x_hat, x_norm),
-            "grad_W": grad_W,
-        }
+        grads = {"grad_x": self._back(self.feels_x, to_u, to_x_hat, radial, self.x_hat, x_norm), "grad_W": grad_W}
         if self.b is not None:
             grads["grad_b"] = grad_b
         if self.name:
@@ -595,22 +603,22 @@ _SEQUENTIAL = partial(_NumPy, _sequential_product, _sequential_total)
 
 _WAYS: dict[str, tuple[Any, str]] = {
     "torch_arccos": (Differentiable(_Torch), "eager torch, arccos of a clamped cosine, autograd"),
-    "torch_sqrt": (Differentiable(_Torch, psi_by_sqrt), "eager torch, √(1 − cos²), Chebyshev's polynomials, autograd"),
+    "torch_sqrt": (Differentiable(_Torch, by_polynomial), "eager torch, √(1 − cos²), Chebyshev's polynomials"),
     "torch_float32": (Differentiable(_Torch, half="float32"), "torch_arccos; 16 bits cast to float32, and back after"),
     "torch_backward": (Explicit(_Torch), "torch, every stage, backward by hand"),
     "torch_stages": (Differentiable(_Torch, stages=True), "torch_arccos with every stage"),
     "jax_arccos": (Differentiable(_JAX), "JAX, arccos of a clamped cosine"),
-    "jax_sqrt": (Differentiable(_JAX, psi_by_sqrt, "float32"), "JAX, √(1 − cos²), Chebyshev's polynomials"),
+    "jax_sqrt": (Differentiable(_JAX, by_polynomial, "float32"), "JAX, √(1 − cos²), Chebyshev's polynomials"),
     "numpy_textbook": (Explicit(_IN_ORDER), "NumPy, every stage, backward by hand"),
     "numpy_online": (Explicit(_IN_ORDER, block=64), "NumPy, blocks of 64 classes and an online softmax"),
     "numpy_reversed": (Explicit(_REVERSED), "numpy_textbook with every sum from its end"),
     "numpy_pairwise": (Explicit(_HALVED), "numpy_textbook with sums by halves, and matrix products in eight chunks"),
     "numpy_sequential": (Explicit(_SEQUENTIAL), "numpy_textbook with every sum term by term"),
     "mixed": (
-        Differentiable(_Torch, psi_by_sqrt, "float32", raw=True),
+        Differentiable(_Torch, by_polynomial, "float32", raw=True),
         "torch, one product of x and W as stored, accumulated in float32, and everything after it in float32",
     ),
-}  # fmt: skip
+}
 WRITERS: dict[str, Writer] = {
     name: Writer(name, words, "torch" if name == "mixed" else name.split("_")[0], make, make.half)
     for name, (make, words) in _WAYS.items()

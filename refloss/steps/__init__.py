@@ -1,4 +1,4 @@
-"""The steps that the losses share: each a function pair, forward and backward, in a file of its own.
+"""The steps that the losses share: each a pair of functions, forward and backward, in a file of its own.
 
 `linear`         W_j·x + b_j of every pair
 `normalise`      ‖v‖ and v̂ of every row

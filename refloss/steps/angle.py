@@ -5,29 +5,29 @@ Derivation: derivations/angle.md, steps (A1)–(A8).
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from refloss.precision.errorfree import difference_of_products
-from refloss.precision.numbers import error_of, from_pair, is_extended, nearest
+from refloss.precision.numbers import Array, error_of, from_pair, is_extended, nearest
 from refloss.precision.products import add_at, combine, inner
 from refloss.precision.scaled import row_exponent
 from refloss.steps.normalise import across, normalise, over_norm
 
-NEAR_POLE = 0.9  # |cos θ|; elsewhere a projection loses at most 1/sin θ < 2.3
-NEAR_POLE_OF_PAIRS = 1 - 2.0**-24  # likewise sin θ > 2^-12, of digits to spare
+NEAR_POLE = 0.9  # |cos θ|; farther from a pole a projection loses a factor of at most 1/sin θ < 2.3
+NEAR_POLE_OF_PAIRS = 1 - 2.0**-24  # likewise sin θ > 2^-12: pairs have 12 bits to spare
 HEIGHT = 480  # bits of a row's largest entry; products of two stay below 2^996
 PAIRS_AT_ONCE = 1 << 14  # so that memory stays bounded where every pair is near a pole
 
 
-def cosines(x_hat: Any, W_hat: Any) -> Any:
+def cosines(x_hat: Array, W_hat: Array) -> Array:
     """(A1) cos θ_ij = x̂_i · ŵ_j for every pair. x_hat: (N, D), W_hat: (C, D). Returns (N, C)."""
     # rounding may leave [−1, 1] by an ulp; the true cosine does not
     return np.clip(inner(x_hat, W_hat), -1.0, 1.0)
 
 
-def cosines_backward(grad_cos: Any, x: Any, W: Any, x_hat: Any, W_hat: Any) -> tuple[Any, Any]:
+def cosines_backward(grad_cos: Array, x: Array, W: Array, x_hat: Array, W_hat: Array) -> tuple[Array, Array]:
     """∂L/∂x̂ (N, D) and ∂L/∂ŵ (C, D), up to parts along x̂_i and ŵ_j, which the normalisation projects out.
 
     grad_cos: (N, C), h_ij = ∂L/∂cos θ_ij.
@@ -47,7 +47,7 @@ def cosines_backward(grad_cos: Any, x: Any, W: Any, x_hat: Any, W_hat: Any) -> t
     return grad_x_hat, grad_W_hat
 
 
-def _near_pole(x: Any) -> float:
+def _near_pole(x: Array) -> float:
     return NEAR_POLE_OF_PAIRS if is_extended(x) else NEAR_POLE
 
 
@@ -61,17 +61,17 @@ class Angle(NamedTuple):
     x_norm, w_norm      (R,)
     """
 
-    x: Any
-    w: Any
-    cos: Any
-    sin: Any
-    t_x: Any
-    t_w: Any
-    x_norm: Any
-    w_norm: Any
+    x: Array
+    w: Array
+    cos: Array
+    sin: Array
+    t_x: Array
+    t_w: Array
+    x_norm: Array
+    w_norm: Array
 
     @property
-    def theta(self) -> Any:
+    def theta(self) -> Array:
         """(A6) (R,) radians, in [0, π]."""
         return np.arctan2(self.sin, self.cos)
 
@@ -81,7 +81,7 @@ class Angle(NamedTuple):
         return (self.sin == 0) & (self.t_x.shape[1] > 1)
 
 
-def angle(x: Any, w: Any) -> Angle:
+def angle(x: Array, w: Array) -> Angle:
     """θ between x_r and w_r without arccos, whose digits are gone near 0 and π.
 
     x, w: (R, D), exact. At every angle θ and the tangents are right to a small multiple of √D roundings:
@@ -119,14 +119,14 @@ def angle(x: Any, w: Any) -> Angle:
     )
 
 
-def _over_pivot(x: Any, w: Any, x_p: Any, w_p: Any) -> Any:
+def _over_pivot(x: Array, w: Array, x_p: Array, w_p: Array) -> Array:
     """(w x_p − w_p x) / x_p, entry by entry; products and difference as good as exact. x_p = 0 gives 0."""
     parts = (nearest(v) for v in (w, x_p, x, w_p))
     r = from_pair(*difference_of_products(*np.broadcast_arrays(*parts)), x)
     return r / np.where(x_p == 0, 1.0, x_p)
 
 
-def angle_backward(grad_theta: Any, angles: Angle) -> tuple[Any, Any]:
+def angle_backward(grad_theta: Array, angles: Angle) -> tuple[Array, Array]:
     """(A8) ∇_x θ = −t_x / ‖x‖ and ∇_w θ = −t_w / ‖w‖. grad_theta: (R,). Returns (R, D) twice."""
     back = -grad_theta[:, None]
     return over_norm(back * angles.t_x, angles.x_norm), over_norm(back * angles.t_w, angles.w_norm)

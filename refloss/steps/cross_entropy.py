@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from refloss.precision.numbers import like, nearest
+from refloss.precision.numbers import Array, like, nearest
 from refloss.precision.scaled import exponent_of, headroom_of, times_power
 from refloss.steps.logsumexp import Gathered, softmax
 from refloss.steps.targets import Setting
@@ -23,11 +23,11 @@ class CrossEntropyPass:
 
     setting: Setting
     gathered: Gathered
-    losses: Any  # (M,), times 2^losses_headroom
+    losses: Array  # (M,), times 2^losses_headroom
     losses_headroom: np.ndarray  # (M,)
-    loss: Any  # () or (M,), times 2^loss_headroom
+    loss: Array  # () or (M,), times 2^loss_headroom
     loss_headroom: Any
-    divisor_below_one: Any  # n / 2^divisor_exponent; n itself in doubles
+    divisor_below_one: Array  # n / 2^divisor_exponent; n itself in doubles
     divisor_exponent: int
 
     @property
@@ -47,29 +47,23 @@ def finish(gathered: Gathered, setting: Setting) -> CrossEntropyPass:
     divisor_below_one = times_power(divisor, -exponent)
     # (C7) L = Σ_i ℓ_i / n
     loss, loss_headroom = _reduced(losses, headroom, divisor_below_one, exponent, setting)
-    return CrossEntropyPass(
-        setting, gathered, losses, headroom, loss, loss_headroom, divisor_below_one, exponent
-    )
+    return CrossEntropyPass(setting, gathered, losses, headroom, loss, loss_headroom, divisor_below_one, exponent)
 
 
-def _log_of_total(gathered: Gathered, setting: Setting) -> tuple[Any, np.ndarray]:
+def _log_of_total(gathered: Gathered, setting: Setting) -> tuple[Array, np.ndarray]:
     """log(1 + r) times 2^headroom, and this headroom, each (M,).
 
     It is 0 but where log(1 + r) is all that the loss will hold, and tiny: there it stays until after the reduction.
     """
     rest, headroom = gathered.mass.rest, gathered.headroom
-    tiny = (
-        (nearest(rest) < 2.0 ** (headroom - 120))
-        & (nearest(gathered.weighted_gap) < 2.0**-60)
-        & bool(headroom)
-    )
+    tiny = (nearest(rest) < 2.0 ** (headroom - 120)) & (nearest(gathered.weighted_gap) < 2.0**-60) & bool(headroom)
     log = np.where(tiny, times_power(rest, -setting.exponent), np.log1p(times_power(rest, -headroom)))
     return log, np.where(tiny, headroom - setting.exponent, 0)
 
 
 def cross_entropy_backward(
-    z: Any, end: CrossEntropyPass, upstream: np.ndarray, block: slice, headroom: int = 0
-) -> Any:
+    z: Array, end: CrossEntropyPass, upstream: np.ndarray, block: slice, headroom: int = 0
+) -> Array:
     """∂/∂z of Σ_i upstream_i ℓ_i / n, (M, B), times 2^(headroom + divisor_exponent). upstream: () or (M,)."""
     # (C8) every sample's share v_i / n of the gradient that arrives
     arriving = like(np.broadcast_to(upstream, (len(z),)), z)
@@ -81,7 +75,7 @@ def cross_entropy_backward(
     return np.where(end.setting.targets.ignored[:, None], 0.0, share[:, None] * g)
 
 
-def _divisor(setting: Setting, numbers: Any) -> Any:
+def _divisor(setting: Setting, numbers: Array) -> Array:
     """Σ of what a mean is taken over; 1 for none and sum."""
     if setting.reduction in ("none", "sum"):
         return like(1.0, numbers)
@@ -105,8 +99,8 @@ def _divisor(setting: Setting, numbers: Any) -> Any:
 
 
 def _reduced(
-    losses: Any, headroom: np.ndarray, divisor_below_one: Any, exponent: int, setting: Setting
-) -> tuple[Any, Any]:
+    losses: Array, headroom: np.ndarray, divisor_below_one: Array, exponent: int, setting: Setting
+) -> tuple[Array, Array]:
     """Σ_i ℓ_i / n times 2^headroom, and this headroom; or the losses as they are. losses, headroom: (M,)."""
     if setting.reduction == "none":
         return losses, headroom
@@ -120,7 +114,7 @@ def _reduced(
     return loss, common + exponent
 
 
-def _divide(value: Any, divisor: Any, empty_mean: str) -> Any:
+def _divide(value: Array, divisor: Array, empty_mean: str) -> Array:
     if nearest(divisor) == 0:
         return value * 0.0 if empty_mean == "zero" else value * np.nan
     return value / divisor

@@ -6,32 +6,31 @@ the sums over all classes. Derivation: derivations/cross_entropy.md, steps (C2)�
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from refloss.precision.numbers import argmax, like, nearest
+from refloss.precision.numbers import Array, argmax, like, nearest
 from refloss.precision.scaled import exp, headroom_of, times_power
 
 
 class Mass(NamedTuple):
     """Σ_j v_j of M rows, v ≥ 0, the (first) largest term kept apart from the rest, each (M,)."""
 
-    largest: Any
-    rest: Any
+    largest: Array
+    rest: Array
     column: np.ndarray  # the class of the largest
 
     @property
-    def total(self) -> Any:
+    def total(self) -> Array:
         return self.largest + self.rest
 
-    def lowered(self, by: Any) -> Mass:
-        """times e^−by. The factor has the headroom meanwhile, so that it keeps its digits."""
+    def lowered(self, by: Array) -> Mass:
+        """The mass times e^−by. The factor gets the headroom before it is applied, so that it keeps its digits."""
         headroom = headroom_of(by)
         factor = exp(-by, headroom)
         largest, rest = (
-            np.where(nearest(by) == 0, v, times_power(v, -headroom) * factor)
-            for v in (self.largest, self.rest)
+            np.where(nearest(by) == 0, v, times_power(v, -headroom) * factor) for v in (self.largest, self.rest)
         )
         return Mass(largest, rest, self.column)
 
@@ -43,7 +42,7 @@ class Mass(NamedTuple):
             np.where(ahead, self.column, other.column),
         )
 
-    def without(self, v: Any, block: slice) -> Any:
+    def without(self, v: Array, block: slice) -> Array:
         """Σ_{k≠j} v_k for the classes j of a block, (M, B).
 
         Leaving out anything but the largest leaves at least half of the total, and leaving out the largest, the rest:
@@ -53,7 +52,7 @@ class Mass(NamedTuple):
         return np.where(self.column[:, None] == columns, self.rest[:, None], self.total[:, None] - v)
 
 
-def mass_of(v: Any, column: np.ndarray, block: slice) -> Mass:
+def mass_of(v: Array, column: np.ndarray, block: slice) -> Mass:
     """(C3) the term of every row that stands in `column`, and the sum of the others."""
     rows = np.arange(len(v))
     others = v.copy()
@@ -74,9 +73,9 @@ class Gathered(NamedTuple):
     weight        mass of a_c
     """
 
-    z_max: Any
+    z_max: Array
     mass: Mass
-    weighted_gap: Any
+    weighted_gap: Array
     weight: Mass
 
     @property
@@ -84,7 +83,7 @@ class Gathered(NamedTuple):
         return headroom_of(self.z_max)
 
     @property
-    def total(self) -> Any:
+    def total(self) -> Array:
         """Σ_j e^{z_j − z_max} = 1 + r, once all classes are in."""
         return 1.0 + times_power(self.mass.rest, -self.headroom)
 
@@ -100,7 +99,7 @@ def join(a: Gathered, b: Gathered) -> Gathered:
     return Gathered(z_max, masses[0].join(masses[1]), weighted_gap, a.weight.join(b.weight))
 
 
-def gather(z: Any, a: Any, block: slice) -> Gathered:
+def gather(z: Array, a: Array, block: slice) -> Gathered:
     """(C2), (C3) of a block. z: (M, B), −inf where a class is masked; a: (M, B)."""
     column = argmax(z)
     z_max = z[np.arange(len(z)), column]
@@ -109,7 +108,7 @@ def gather(z: Any, a: Any, block: slice) -> Gathered:
     return Gathered(z_max, mass, (a * gap).sum(axis=1), weight)
 
 
-def _gaps(z: Any, z_max: Any, column: np.ndarray) -> tuple[Any, Any]:
+def _gaps(z: Array, z_max: Array, column: np.ndarray) -> tuple[Array, Array]:
     """(C2) d_j = z_max − z_j ≥ 0 and e_j = e^−d_j · 2^headroom; a masked class gives 0 and 0.
 
     column: (M,) where z_max itself stands; below 0 or beyond z if it is in another block.
@@ -124,7 +123,7 @@ def _gaps(z: Any, z_max: Any, column: np.ndarray) -> tuple[Any, Any]:
     return gap, e
 
 
-def softmax(z: Any, gathered: Gathered, block: slice) -> tuple[Any, Any]:
+def softmax(z: Array, gathered: Gathered, block: slice) -> tuple[Array, Array]:
     """(C4) p_j and 1 − p_j = Σ_{k≠j} p_k of a block, each (M, B) and times 2^headroom."""
     _, e = _gaps(z, gathered.z_max, gathered.mass.column - block.start)
     total = gathered.total[:, None]

@@ -11,16 +11,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from refloss.precision.exact import cos_sin, sine_of_sum
-from refloss.precision.numbers import error_of, functions_of, like, nearest, widened
+from refloss.precision.numbers import Array, error_of, functions_of, like, nearest, widened
 from refloss.steps.angle import Angle
 
 
 class Psi(NamedTuple):
     """ψ(θ) (R,), ψ'(θ) (R,) and ∂ψ/∂m (R,) of the target pairs."""
 
-    value: Any
-    slope: Any
-    in_margin: Any
+    value: Array
+    slope: Array
+    in_margin: Array
 
 
 def plain_cosine(angles: Angle) -> Psi:
@@ -48,7 +48,7 @@ def arc_margin(angles: Angle, m: float, easy_margin: bool, past_pi: str) -> Psi:
     psi = Psi(cos, -sin, -sin)
     if past_pi == "linear":
         tail = Psi(angles.cos - m * sin_m, -angles.sin, np.zeros_like(sin) - (sin_m + m * cos_m))
-        # the side of the jump is that of θ as these numbers hold it
+        # the side of the jump is decided by θ as these numbers hold it
         short = functions_of(angles.cos).pi - angles.theta - m
         psi = _choose(short <= 0, tail, psi, short)
     if easy_margin:
@@ -70,12 +70,12 @@ def detach(psi: Psi, angles: Angle) -> Psi:
 def cone(psi: Psi, angles: Angle) -> np.ndarray:
     """(M6) (R,) True where ψ(θ) has no gradient: at a pole (no tangent) with a slope that is not 0.
 
-    The passes then take the centre of the generalised gradient: no tangential part.
+    The backward then takes the centre of the generalised gradient, which has no tangential part.
     """
     return angles.at_pole & (psi.slope != 0)
 
 
-def own_slope(slope: Any, angles: Angle) -> Any:
+def own_slope(slope: Array, angles: Angle) -> Array:
     """A user's ψ'(θ), whose rounding must not make a cone of a smooth pole (sin mπ is not quite 0)."""
     steepness = np.abs(nearest(slope))
     steepest = max(1.0, np.max(steepness, initial=0.0))
@@ -83,12 +83,12 @@ def own_slope(slope: Any, angles: Angle) -> Any:
 
 
 def choose(where: Any, u: Any, v: Any, unsure: Any) -> Any:
-    """u or v; where their own errors leave it unsure which, known to be off by as much as they differ."""
+    """np.where(where, u, v). Where rounding makes the condition uncertain, the error bound is widened to cover both."""
     apart = np.abs(nearest(u) - nearest(v)) + error_of(u) + error_of(v)
     return widened(np.where(where, u, v), np.where(unsure, apart, 0.0))
 
 
 def _choose(where: Any, a: Psi, b: Psi, decider: Any) -> Psi:
-    """a or b, by the sign of a number; its own error may leave that sign open."""
+    """a or b, by the sign of `decider`, which is uncertain where its error exceeds its size."""
     unsure = (np.abs(nearest(decider)) <= error_of(decider)) & (error_of(decider) > 0)
     return Psi(*(choose(where, u, v, unsure) for u, v in zip(a, b, strict=True)))

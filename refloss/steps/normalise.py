@@ -5,14 +5,13 @@ Derivation: derivations/normalisation.md, steps (N1)–(N4).
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
+from refloss.precision.numbers import Array
 from refloss.precision.scaled import row_exponent
 
 
-def normalise(v: Any) -> tuple[Any, Any]:
+def normalise(v: Array) -> tuple[Array, Array]:
     """Length and direction of every row.
 
     v: (R, D), finite. Returns ‖v‖ (R,) and v̂ (R, D). A zero row has length 0 and, by convention,
@@ -28,7 +27,7 @@ def normalise(v: Any) -> tuple[Any, Any]:
     return np.ldexp(length, exponent), unit
 
 
-def normalise_backward(grad_unit: Any, norm: Any, unit: Any) -> Any:
+def normalise_backward(grad_unit: Array, norm: Array, unit: Array) -> Array:
     """∂L/∂v of every row from ∂L/∂v̂. grad_unit, unit: (R, D); norm: (R,). Returns (R, D).
 
     For a gradient already tangent to the sphere this is the survey's dy/dx = 1/α with α = ‖x‖: the
@@ -38,12 +37,12 @@ def normalise_backward(grad_unit: Any, norm: Any, unit: Any) -> Any:
     return over_norm(across(grad_unit, unit), norm)
 
 
-def across(v: Any, unit: Any) -> Any:
+def across(v: Array, unit: Array) -> Array:
     """(I − v̂ v̂ᵀ) v: the part of each row that is perpendicular to the row of `unit`. (R, D)."""
     return v - unit * np.einsum("rd,rd->r", unit, v)[:, None]
 
 
-def over_norm(v: Any, norm: Any) -> Any:
+def over_norm(v: Array, norm: Array) -> Array:
     """v / ‖·‖ row by row; a row whose norm is 0 gives 0 (nothing flows through a zero row)."""
     zero = norm == 0
     return np.where(zero[:, None], 0.0, v / np.where(zero, 1.0, norm)[:, None])

@@ -37,7 +37,7 @@ def multiplied_angle(angles: Angle, m: int, continuation: Continuation | None = 
         xp = functions_of(theta)
         short = xp.pi / m - theta
         inner, unsure = short > 0, np.abs(nearest(short)) <= error_of(short)
-        # D is asked only where it is defined
+        # D is called only where it is defined
         beyond = np.where(inner & ~unsure, xp.pi, np.maximum(theta, xp.pi / m))
         slope = own_slope(per_angle(slope_of_D(beyond, xp), theta, "dD"), angles)
         value = choose(inner, cos_m, per_angle(D(beyond, xp), theta, "D"), unsure)

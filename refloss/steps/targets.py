@@ -6,11 +6,11 @@ Derivation: derivations/cross_entropy.md, step (C1).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from refloss.precision.numbers import like
+from refloss.precision.numbers import Array, like
 from refloss.precision.scaled import exponent_of
 
 
@@ -20,7 +20,7 @@ class Pairs(NamedTuple):
     rows: np.ndarray
     y: np.ndarray
 
-    def split(self, g: Any) -> tuple[Any, Any]:
+    def split(self, g: Array) -> tuple[Array, Array]:
         """∂L/∂z (N, C) as g_y (R,) and the rest (N, C), where the target's entries are zero."""
         others = g.copy()
         others[self] = 0.0
@@ -85,7 +85,7 @@ class Setting:
         sizes = [v for v in (self.class_weights, self.targets.soft) if v is not None]
         return sum(max(0, exponent_of(v)) for v in sizes) + 1
 
-    def weighted(self, block: slice, numbers: Any) -> Any:
+    def weighted(self, block: slice, numbers: Array) -> Array:
         """(C1) a = w ⊙ t, t = (1 − ε) y + ε/C, (M, B); an ignored row has no target at all."""
         epsilon = like(self.label_smoothing, numbers)
         t = like(self.targets.of(block), numbers)

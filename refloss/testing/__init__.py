@@ -1,4 +1,4 @@
-"""The oracle kit: somebody's implementation against the truth, with a grade, the first wrong stage and the bug's name::
+"""The oracle kit: somebody's kernel against the truth, with a grade, the first wrong stage and the bug's name::
 
     report = refloss.testing.check(kernel, refloss.ArcFace(), dtype="float32", framework="torch")
     print(report)

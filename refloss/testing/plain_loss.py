@@ -1,4 +1,4 @@
-"""Any loss of the family as one plain kernel whose every step can be replaced: what suspects are made of.
+"""Any loss of the family, plainly, with steps that can be replaced one by one: what suspects are made of.
 
 The polar view: z_j = r cos θ_j, and r ψ(θ_y) for the target, with r = s‖x‖^p‖W_j‖^q. Ordinary float64, right to what
 ordinary float64 gives; the truth is `loss.forward` and `loss.backward`, never this.
@@ -7,7 +7,6 @@ ordinary float64 gives; the truth is `loss.forward` and `loss.backward`, never t
 from __future__ import annotations
 
 from collections.abc import Mapping
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -22,7 +21,7 @@ from refloss.textbook.namespaces import complex_namespace
 STEP = 1e-30  # of the complex step
 
 
-class Kernel:
+class PlainLoss:
     """One loss on one input. Change an attribute or replace a method, then `run()`.
 
     x (N, D), W (C, D), b (C,) or None; or logits of `CrossEntropy`
@@ -32,7 +31,7 @@ class Kernel:
     w           (C,) class weights
     on          (N, C) bool: the pairs whose logit carries the margin
     upstream    () or (N,)
-    previous    the kernel of an earlier call with the same W's shape, if there is one of the same x's shape too
+    previous    an earlier call with the same W's shape, if there is one of the same x's shape too
     earliest    the first call with the same W's shape
     passes_x, passes_W     whether the gradient goes back through that normalisation's length: a bool, or (N, C)
     radial_x, radial_W     whether it goes through ‖x‖, ‖W_j‖ as a factor of the logit: likewise
@@ -45,9 +44,9 @@ class Kernel:
         inputs: Mapping[str, np.ndarray],
         labels: np.ndarray,
         upstream: Any,
-        previous: Kernel | None = None,
+        previous: PlainLoss | None = None,
     ) -> None:
-        self.earliest: Kernel | None = None
+        self.earliest: PlainLoss | None = None
         self.loss, self.previous, self.upstream = loss, previous, np.asarray(upstream, dtype=float)
         self.bare = isinstance(loss, CrossEntropy)
         self.reduction = loss.reduction
@@ -79,11 +78,7 @@ class Kernel:
         self.target, self.valid = np.array(targets.matrix, dtype=float), ~targets.ignored
         self.given = labels
         # an ignored row's label may be no class at all
-        self.y = (
-            np.where(self.valid, np.asarray(labels).ravel(), 0).astype(int)
-            if self.hard
-            else self.target.argmax(1)
-        )
+        self.y = np.where(self.valid, np.asarray(labels).ravel(), 0).astype(int) if self.hard else self.target.argmax(1)
         self.w = np.ones(self.C) if loss.class_weights is None else np.array(loss.class_weights)
         self.on = np.zeros((rows, self.C), dtype=bool)
         if getattr(loss, "has_margin", False):
@@ -265,7 +260,7 @@ class Kernel:
         self.q.margin = kept
         return np.asarray(np.sum(np.where(self.on, self.g * self.r * moved, 0.0)))
 
-    def alike(self, other: Kernel) -> bool:
+    def alike(self, other: PlainLoss) -> bool:
         """Whether both have inputs of the same shapes."""
         return self.shapes() == other.shapes()
 
@@ -310,12 +305,7 @@ class Kernel:
         without[at] = 0.0
         self.others[at] = without.sum(axis=1)
         losses = np.where(self.valid, self.sample_losses(), 0.0)
-        stages |= {
-            "logits": self.z,
-            "probabilities": self.p,
-            "losses": losses,
-            "loss": np.asarray(self.reduce(losses)),
-        }
+        stages |= {"logits": self.z, "probabilities": self.p, "losses": losses, "loss": np.asarray(self.reduce(losses))}
         return self._shaped(stages)
 
     def _backward(self) -> dict[str, np.ndarray]:
@@ -345,6 +335,3 @@ class Kernel:
 def inverse(lengths: np.ndarray) -> np.ndarray:
     """1/‖v‖, 0 for zero rows: nothing flows back through their normalisation."""
     return np.where(lengths > 0, 1 / np.where(lengths > 0, lengths, 1.0), 0.0)
-
-
-Parameters = SimpleNamespace  # what `Kernel.q` is

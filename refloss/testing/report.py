@@ -77,9 +77,7 @@ class CaseResult:
     flags: tuple[str, ...]
     shape: str
     grades: dict[str, str] = field(default_factory=dict)
-    ratios: dict[str, float] = field(
-        default_factory=dict
-    )  # worst error / what is allowed at the required grade
+    ratios: dict[str, float] = field(default_factory=dict)  # worst error / what is allowed at the required grade
     failures: list[Failure] = field(default_factory=list)
 
     @property
@@ -100,7 +98,7 @@ class Report(BaseReport):
         compute (str): what grades A to C are computed in.
         framework (str): of the arrays.
         require (str): the worst grade that passes.
-        results (list of refloss.testing.report.CaseResult): one a case.
+        results (list of refloss.testing.report.CaseResult): one per case.
         coverage (dict): flag, branch or regime → how many cases (of branches and regimes: rows) reached it.
         not_reached (list of str): branches and regimes that the loss has and no case reached.
         void (list of tuple): (case, stage, wrong copy) that the tolerances would have let pass.
@@ -181,11 +179,7 @@ class Report(BaseReport):
         Returns:
             dict: of plain values.
         """
-        computed = {
-            "passed": self.passed,
-            "grade": self.grade,
-            "first_divergent_stage": self.first_divergent_stage,
-        }
+        computed = {"passed": self.passed, "grade": self.grade, "first_divergent_stage": self.first_divergent_stage}
         return computed | asdict(self)
 
     def _tests(self) -> list[tuple[str, str, list[str]]]:
@@ -264,9 +258,7 @@ class Report(BaseReport):
             lines += self._wrapped(f"{'        or: ' if number else 'looks like: '}{match}", 12)
         for line in self._worst_lines():
             lines += self._wrapped(f"  {line}", 6)
-        broken = [
-            f"{law} (first in {case})" for law, (held, tried, case) in self.laws.items() if held < tried
-        ]
+        broken = [f"{law} (first in {case})" for law, (held, tried, case) in self.laws.items() if held < tried]
         if broken:
             lines += self._wrapped(f"broken laws: {'; '.join(broken)}", 4)
         for stage, mutants in self.not_checked.items():
@@ -325,9 +317,7 @@ class Report(BaseReport):
             grade = max(result.grades[stage] for result in seen)
             worst = max(seen, key=lambda result: result.ratios.get(stage, 0.0))
             ratio = f"{worst.ratios.get(stage, 0.0):.2g}"
-            rows.append(
-                [stage, str(len(seen)), str(wrong[-1]), grade, ratio, worst.name, self.derived.get(stage, "")]
-            )
+            rows.append([stage, str(len(seen)), str(wrong[-1]), grade, ratio, worst.name, self.derived.get(stage, "")])
         header = ("stage", "cases", "wrong", "grade", "error / allowed", "in case", "derived at")
         return Grid(header, rows, "lrrrrll", [*map(bool, wrong)])
 

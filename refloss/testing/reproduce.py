@@ -13,6 +13,7 @@ import numpy as np
 from refloss.cases.case import Case
 from refloss.testing.adapters import FROM_FILE
 from refloss.testing.report import Failure
+from refloss.testing.shrink import entries
 
 PRINTED = 400  # numbers; a larger input is named, not printed
 
@@ -29,26 +30,20 @@ def described(loss: Any) -> str:
 
 
 def reproducer(
-    implementation: Any,
-    loss: Any,
-    case: Case,
-    whole: Case,
-    options: Mapping[str, str],
-    failure: Failure | None,
+    kernel: Any, loss: Any, case: Case, whole: Case, options: Mapping[str, str], failure: Failure | None
 ) -> str:
-    """Code that runs the implementation on this case alone; `whole` is the named case that it was cut from."""
-    module, name = str(getattr(implementation, "__module__", "")), getattr(implementation, "__qualname__", "")
+    """Code that runs the kernel on this case alone; `whole` is the named case that it was cut from."""
+    module, name = str(getattr(kernel, "__module__", "")), getattr(kernel, "__qualname__", "")
     importable = module not in ("", "None", "__main__") and name.isidentifier()
-    called = name if importable else "implementation"
+    called = name if importable else "kernel"
     lines = ["import numpy as np", "import refloss", "from refloss.testing import Case, check"]
     if importable:
         lines += _import_of(module, name)
     else:
-        lines.append("implementation = ...  # yours")
+        lines.append("kernel = ...  # yours")
     lines.append("")
     arguments = ", ".join(f"{key}={value!r}" for key, value in options.items())
-    size = sum(np.size(v) for v in case.inputs.values())
-    if size > PRINTED:
+    if entries(case) > PRINTED:
         chosen = f"[{whole.name!r}]"
     else:
         chosen = "[case]"

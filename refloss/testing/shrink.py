@@ -2,25 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from refloss.cases.case import Case
 from refloss.losses import CrossEntropy
+from refloss.testing.report import CaseResult, Failure, Report
 
 TRIES = 120
+Way = Callable[[Case, np.ndarray], Case | None]  # leaves only these rows, classes or dimensions
 
 
-def shrunk(loss: Any, case: Any, fails: Callable[[Any], bool], tries: int = TRIES) -> Any:
+def smallest_failing(
+    loss: Any, cases: Sequence[Case], report: Report, judged: Callable[[Case], CaseResult]
+) -> tuple[Case, Case, Failure | None]:
+    """(a failing case with what it does not need left out, the named case that it was cut from, its failure).
+
+    It fails in the first stage that diverges, where that has grade F, on the smallest of the report's cases.
+    """
+    by_name = {case.name: case for case in cases}
+    order = sorted((r for r in report.results if r.failures), key=lambda r: entries(by_name[r.name]))
+    first = report.first_divergent_stage
+    most = max(report.failures, key=lambda f: (f.grade == "F", f.stage == first))
+    failure = next(f for r in order for f in r.failures if (f.stage, f.grade) == (most.stage, most.grade))
+
+    def again(case: Case) -> Failure | None:
+        same = (f for f in judged(case).failures if (f.stage, f.kind) == (failure.stage, failure.kind))
+        return next(same, None)
+
+    whole = case = by_name[failure.case]
+    if failure.kind not in ("mutated", "nondeterministic", "law"):
+        case = shrunk(loss, whole, lambda candidate: again(candidate) is not None)
+    return case, whole, again(case)
+
+
+def entries(case: Case) -> int:
+    return sum(np.size(value) for value in case.inputs.values())
+
+
+def shrunk(loss: Any, case: Case, fails: Callable[[Case], bool], tries: int = TRIES) -> Case:
     """The case with rows, classes and dimensions left out one after the other, as long as `fails` holds.
 
     Halves first, then ever smaller parts. Of bare logits only rows of two-dimensional logits are left out.
     """
     left = [tries]
 
-    def still(candidate: Any) -> bool:
+    def still(candidate: Case) -> bool:
         if left[0] <= 0:
             return False
         left[0] -= 1
@@ -29,7 +59,7 @@ def shrunk(loss: Any, case: Any, fails: Callable[[Any], bool], tries: int = TRIE
         except ValueError:  # the loss takes no such input: no valid row, …
             return False
 
-    ways: list[Callable[[Any, np.ndarray], Any]] = [_rows]
+    ways: list[Way] = [_rows]
     if not isinstance(loss, CrossEntropy):
         # a weight for each class, or an ignored label among them, fixes what the classes are called
         ignored = -1 if loss.ignore_index is None else loss.ignore_index
@@ -45,7 +75,7 @@ def shrunk(loss: Any, case: Any, fails: Callable[[Any], bool], tries: int = TRIE
     return case
 
 
-def _least(case: Any, way: Callable[[Any, np.ndarray], Any], still: Callable[[Any], bool]) -> Any:
+def _least(case: Case, way: Way, still: Callable[[Case], bool]) -> Case:
     count = _length(case, way)
     part = max(count // 2, 1)
     while part >= 1 and count > 1:
@@ -61,19 +91,19 @@ def _least(case: Any, way: Callable[[Any, np.ndarray], Any], still: Callable[[An
     return case
 
 
-def _length(case: Any, way: Any) -> int:
+def _length(case: Case, way: Way) -> int:
     if way is _rows:
         return len(case.labels)
     return case.inputs["W"].shape[0 if way is _classes else 1]
 
 
-def _rows(case: Any, kept: np.ndarray) -> Any:
+def _rows(case: Case, kept: np.ndarray) -> Case:
     name = "logits" if "logits" in case.inputs else "x"
     inputs = {**case.inputs, name: case.inputs[name][kept]}
     return replace(case, inputs=inputs, labels=case.labels[kept], upstreams=case.upstreams[kept])
 
 
-def _classes(case: Any, kept: np.ndarray) -> Any:
+def _classes(case: Case, kept: np.ndarray) -> Case | None:
     """Only classes that no sample has can go; labels are renumbered."""
     C = len(case.inputs["W"])
     inputs = {**case.inputs, "W": case.inputs["W"][kept]}
@@ -91,7 +121,5 @@ def _classes(case: Any, kept: np.ndarray) -> Any:
     return replace(case, inputs=inputs, labels=labels)
 
 
-def _dimensions(case: Any, kept: np.ndarray) -> Any:
-    return replace(
-        case, inputs={**case.inputs, "x": case.inputs["x"][:, kept], "W": case.inputs["W"][:, kept]}
-    )
+def _dimensions(case: Case, kept: np.ndarray) -> Case:
+    return replace(case, inputs={**case.inputs, "x": case.inputs["x"][:, kept], "W": case.inputs["W"][:, kept]})

@@ -12,7 +12,7 @@ from refloss.validation.arrays import real_array
 
 
 def per_angle(value: Any, theta: Any, name: str) -> Any:
-    """What a user's function of θ gave: real, finite, one number an angle."""
+    """What a user's function of θ gave: real, finite, one number per angle."""
     array = value if isinstance(value, Numbers) else like(real_array(value, f"{name}(theta, xp)"), theta)
     if array.shape != theta.shape:
         raise ValueError(f"{name}(theta, xp) must keep the shape of theta {theta.shape}, got {array.shape}")
@@ -29,9 +29,7 @@ def continuation(value: Any, m: int) -> tuple | None:
         raise TypeError("continuation must be a pair (D, dD) of functions, each called as f(theta, xp)")
     D, slope_of_D = value
     theta = np.linspace(math.pi / m, math.pi, 1001)
-    d, slope = (
-        real_array(f(theta, np), f"continuation {what}") for f, what in ((D, "D"), (slope_of_D, "dD"))
-    )
+    d, slope = (real_array(f(theta, np), f"continuation {what}") for f, what in ((D, "D"), (slope_of_D, "dD")))
     if d.shape != theta.shape or slope.shape != theta.shape:
         raise ValueError(
             f"continuation: D and dD must keep the shape of theta {theta.shape}, got {d.shape}, {slope.shape}"

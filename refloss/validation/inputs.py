@@ -13,7 +13,7 @@ def features_and_weights(x: Any, W: Any) -> tuple[np.ndarray, np.ndarray]:
     """x (N, D) and W (C, D), with at least one class and one dimension."""
     x, W = matrix(x, "x", "(N, D)"), matrix(W, "W", "(C, D)")
     if x.shape[1] != W.shape[1]:
-        turned = "; W has one row a class: pass W.T" if x.shape[1] == W.shape[0] else ""
+        turned = "; W has one row per class: pass W.T" if x.shape[1] == W.shape[0] else ""
         raise ValueError(
             "x (N, D) and W (C, D) must have the same number of columns D, "
             f"got x of shape {x.shape} and W of shape {W.shape}{turned}"
@@ -56,7 +56,7 @@ def no_zero_rows(v: np.ndarray, name: str, rows: np.ndarray, loss: Any) -> None:
 
 
 def upstream_gradient(value: Any, shape: tuple[int, ...], reduction: str) -> np.ndarray:
-    """The gradient arriving at out.loss: a scalar, or one a sample under reduction="none"."""
+    """The gradient arriving at out.loss: a scalar, or one per sample under reduction="none"."""
     array = real_array(value, "upstream")
     if array.ndim == 0 or (reduction == "none" and array.shape == shape):
         return array
@@ -69,7 +69,5 @@ def class_weights(loss: Any, classes: int) -> np.ndarray | None:
     if loss.class_weights is None:
         return None
     if len(loss.class_weights) != classes:
-        raise ValueError(
-            f"class_weights must have shape (C,) = ({classes},), got {len(loss.class_weights)} weights"
-        )
+        raise ValueError(f"class_weights must have shape (C,) = ({classes},), got {len(loss.class_weights)} weights")
     return np.array(loss.class_weights)

@@ -12,9 +12,7 @@ from refloss.validation.arrays import as_array, first, indexed, integers, itself
 from refloss.validation.parameters import integer
 
 
-def targets(
-    value: Any, rows: int, classes: int, loss: Any, name: str = "labels", place: Any = itself
-) -> Targets:
+def targets(value: Any, rows: int, classes: int, loss: Any, name: str = "labels", place: Any = itself) -> Targets:
     """Labels (M,) or soft targets (M, C), told apart by their number of axes.
 
     place(i) or place(i, c) is the caller's own index of row i (and class c), for the messages.
@@ -32,7 +30,7 @@ def targets(
             f"{name} must be classes of shape (N,) or soft targets of shape (N, C), got shape {array.shape}"
         )
     if array.shape != (rows,):
-        raise ValueError(f"{name} must have one entry a row, shape ({rows},), got {array.shape}")
+        raise ValueError(f"{name} must have one entry per row, shape ({rows},), got {array.shape}")
     array = integers(array, name, place)
     ignored = np.zeros(rows, dtype=bool)
     if loss.ignore_index is not None:
@@ -67,7 +65,7 @@ def _soft_targets(array: np.ndarray, rows: int, classes: int, loss: Any, name: s
 
 
 def flat_targets(value: Any, shape: tuple[int, ...], axis: int, loss: Any) -> Targets:
-    """Targets of logits of this shape as one row a prediction; soft if they have all its axes."""
+    """Targets of logits of this shape as one row per prediction; soft if they have all its axes."""
     array = as_array(value, "targets")
     classes = shape[axis]
     axis = axis % len(shape)
@@ -110,9 +108,7 @@ def unmasked_targets(z: np.ndarray, rows: Targets, loss: Any, shape: tuple[int, 
         raise ValueError(f"logits: class {c} of prediction {place(i)} is masked (-inf), but {why}")
     empty = np.flatnonzero(masked.all(axis=1) & ~rows.ignored)
     if empty.size:
-        raise ValueError(
-            f"logits: every class of prediction {place(empty[0])} is masked (-inf), and it is not ignored"
-        )
+        raise ValueError(f"logits: every class of prediction {place(empty[0])} is masked (-inf), and it is not ignored")
 
 
 def edge_map(value: Any, ignore_index: int | None) -> np.ndarray:

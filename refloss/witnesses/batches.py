@@ -16,9 +16,7 @@ AT_ONCE = 4e6  # numbers held in memory
 def cost(problem: Problem) -> float:
     """Numbers that one evaluation touches."""
     W = problem.inputs.get("W")
-    return float(
-        problem.samples * (W.size if W is not None else 1) + sum(np.size(v) for v in problem.inputs.values())
-    )
+    return float(problem.samples * (W.size if W is not None else 1) + sum(np.size(v) for v in problem.inputs.values()))
 
 
 def affordable_rows(problem: Problem, name: str, evaluations: int) -> np.ndarray:

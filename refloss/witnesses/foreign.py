@@ -31,9 +31,7 @@ def described(loss: Any) -> tuple[str, str]:
             "loss must have x and W, and CrossEntropy has bare logits: with W the identity, x are the logits of Softmax"
         )
     if not (callable(getattr(loss, "forward", None)) and callable(getattr(loss, "backward", None))):
-        raise TypeError(
-            f"loss must have forward and backward, or be a pair (function, gradient), got {loss!r}"
-        )
+        raise TypeError(f"loss must have forward and backward, or be a pair (function, gradient), got {loss!r}")
     name = str(getattr(loss, "name", None) or type(loss).__name__)
     plain = type(loss).__repr__ is object.__repr__
     return name, name if plain else repr(loss)
@@ -106,7 +104,7 @@ def foreign_problem(
 def _share(losses: np.ndarray, value: np.ndarray) -> float:
     """What each of the textbook's losses counts in the loss: 1 in a sum or without reduction, 1/N in a mean."""
     if np.shape(losses) != (len(losses),):
-        raise ValueError(f"textbook must return one loss a sample, shape (N,), got {np.shape(losses)}")
+        raise ValueError(f"textbook must return one loss per sample, shape (N,), got {np.shape(losses)}")
     if value.ndim:
         return 1.0
     total = float(np.sum(losses))
@@ -143,14 +141,12 @@ def _rounding(problem: Problem, draws: int = 8, factor: float = 8.0) -> dict[str
 
 
 def _value(out: Any, samples: int) -> np.ndarray:
-    """The loss, a scalar or one a sample."""
+    """The loss, a scalar or one per sample."""
     loss = getattr(out, "loss", out)
     try:
         value = np.asarray(loss, dtype=float)
     except (TypeError, ValueError):
-        raise TypeError(
-            f"loss must give a number or an array (N,) of losses, got {type(loss).__name__}"
-        ) from None
+        raise TypeError(f"loss must give a number or an array (N,) of losses, got {type(loss).__name__}") from None
     if value.shape not in ((), (samples,)):
         raise ValueError(f"loss must give a scalar or shape (N,) = ({samples},), got shape {value.shape}")
     if not np.isfinite(value).all():

@@ -24,7 +24,7 @@ TINY = np.finfo(float).smallest_subnormal
 
 @dataclass
 class Problem:
-    """A sum of terms, one a sample, of named inputs.
+    """A sum of terms, one per sample, of named inputs.
 
     inputs     name → array; its rows are what errors are measured on: x (N, D), W (C, D), b (C,), scalars ()
     terms      terms(xp, inputs, rows) → (…, R): the terms of the samples `rows` at inputs whose leading axes "…"
@@ -147,9 +147,7 @@ def rounding_of(D: int, C: int) -> float:
     return 8.0 * (D + C + 8) * U
 
 
-def _logit_error(
-    z: np.ndarray, size: np.ndarray, D: int, y: np.ndarray, at: TargetAngle | None
-) -> np.ndarray:
+def _logit_error(z: np.ndarray, size: np.ndarray, D: int, y: np.ndarray, at: TargetAngle | None) -> np.ndarray:
     """(N, 1) how far each row's logits may be off: by their own rounding, and the target's by arccos."""
     largest = np.max(np.maximum(np.abs(z), size), axis=1, initial=0.0)
     off = rounding_of(D, z.shape[1]) * np.maximum(largest, 1.0)[:, None]

@@ -12,9 +12,7 @@ from refloss.witnesses.compare import Failure, InputResult
 GradcheckError = MismatchError  # the name that it had
 
 COUNTS = ("rows", "failed", "undecided")
-LEGEND = (
-    "per witness: largest error found (largest error that could have passed), relative to the natural scale"
-)
+LEGEND = "per witness: largest error found (largest error that could have passed), relative to the natural scale"
 
 
 @dataclass
@@ -48,7 +46,7 @@ class Report(BaseReport):
     """The verdict of `refloss.gradcheck`. Its truth value is the verdict, its text a table.
 
     Attributes:
-        results (list of CaseResult): one a loss and case, with an `InputResult` an input.
+        results (list of CaseResult): one per loss and case, with an `InputResult` per input.
         branches (dict): loss name → every branch that it has.
         strict (bool): whether every row had to be decided.
     """
@@ -118,9 +116,7 @@ class Report(BaseReport):
                 what = str(cases[result.loss]) if several else f"grad_{i.input}"
                 groups.setdefault((result.loss, what), []).append(i)
         witnesses = list(dict.fromkeys(w for rows in groups.values() for i in rows for w in i.witnesses))
-        counts = {
-            key: [sum(getattr(i, name) for i in rows) for name in COUNTS] for key, rows in groups.items()
-        }
+        counts = {key: [sum(getattr(i, name) for i in rows) for name in COUNTS] for key, rows in groups.items()}
         return Grid(
             ["loss", "cases" if several else "gradient", *COUNTS, *witnesses],
             [
@@ -139,18 +135,10 @@ class Report(BaseReport):
         """
         notes = [f"{result.loss}: {result.note}" for result in self.results if result.note][:1]
         lines = [LEGEND, *notes, *self._coverage_lines(), *self._undecided_lines()]
-        failures = [
-            f"FAILED {result.made_by}, case {result.case}: {failure}" for result, failure in self.failures
-        ]
-        unseen = [
-            f"NOT CHECKED {loss}: no witness could decide any row of grad_{name}"
-            for loss, name in self.unseen
-        ]
-        return [
-            *(part for line in lines for part in self._wrapped(line)),
-            *capped(failures, 20, "failures"),
-            *unseen,
-        ]
+        failures = [f"FAILED {result.made_by}, case {result.case}: {failure}" for result, failure in self.failures]
+        lines += self._common_lines()
+        unseen = [f"NOT CHECKED {loss}: no witness could decide any row of grad_{name}" for loss, name in self.unseen]
+        return [*(part for line in lines for part in self._wrapped(line)), *capped(failures, 20, "failures"), *unseen]
 
     def _tests(self) -> list[tuple[str, str, list[str]]]:
         unseen = "no witness could decide any row"
@@ -158,6 +146,27 @@ class Report(BaseReport):
             *((result.loss, result.case, [*map(str, result.failures)]) for result in self.results),
             *((loss, f"grad_{name} checked", [unseen]) for loss, name in self.unseen),
         ]
+
+    def _common_lines(self) -> list[str]:
+        """Of each loss with failures: which gradients are wrong, by one factor if there is one, and which are right."""
+        lines = []
+        for loss in dict.fromkeys(result.loss for result, _ in self.failures):
+            inputs = [i for result in self.results if result.loss == loss for i in result.inputs]
+            by_input: dict[str, list[Failure]] = {}
+            for i in inputs:
+                by_input.setdefault(i.input, []).extend(i.failures)
+            for name, failures in by_input.items():
+                factors = [failure.factor for failure in failures if failure.factor is not None]
+                alike = bool(factors) and max(factors) - min(factors) <= 1e-3 * max(map(abs, factors))
+                if alike and len(factors) == len(failures):
+                    rows = sum(failure.rows for failure in failures)
+                    lines.append(
+                        f"{loss}: grad_{name} is {factors[0]:.4g} × what is due, in all {rows} rows that are wrong"
+                    )
+            right = [f"grad_{name}" for name, failures in by_input.items() if not failures]
+            if right:
+                lines.append(f"{loss}: nothing is wrong with {', '.join(right)}")
+        return lines
 
     def _coverage_lines(self) -> list[str]:
         total: dict[str, Counter] = {}

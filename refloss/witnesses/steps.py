@@ -9,6 +9,7 @@ import numpy as np
 
 from refloss.losses import get
 from refloss.losses.bare import BareLogits
+from refloss.precision.numbers import Array, nearest
 from refloss.steps.angle import angle, angle_backward, cosines_backward
 from refloss.steps.linear import linear_backward
 from refloss.steps.margin import arc_margin, cosine_margin
@@ -27,18 +28,17 @@ N, C, D = 5, 4, 6
 
 
 def check_steps(witnesses: Sequence[str] | None = None, seed: int = 0) -> list[CaseResult]:
-    """One result a step pair."""
+    """One result per step pair."""
     witnesses = usable(witnesses)
     results = []
     for name, problem, gradients in step_problems(seed):
         step, _, case = name.partition(" ")
-        results.append(
-            CaseResult(f"step {step}", case or "typical", step, compare(problem, gradients, witnesses))
-        )
+        plain = {of: nearest(gradient) for of, gradient in gradients.items()}
+        results.append(CaseResult(f"step {step}", case or "typical", step, compare(problem, plain, witnesses)))
     return results
 
 
-def step_problems(seed: int = 0) -> Iterator[tuple[str, Problem, dict[str, np.ndarray]]]:
+def step_problems(seed: int = 0) -> Iterator[tuple[str, Problem, dict[str, Array]]]:
     """(name, what the textbook says of the step, what the step's backward says)."""
     rng = np.random.default_rng([seed, 77])
     x, W = rng.normal(size=(N, D)), rng.normal(size=(C, D))
@@ -58,11 +58,11 @@ def step_problems(seed: int = 0) -> Iterator[tuple[str, Problem, dict[str, np.nd
     yield "normalise lengths 1e-30 … 1e30", _problem(
         {"x": v},
         lambda xp, v, rows: xp.sum(a[rows] * formulas.unit(xp, v["x"]), axis=-1),
-        scale={"x": row_norm(a) / norm},
+        scale={"x": row_norm(a) / nearest(norm)},
         rowwise={"x"},
     ), {"x": normalise_backward(a, norm, unit)}  # fmt: skip
 
-    x_hat, W_hat = normalise(x)[1], normalise(W)[1]
+    x_hat, W_hat = nearest(normalise(x)[1]), nearest(normalise(W)[1])
     grads = dict(zip(("x", "W"), cosines_backward(g, x_hat, W_hat, x_hat, W_hat), strict=True))
     yield "cosines", _problem(
         {"x": x_hat, "W": W_hat},
@@ -94,7 +94,7 @@ def step_problems(seed: int = 0) -> Iterator[tuple[str, Problem, dict[str, np.nd
     yield from _cross_entropies(rng)
 
 
-def _margins(rng: np.random.Generator) -> Iterator[tuple[str, Problem, dict[str, np.ndarray]]]:
+def _margins(rng: np.random.Generator) -> Iterator[tuple[str, Problem, dict[str, Array]]]:
     """ψ and the additive margins, as functions of θ."""
     for m in (1, 2, 3, 4, 7):
         theta = (np.arange(2 * m) + 0.5) * np.pi / (2 * m)  # both halves of every branch
@@ -120,10 +120,10 @@ def _margins(rng: np.random.Generator) -> Iterator[tuple[str, Problem, dict[str,
 
 def _of_angle(
     name: str, theta: np.ndarray, rng: np.random.Generator, step: Callable, formula: Callable, slope: float
-) -> tuple[str, Problem, dict[str, np.ndarray]]:
+) -> tuple[str, Problem, dict[str, Array]]:
     weight = rng.normal(size=len(theta))
     at = angle(np.stack([np.cos(theta), np.sin(theta)], axis=1), np.tile([1.0, 0.0], (len(theta), 1)))
-    theta = at.theta
+    theta = nearest(at.theta)
     problem = _problem(
         {"theta": theta[:, None]},
         lambda xp, v, rows: weight[rows] * formula(xp, v["theta"][..., 0]),
@@ -134,7 +134,7 @@ def _of_angle(
     return name, problem, {"theta": (weight * step(at).slope)[:, None]}
 
 
-def _cross_entropies(rng: np.random.Generator) -> Iterator[tuple[str, Problem, dict[str, np.ndarray]]]:
+def _cross_entropies(rng: np.random.Generator) -> Iterator[tuple[str, Problem, dict[str, Array]]]:
     """Labels and soft targets; weights and smoothing; a row that is wrong by 1e4."""
     z = rng.normal(size=(N, C)) * 3
     z[-1] = [0.0, 1e4, -1e4, 5.0]
@@ -155,9 +155,7 @@ def _cross_entropies(rng: np.random.Generator) -> Iterator[tuple[str, Problem, d
         felt = p * np.sum(w * t, axis=1, keepdims=True) + w * t
         problem = _problem(
             {"logits": z},
-            lambda xp, v, rows, t=t, w=w: (
-                upstream[rows] * formulas.cross_entropy(xp, v["logits"], t[rows], w)
-            ),
+            lambda xp, v, rows, t=t, w=w: upstream[rows] * formulas.cross_entropy(xp, v["logits"], t[rows], w),
             scale={"logits": np.abs(upstream) * felt.sum(axis=1)},
             rowwise={"logits"},
             loud=np.maximum(np.abs(z).max(axis=1), 1.0),
@@ -176,7 +174,5 @@ def _problem(
     rounding = {name: c * s * unsure * loud for name, s in scale.items()}
     steps = {name: np.full(len(as_rows(v)), 1 / 64) if step is None else step for name, v in inputs.items()}
     samples = len(next(iter(inputs.values())))
-    noise = (
-        c * np.broadcast_to(loud, samples) * max(float(np.max(s * unit[name])) for name, s in scale.items())
-    )
+    noise = c * np.broadcast_to(loud, samples) * max(float(np.max(s * unit[name])) for name, s in scale.items())
     return Problem(inputs, terms, frozenset(rowwise), scale, rounding, unit, steps, noise)

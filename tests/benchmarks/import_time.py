@@ -15,9 +15,7 @@ NUMPY = "import time; t = time.perf_counter(); import numpy; print(time.perf_cou
 
 def seconds(code: str) -> float:
     """The time that the code says it took, in an interpreter of its own."""
-    return float(
-        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    )
+    return float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
 
 
 if __name__ == "__main__":

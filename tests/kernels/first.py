@@ -35,13 +35,7 @@ def cosine_margin_of_wrong_sign(loss, cos):
     return cos + loss.margin
 
 
-add(
-    "margin_on_all_classes",
-    "the margin is put on every class",
-    kit.arcface,
-    kit.am_softmax,
-    on=kit.all_classes,
-)
+add("margin_on_all_classes", "the margin is put on every class", kit.arcface, kit.am_softmax, on=kit.all_classes)
 
 
 @wrong("the margin is put on the class after the label", kit.arcface, kit.am_softmax)
@@ -49,12 +43,7 @@ def margin_on_wrong_class(loss, labels, classes):
     return kit.is_target(loss, labels, classes).roll(1, dims=1)
 
 
-@wrong(
-    "the margin is computed without gradients: slope of the plain logit",
-    kit.arcface,
-    kit.l_softmax,
-    kit.a_softmax,
-)
+@wrong("the margin is computed without gradients: slope of the plain logit", kit.arcface, kit.l_softmax, kit.a_softmax)
 def margin_detached(loss, x, W, labels, b):
     z = kit.plain_logits(loss, x, W)
     with torch.no_grad():
@@ -112,9 +101,7 @@ def no_branches(loss, cos):
     return torch.cos(loss.margin * kit.angle_of(cos))
 
 
-@wrong(
-    "(cos θ + λψ)/(1 + λ): λ on the margin in place of the plain cosine", partial(kit.a_softmax, annealing=3)
-)
+@wrong("(cos θ + λψ)/(1 + λ): λ on the margin in place of the plain cosine", partial(kit.a_softmax, annealing=3))
 def annealing_inverted(loss, cos, psi):
     return (cos + loss.annealing * psi) / (1 + loss.annealing)
 
@@ -167,21 +154,9 @@ def norm_over_batch(x):
 
 
 by_columns = partial(F.normalize, dim=0)
-add(
-    "norm_over_wrong_axis",
-    "x and W are normalised over axis 0",
-    kit.arcface,
-    unit_x=by_columns,
-    unit_W=by_columns,
-)
+add("norm_over_wrong_axis", "x and W are normalised over axis 0", kit.arcface, unit_x=by_columns, unit_W=by_columns)
 
-add(
-    "W_not_normalised",
-    "W is not normalised",
-    partial(kit.arcface, scale=4),
-    kit.w_norm_softmax,
-    unit_W=kit.as_it_is,
-)
+add("W_not_normalised", "W is not normalised", partial(kit.arcface, scale=4), kit.w_norm_softmax, unit_W=kit.as_it_is)
 
 
 @wrong("∂L/∂W takes the target's logit for the plain one; ∂L/∂x is right", kit.l_softmax, kit.arcface)
@@ -243,12 +218,7 @@ add(
     kit.arcface,
     upstream=torch.ones_like,
 )
-add(
-    "upstream_averaged",
-    "every row gets the mean of the gradients that arrive",
-    kit.unreduced,
-    upstream=torch.mean,
-)
+add("upstream_averaged", "every row gets the mean of the gradients that arrive", kit.unreduced, upstream=torch.mean)
 
 
 @wrong("the gradient that arrives is multiplied in twice", kit.softmax)
@@ -353,10 +323,7 @@ def smoothing_over_others(loss, z, at):
     return torch.where(at.valid, losses, 0)
 
 
-@wrong(
-    "the smooth term has the weight of the label, not of each class",
-    partial(kit.five_weights, label_smoothing=0.2),
-)
+@wrong("the smooth term has the weight of the label, not of each class", partial(kit.five_weights, label_smoothing=0.2))
 def smoothing_with_target_weight(loss, z, at):
     log_p = kit.log_softmax_of(z)
     nll, smooth = -(log_p * at.target).sum(dim=1), -log_p.mean(dim=1)

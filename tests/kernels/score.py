@@ -23,11 +23,7 @@ UNNAMED = {  # and why
     "the value and on the target alone in the slope",
     "a_softmax-log_of_softmax": "its gradient is NaN where its loss is inf, as that of exp_without_maximum",
 }
-AT_FIRST_SIGHT = {
-    "first": 60,
-    "second": 34,
-    "third": 29,
-}  # named before any suspect got a variant for its set
+AT_FIRST_SIGHT = {"first": 60, "second": 34, "third": 29}  # named before any suspect got a variant for its set
 
 
 HEAD = """Wrong torch kernels in float32, written from the formula and a one-line description of the mistake, without

@@ -33,9 +33,7 @@ def sum_averaged(loss, z, labels):
     return value / len(z) if loss.reduction == "sum" else value
 
 
-@wrong(
-    "the weighted mean divides by the number of rows", partial(kit.five_weights, reduction="weighted_mean")
-)
+@wrong("the weighted mean divides by the number of rows", partial(kit.five_weights, reduction="weighted_mean"))
 def weighted_mean_by_count(loss):
     return replace(loss, reduction="mean") if loss.reduction == "weighted_mean" else loss
 
@@ -160,12 +158,7 @@ def with_cache(loss):
     return kit.kernel(loss, unit_W=unit_W)
 
 
-add(
-    "stale_cache",
-    "Ŵ is kept by the shape of W and used again in later calls",
-    kit.am_softmax,
-    make=with_cache,
-)
+add("stale_cache", "Ŵ is kept by the shape of W and used again in later calls", kit.am_softmax, make=with_cache)
 
 
 # -- the margin ------------------------------------------------------------------------------------

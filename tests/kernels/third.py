@@ -140,9 +140,7 @@ def with_norms(norm_x, norm_W):
 
     def logits(loss, x, W, labels, b):
         cos = F.linear(x / norm_x(x), W / norm_W(W))
-        return kit.margin_logits(
-            loss, cos, kit.margin_of(loss, cos), kit.radius_of(loss, x, W, norm_x, norm_W), labels
-        )
+        return kit.margin_logits(loss, cos, kit.margin_of(loss, cos), kit.radius_of(loss, x, W, norm_x, norm_W), labels)
 
     return logits
 
@@ -166,17 +164,11 @@ add(
     kit.am_softmax,
     logits=with_norms(root_with_eps, right_norm),
 )
-add(
-    "eps_added_to_norms",
-    "the norms are ‖v‖ + 1e-4",
-    kit.a_softmax,
-    logits=with_norms(norm_plus_eps, norm_plus_eps),
-)
+add("eps_added_to_norms", "the norms are ‖v‖ + 1e-4", kit.a_softmax, logits=with_norms(norm_plus_eps, norm_plus_eps))
 
 # v/n of n = ‖v‖ + EPS; the backward is that of v/‖v‖, with n for ‖v‖
 unit_with_eps = kit.custom(
-    lambda v: v / norm_plus_eps(v),
-    lambda grad, v: (kit.projected(grad, v / norm_plus_eps(v)) / norm_plus_eps(v),),
+    lambda v: v / norm_plus_eps(v), lambda grad, v: (kit.projected(grad, v / norm_plus_eps(v)) / norm_plus_eps(v),)
 )
 add(
     "eps_missing_in_backward",
@@ -216,10 +208,7 @@ add(
 )
 
 # u ŵ_j; what flows back to u is made with W_j
-with_raw_W = kit.custom(
-    lambda u, W_hat, W: u @ W_hat.T,
-    lambda grad, u, W_hat, W: (grad @ W, grad.T @ u, None),
-)
+with_raw_W = kit.custom(lambda u, W_hat, W: u @ W_hat.T, lambda grad, u, W_hat, W: (grad @ W, grad.T @ u, None))
 
 
 @wrong("∂L/∂x is made with W_j where the forward used ŵ_j", kit.f_norm_sphereface, kit.w_norm_softmax)
@@ -349,8 +338,7 @@ add(
     "dot products are accumulated in bfloat16, forward and backward",
     kit.l2_softmax,
     logits=of_product(
-        lambda u, V: product_in_bf16(u, V.T),
-        lambda grad, u, V: (product_in_bf16(grad, V), product_in_bf16(grad.T, u)),
+        lambda u, V: product_in_bf16(u, V.T), lambda grad, u, V: (product_in_bf16(grad, V), product_in_bf16(grad.T, u))
     ),
 )
 

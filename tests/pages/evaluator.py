@@ -122,8 +122,7 @@ OF_VECTORS: dict[str, Callable[[np.ndarray], Any]] = {
 }
 OF_NUMBERS: dict[str, Callable[..., Any]] = {
     **{
-        name: getattr(mp, name)
-        for name in ("sin", "cos", "tan", "cot", "log", "exp", "sqrt", "floor", "ceil", "atan2")
+        name: getattr(mp, name) for name in ("sin", "cos", "tan", "cot", "log", "exp", "sqrt", "floor", "ceil", "atan2")
     },
     "arccos": mp.acos,
     "arcsin": mp.asin,
@@ -317,9 +316,7 @@ class Evaluator:
             return OF_VECTORS[name](values[0])
         if name not in OF_NUMBERS or not all(is_number(value) for value in values):
             raise Unreadable(f"{name} of these arguments")
-        if (name in {"sqrt", "log"} and values[0] < 0) or (
-            name in {"arccos", "arcsin"} and abs(values[0]) > 1
-        ):
+        if (name in {"sqrt", "log"} and values[0] < 0) or (name in {"arccos", "arcsin"} and abs(values[0]) > 1):
             raise ArithmeticError(f"{name} outside its domain")
         return OF_NUMBERS[name](*values)
 
@@ -357,9 +354,7 @@ class Evaluator:
     def derivative(self, of: Node, by: tuple[Node, ...], place: dict[str, int]) -> Any:
         known = self.world.derivatives
         key: Any = (of, by, tuple(sorted(place.items())))
-        if (
-            of == Symbol("L") and len(by) == 1
-        ):  # L depends on no index; anything else may depend on all of them
+        if of == Symbol("L") and len(by) == 1:  # L depends on no index; anything else may depend on all of them
             key = str(self.mover(by[0], place))
         if key not in known:
             known[key] = self.difference(of, by, place)
@@ -451,9 +446,7 @@ class Evaluator:
                 return self.alike(left, right, place)
             if step is None:
                 raise Unreadable("\\approx something that is no decimal number, in a world without a limit")
-            step = np.where(
-                np.equal(step, 0.5), TOLERANCE, step
-            )  # a whole number, or 0 in a vector, is exact
+            step = np.where(np.equal(step, 0.5), TOLERANCE, step)  # a whole number, or 0 in a vector, is exact
             return np.shape(here) == np.shape(there) and largest((here - there) / step) <= 1
         if name == "perp":
             return is_vector(here) and is_vector(there) and close(here @ there, mp.zero)
@@ -463,9 +456,7 @@ class Evaluator:
             return not close(here, there)
         # an equality that is meant may miss by the rounding of 60 digits
         slack = TOLERANCE**2 * (abs(here) + abs(there))
-        return {
-            "<=": here <= there + slack, ">=": here >= there - slack, "<": here < there, ">": here > there,
-        }[name]  # fmt: skip
+        return {"<=": here <= there + slack, ">=": here >= there - slack, "<": here < there, ">": here > there}[name]
 
     def alike(self, left: Node, right: Node, place: dict[str, int]) -> bool:
         """≈ where a limit is near: to `nearness` of themselves."""

@@ -179,9 +179,7 @@ class Parser:
             elif self.next == "(" and joined and self._group_is_condition():
                 self.take("(")
                 conditions = self.listed(self.relation)
-                found[-joined:] = [
-                    Statement(one.relation, one.conditions + conditions) for one in found[-joined:]
-                ]
+                found[-joined:] = [Statement(one.relation, one.conditions + conditions) for one in found[-joined:]]
             else:
                 found.append(Statement(self.relation()))
                 joined += 1
@@ -244,12 +242,7 @@ class Parser:
                     raise Unreadable("a / b / c: use \\frac or parentheses")
                 value = Call("over", (value, self.factor()))
                 divided = True
-            elif (
-                self.next
-                and self.next not in _CLOSING
-                and self.next != "."
-                and not self._is_separating_text()
-            ):
+            elif self.next and self.next not in _CLOSING and self.next != "." and not self._is_separating_text():
                 if divided:
                     raise Unreadable("a / b c: use \\frac or parentheses")
                 value = Call("times", (value, self.factor()))

@@ -110,10 +110,7 @@ BRANCHES = ((2, 2), (3, 3), (20, 4), (3, 4))
 def margin_page(name: str, radius: str, psi: str, seeds: tuple[tuple[int, Any], ...], **more: Any) -> Page:
     """Of a loss with a margin; `seeds` and margins."""
     return Page(
-        name,
-        lambda: [margin_world(seed, radius, psi, m) for seed, m in seeds],
-        margin_example(radius, psi),
-        **more,
+        name, lambda: [margin_world(seed, radius, psi, m) for seed, m in seeds], margin_example(radius, psi), **more
     )
 
 

@@ -17,13 +17,7 @@ SLIPS: dict[str, list[tuple[str, str]]] = {
     ],
     "hat lost": [(r"\\hat (?=[xwv])", "")],
     "prime lost": [(r"\\psi'", r"\\psi ")],
-    "index": [
-        (r"_\{ij\}", "_{iy}"),
-        (r"_\{iy\}", "_{ij}"),
-        (r"_j\b", "_y"),
-        (r"_y\b", "_j"),
-        (r"_d\b", "_a"),
-    ],
+    "index": [(r"_\{ij\}", "_{iy}"), (r"_\{iy\}", "_{ij}"), (r"_j\b", "_y"), (r"_y\b", "_j"), (r"_d\b", "_a")],
     "range": [
         (r"_\{j \\ne y\}", "_j"),
         (r"_\{i : y_i \\ne j\}", "_i"),

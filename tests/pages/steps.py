@@ -18,20 +18,13 @@ LOSS_PAGES = [f"{name}.md" for name in refloss.losses()]
 
 def passes_of(name: str) -> tuple[str, ...]:
     """The file of a loss, and that of the loss whose passes it inherits (weighted_softmax those of softmax)."""
-    (holder,) = (
-        cls for cls in LOSSES[name].__mro__[:-1] if vars(cls).get("forward_logits") and "name" in vars(cls)
-    )
+    (holder,) = (cls for cls in LOSSES[name].__mro__[:-1] if vars(cls).get("forward_logits") and "name" in vars(cls))
     return tuple(dict.fromkeys(f"losses/{each}.py" for each in (name, holder.name)))
 
 
 # page → the code files that place its steps
 CODE_OF = {f"{name}.md": passes_of(name) for name in LOSSES} | {
-    "cross_entropy.md": (
-        "steps/targets.py",
-        "steps/logsumexp.py",
-        "steps/cross_entropy.py",
-        "losses/cross_entropy.py",
-    ),
+    "cross_entropy.md": ("steps/targets.py", "steps/logsumexp.py", "steps/cross_entropy.py", "losses/cross_entropy.py"),
     "normalisation.md": ("steps/normalise.py",),
     "angle.md": ("steps/angle.py",),
     "psi.md": ("steps/psi.py",),

@@ -91,13 +91,7 @@ class Example(NamedTuple):
 
     def settings(self) -> dict[str, Any]:
         """The inputs by the names of a world's quantities."""
-        keys = {
-            "s": "s",
-            r"\alpha": "alpha",
-            r"\lambda": "lambda",
-            r"\varepsilon": "varepsilon",
-            "w": "class_weights",
-        }
+        keys = {"s": "s", r"\alpha": "alpha", r"\lambda": "lambda", r"\varepsilon": "varepsilon", "w": "class_weights"}
         found = {key: self.inputs[name] for name, key in keys.items() if name in self.inputs}
         return found | {name: self.rows(name) for name in ("x", "W") if len(self.rows(name))}
 
@@ -118,9 +112,7 @@ def example_of(text: str) -> Example:
     """The worked example of a page."""
     match = re.search(r"^## Worked example\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
     assert match is not None
-    section = re.sub(
-        r"^```.*?^```", lambda code: "\n" * code[0].count("\n"), match[1], flags=re.MULTILINE | re.DOTALL
-    )
+    section = re.sub(r"^```.*?^```", lambda code: "\n" * code[0].count("\n"), match[1], flags=re.MULTILINE | re.DOTALL)
     start = text[: match.start(1)].count("\n") + 1
     lines = section.split("\n")
     rows = [n for n, line in enumerate(lines) if line.startswith("|")]

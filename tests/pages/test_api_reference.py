@@ -83,7 +83,7 @@ LOSSES = {
     name: thing
     for name, thing in public().items()
     if isinstance(thing, type) and issubclass(thing, refloss.Loss | refloss.CrossEntropy) and thing is not refloss.Loss
-}  # fmt: skip
+}
 
 
 # -- what a docstring says -------------------------------------------------------------------------

@@ -105,9 +105,7 @@ def unlike(want: str, got: str) -> str:
         rest = range(position, len(lines) if skipping else min(position + 1, len(lines)))
         found = next((i for i in rest if alike(line.rstrip(), lines[i])), None)
         if found is None:
-            return (
-                f"expected: {line}\ngot:      {lines[position] if position < len(lines) else 'nothing more'}"
-            )
+            return f"expected: {line}\ngot:      {lines[position] if position < len(lines) else 'nothing more'}"
         position, skipping = found + 1, False
     return "" if skipping or position == len(lines) else f"not on the page: {lines[position]}"
 

@@ -11,9 +11,7 @@ from helpers import need
 
 import refloss
 
-MODULES = [
-    m.name for m in pkgutil.walk_packages(refloss.__path__, "refloss.") if not m.name.endswith("__main__")
-]
+MODULES = [m.name for m in pkgutil.walk_packages(refloss.__path__, "refloss.") if not m.name.endswith("__main__")]
 EXAMPLES = {
     "refloss.losses.arcface",
     "refloss.losses.l_softmax",

@@ -198,9 +198,7 @@ def is_refused(known: list[World], block: Block, mutant: str, place: Mapping[str
     return False
 
 
-def check_statements(
-    known: list[World], block: Block, parsed: list[Statement], fixed: Mapping[str, int]
-) -> int:
+def check_statements(known: list[World], block: Block, parsed: list[Statement], fixed: Mapping[str, int]) -> int:
     tried = [0] * len(parsed)
     if not known:
         raise Unreadable("this page has no world")
@@ -280,9 +278,7 @@ def test_formula(block):
         pytest.fail(ADVICE.format(block=block, reason=unreadable), pytrace=False)
 
 
-@pytest.mark.parametrize(
-    "block", [block for block in IN_TEXT if not says_nothing(block)], ids=lambda block: block.name
-)
+@pytest.mark.parametrize("block", [block for block in IN_TEXT if not says_nothing(block)], ids=lambda block: block.name)
 def test_equation_in_the_text(block):
     """The longer ones between single $, too, unless `no_claim` says why one does not claim to hold."""
     test_formula(block)

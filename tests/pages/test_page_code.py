@@ -151,9 +151,7 @@ def test_a_loss_page_shows_its_passes_whole(page, heading):
 # -- it runs from the page -------------------------------------------------------------------------
 
 
-def run_from(
-    page: str, text: str, monkeypatch: pytest.MonkeyPatch, loss: refloss.Loss, inputs: dict
-) -> tuple:
+def run_from(page: str, text: str, monkeypatch: pytest.MonkeyPatch, loss: refloss.Loss, inputs: dict) -> tuple:
     """Records of a loss whose passes are compiled from a page's text."""
     for heading, function in PASSES.items():
         body = body_on(page, text, heading)

@@ -57,10 +57,7 @@ def close_to_opposite(rng, a):
 def test_two_sum_and_two_product_are_exact(rng):
     """(E1), (E2): high + low is the sum, the product, without any error."""
     a, b = pairs(rng, 500).high, pairs(rng, 500).high
-    for operation, truth in (
-        (errorfree.two_sum, lambda p, q: p + q),
-        (errorfree.two_product, lambda p, q: p * q),
-    ):
+    for operation, truth in ((errorfree.two_sum, lambda p, q: p + q), (errorfree.two_product, lambda p, q: p * q)):
         high, low = operation(a, b)
         for i in range(len(a)):
             assert Fraction(high[i]) + Fraction(low[i]) == truth(Fraction(a[i]), Fraction(b[i]))

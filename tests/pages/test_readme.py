@@ -9,9 +9,7 @@ import pytest
 from pages.markdown import ROOT, anchors, code, links, read
 
 PAGES = [
-    str(path.relative_to(ROOT))
-    for where in ("", "docs/", "derivations/")
-    for path in sorted(ROOT.glob(f"{where}*.md"))
+    str(path.relative_to(ROOT)) for where in ("", "docs/", "derivations/") for path in sorted(ROOT.glob(f"{where}*.md"))
 ]
 
 

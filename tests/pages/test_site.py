@@ -41,9 +41,7 @@ def site() -> Path:
     run, built_by = os.environ.get("PYTEST_XDIST_TESTRUNUID", "alone"), BUILD / "built_by"
     with need("filelock").FileLock(BUILD / "lock"):
         if run == "alone" or not built_by.exists() or built_by.read_text() != run:
-            built = subprocess.run(
-                [sys.executable, ROOT / "docs" / "build.py"], capture_output=True, text=True
-            )
+            built = subprocess.run([sys.executable, ROOT / "docs" / "build.py"], capture_output=True, text=True)
             assert built.returncode == 0, built.stdout + built.stderr
             built_by.write_text(run)
     return BUILD / "html"
@@ -244,9 +242,7 @@ def broken_links(folder: Path) -> list[str]:
             parts = urlsplit(link)
             if parts.scheme or parts.netloc:
                 well = (
-                    parts.scheme in ("https", "data")
-                    and " " not in link
-                    and ("." in parts.netloc or not parts.netloc)
+                    parts.scheme in ("https", "data") and " " not in link and ("." in parts.netloc or not parts.netloc)
                 )
             else:
                 target = (path.parent / unquote(parts.path)).resolve() if parts.path else path

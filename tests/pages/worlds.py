@@ -128,9 +128,7 @@ class World:
 def reals(seed: int | np.random.Generator, *shape: int) -> Any:
     """Random numbers with 60 digits, not 16: halves of two draws put together."""
     draws = np.random.default_rng(seed).normal(size=(2, *shape))
-    return np.frompyfunc(lambda a, b: mp.mpf(float(a)) + mp.mpf(float(b)) * mp.mpf(2) ** -60 / 3, 2, 1)(
-        *draws
-    )
+    return np.frompyfunc(lambda a, b: mp.mpf(float(a)) + mp.mpf(float(b)) * mp.mpf(2) ** -60 / 3, 2, 1)(*draws)
 
 
 def vector(*entries: Any) -> Array:
@@ -328,9 +326,7 @@ def inputs(seed: int, margin: Any, shape: tuple[int, int, int] = (3, 3, 3)) -> d
     return rows | {name: mp.mpf(value) for name, value in settings.items()}
 
 
-def margin_world(
-    seed: int, radius: str, psi: str, m: Any, labels: list[int] | None = None, **changes: Any
-) -> World:
+def margin_world(seed: int, radius: str, psi: str, m: Any, labels: list[int] | None = None, **changes: Any) -> World:
     """A loss with z_j = r cos θ_j and z_y = r ψ(θ_y)."""
 
     def r(w: World) -> Array:
@@ -366,9 +362,7 @@ def linear_world(
         return products + world["b"][None, :] if bias else products
 
     world = margin_world(seed, "s", "none", 0, labels, **changes).extended(graph={"z": z})
-    world.symbols = {
-        name: spec for name, spec in SYMBOLS.items() if not name.startswith(("psi", "k", "r", "m"))
-    }
+    world.symbols = {name: spec for name, spec in SYMBOLS.items() if not name.startswith(("psi", "k", "r", "m"))}
     return world
 
 
@@ -423,10 +417,7 @@ def psi_world(seed: int, m: int, psi: str = "papers", **changes: Any) -> World:
     world = margin_world(seed, "s", psi, m, **changes)
     world = world.extended(
         graph={"P": pairs(lambda x, w: sum(x * w)), "B": pairs(lambda x, w: sum(x * x) * sum(w * w))},
-        sequences={
-            "U": chebyshev,
-            "u": lambda w, k, place: mp.sqrt(w["B"][place["i"]]) ** k * chebyshev(w, k, place),
-        },
+        sequences={"U": chebyshev, "u": lambda w, k, place: mp.sqrt(w["B"][place["i"]]) ** k * chebyshev(w, k, place)},
         ranges={"k": range(2, 7)},
     )
     world.symbols = {name: SYMBOLS[name] for name in ("x", "theta", "k", "psi", "psi'", "psi''", "m")}

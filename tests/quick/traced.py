@@ -53,9 +53,7 @@ def step_at(lines: list[str], numbers: dict[int, str], start: int, line: int) ->
     return (above[-1], numbers[above[-1]]) if above else (start, lines[start - 1].strip())
 
 
-def check(
-    function: Callable, *args: Any, known: list | None = None, due: Any = None, view: Callable | None = None
-):
+def check(function: Callable, *args: Any, known: list | None = None, due: Any = None, view: Callable | None = None):
     """Runs a function and fails at its first step that makes an array which is not among the known ones.
 
     known  arrays, or pairs (array, unit rows): the same up to parts along these rows. None: the result alone is asked
@@ -97,9 +95,7 @@ def arrays(value: Any) -> Iterator[np.ndarray]:
 def _among(known: list, value: Any, step: Step, name: str) -> None:
     for part in arrays(value):
         if not any(_fits(part, due) for due in known):
-            sign = (
-                "has the wrong sign" if any(_fits(-part, due) for due in known) else "is none of what is due"
-            )
+            sign = "has the wrong sign" if any(_fits(-part, due) for due in known) else "is none of what is due"
             step.fail(f"{name} {sign}: {np.array2string(part, precision=6, threshold=12)}")
 
 
@@ -132,11 +128,7 @@ def _run(function: Callable, *args: Any) -> tuple[Any, Exception | None, list[St
         else:
             if steps:  # a line event comes before the line: what has changed, the step before it has made
                 now = _copied(frame.f_locals)
-                changed = {
-                    name: now[name]
-                    for name in now
-                    if name not in before or not _same(now[name], before[name])
-                }
+                changed = {name: now[name] for name in now if name not in before or not _same(now[name], before[name])}
                 steps[-1].made |= changed
                 before.update(now)
             line, text = step_at(lines, numbers, start, frame.f_lineno)

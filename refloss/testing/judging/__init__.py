@@ -1,1 +1,1 @@
-"""What is due on a case, how far an honest kernel may stray from it, and whether that could tell anything at all."""
+"""What is due on a case, how far a correct kernel may be off it, and whether that could tell anything at all."""

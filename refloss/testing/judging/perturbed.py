@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from refloss.precision.dtypes import DType
+from refloss.precision.numbers import Array
 from refloss.steps.angle import angle
 from refloss.textbook.tape import in_order
 
@@ -70,9 +71,7 @@ class Noisy:
         a, b = self.value, _value(other)
         total = a + b
         exact = (a == 0) | (np.asarray(b) == 0)
-        return self.made(
-            np.where(exact, total, self.noise.of(total)), (self, lambda g: g), (other, lambda g: g)
-        )
+        return self.made(np.where(exact, total, self.noise.of(total)), (self, lambda g: g), (other, lambda g: g))
 
     __radd__ = __add__
 
@@ -87,18 +86,14 @@ class Noisy:
         if not isinstance(other, Noisy) and np.isin(b, (-1.0, 0.0, 1.0)).all():
             with np.errstate(invalid="ignore"):  # a value that overflowed, and is not wanted
                 return self.made(np.where(b == 0, 0.0, a * b), (self, lambda g: g * b))
-        return self.made(
-            noise.of(a * b), (self, lambda g: noise.of(g * b)), (other, lambda g: noise.of(g * a))
-        )
+        return self.made(noise.of(a * b), (self, lambda g: noise.of(g * b)), (other, lambda g: noise.of(g * a)))
 
     __rmul__ = __mul__
 
     def __truediv__(self, other: Any) -> Noisy:
         a, b, noise = self.value, _value(other), self.noise
         q = noise.of(a / b)
-        return self.made(
-            q, (self, lambda g: noise.of(g / b)), (other, lambda g: noise.of(noise.of(-g * q) / b))
-        )
+        return self.made(q, (self, lambda g: noise.of(g / b)), (other, lambda g: noise.of(noise.of(-g * q) / b)))
 
     def __rtruediv__(self, other: Any) -> Noisy:
         return Noisy(np.broadcast_to(np.asarray(other, dtype=float), self.shape), self.noise) / self
@@ -209,7 +204,7 @@ def namespace(noise: Noise, arccos: Callable[[Noisy], Noisy] | None = None) -> S
     )
 
 
-# -- what a stable implementation does instead -----------------------------------------------------
+# -- what a stable kernel does instead -----------------------------------------------------
 
 
 def stable_angle(x: Noisy, W: Noisy, y: np.ndarray) -> Noisy:
@@ -218,7 +213,7 @@ def stable_angle(x: Noisy, W: Noisy, y: np.ndarray) -> Noisy:
     at = angle(x.value[0], W.value[0][y])
     theta = np.broadcast_to(at.theta, (noise.draws, len(y)))
 
-    def along(g: np.ndarray, tangent: np.ndarray, length: np.ndarray) -> np.ndarray:
+    def along(g: np.ndarray, tangent: Array, length: Array) -> np.ndarray:
         way = tangent / length[:, None]
         return noise.of(-g[..., None] * way, np.abs(g[..., None]) * _length(way)[:, None], 4)
 
@@ -279,9 +274,7 @@ def gradients(of: Noisy, seed: np.ndarray, wanted: Sequence[Noisy]) -> list[np.n
 
 def _summed_to(g: np.ndarray, shape: tuple[int, ...], noise: Noise) -> np.ndarray:
     """Undoes broadcasting: a sum over the axes that were stretched."""
-    stretched = tuple(
-        k for k, (has, had) in enumerate(zip(g.shape, shape, strict=True)) if had == 1 and has > 1
-    )
+    stretched = tuple(k for k, (has, had) in enumerate(zip(g.shape, shape, strict=True)) if had == 1 and has > 1)
     if not stretched:
         return np.broadcast_to(g, shape)
     terms = int(np.prod([g.shape[k] for k in stretched], dtype=int))

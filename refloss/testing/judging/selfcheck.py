@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,8 +11,8 @@ import numpy as np
 
 from refloss.precision.dtypes import rounded
 from refloss.record import BACKWARD_STAGES
-from refloss.testing.judging.tolerances import Truth
-from refloss.testing.plain_loss import Kernel
+from refloss.testing.judging.truth import Truth
+from refloss.testing.plain_loss import PlainLoss
 
 MUTANTS = {
     "zero": "nothing comes out",
@@ -21,20 +22,51 @@ MUTANTS = {
     "upstream": "what arrives from upstream is ignored",
 }
 EQUAL, LIVE, VOID = "equal", "live", "void"
+Fates = dict[tuple[str, str], str]  # (stage, mutant) → equal, live or void
 
 
 @dataclass
-class Vacuity:
-    """What the cases seen so far could have caught: (stage, mutant) → how often equal, live, void."""
+class SelfCheck:
+    """What the cases seen so far could have caught at the required grade, and where the reference cannot be trusted.
 
-    seen: dict[tuple[str, str], dict[str, int]] = field(default_factory=dict)
-    void: list[tuple[str, str, str]] = field(default_factory=list)  # (case, stage, mutant)
+    seen     (stage, mutant) → how often equal, live, void
+    void     (case, stage, mutant)
+    faults   what the draws say against the reference
+    advice   where a stricter grade would have told more
+    """
 
-    def add(self, case: str, fates: Mapping[tuple[str, str], str]) -> None:
-        for (stage, mutant), fate in fates.items():
-            self.seen.setdefault((stage, mutant), dict.fromkeys((EQUAL, LIVE, VOID), 0))[fate] += 1
+    require: str
+    seen: dict[tuple[str, str], Counter[str]] = field(default_factory=dict)
+    void: list[tuple[str, str, str]] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
+    advice: list[str] = field(default_factory=list)
+
+    def add(self, case: str, truth: Truth, got: Mapping[str, np.ndarray]) -> None:
+        self.faults += [
+            f"in {case} the reference's {stage} is far from its own textbook form" for stage in truth.untrusted
+        ]
+        found = fates(truth, got, self.require)
+        for (stage, mutant), fate in found.items():
+            self.seen.setdefault((stage, mutant), Counter())[fate] += 1
             if fate == VOID:
                 self.void.append((case, stage, mutant))
+        void = list(dict.fromkeys(stage for (stage, _), fate in found.items() if fate == VOID))
+        if self.require in "CD" and void:
+            self._advise(case, truth, got, found, void)
+
+    def _advise(
+        self, case: str, truth: Truth, got: Mapping[str, np.ndarray], found: Fates, void: Sequence[str]
+    ) -> None:
+        """What could hide at this grade and not at B, where this result is outside of B."""
+        sharper = fates(truth, void, "B")
+        for stage in void:
+            told = any(found[key] == VOID and sharper[key] == LIVE for key in sharper if key[0] == stage)
+            passes = [truth.passes(stage, got[stage], grade) for grade in (self.require, "B")]
+            if told and passes == [True, False]:
+                self.advice.append(
+                    f"advice: in {case} a wrong {stage} could hide within grade {self.require}; "
+                    "yours is outside of grade B there"
+                )
 
     def not_checked(self) -> dict[str, list[str]]:
         """Gradient stage → the mutants that no case would have caught. One that is the truth everywhere (nothing
@@ -47,7 +79,7 @@ class Vacuity:
         return missed
 
 
-def fates(truth: Truth, stages: Iterable[str], grade: str) -> dict[tuple[str, str], str]:
+def fates(truth: Truth, stages: Iterable[str], grade: str) -> Fates:
     """(stage, mutant) → equal, live or void, at this grade."""
     wrong = {"off_target": _mutant(truth, _target_only), "upstream": _mutant(truth, _arrives_one)}
     found = {}
@@ -70,15 +102,15 @@ def _fate(truth: Truth, stage: str, grade: str, copy: np.ndarray) -> str:
 
 
 def _mutant(truth: Truth, change: Any) -> dict[str, np.ndarray]:
-    kernel = Kernel(truth.loss, truth.inputs, truth.labels, truth.upstream)
-    change(kernel)
-    return kernel.run()
+    plain = PlainLoss(truth.loss, truth.inputs, truth.labels, truth.upstream)
+    change(plain)
+    return plain.run()
 
 
-def _target_only(kernel: Kernel) -> None:
-    whole = kernel.grad_logits
-    kernel.grad_logits = lambda: np.where(kernel.target > 0, whole(), 0.0)  # type: ignore[method-assign]
+def _target_only(plain: PlainLoss) -> None:
+    whole = plain.grad_logits
+    plain.grad_logits = lambda: np.where(plain.target > 0, whole(), 0.0)  # type: ignore[method-assign]
 
 
-def _arrives_one(kernel: Kernel) -> None:
-    kernel.upstream = np.ones_like(kernel.upstream)
+def _arrives_one(plain: PlainLoss) -> None:
+    plain.upstream = np.ones_like(plain.upstream)

@@ -33,23 +33,12 @@ def annealed_boundary(degrees: float) -> tuple[float, float]:
 
 
 page.numbers_of(
-    annealed_boundary,
-    (90, 60, 30, 10, 1),
-    "34.39° 21.66° 10.54° 3.49° 0.35°",
-    "21.23° 16.69° 8.93° 3.03° 0.30°",
+    annealed_boundary, (90, 60, 30, 10, 1), "34.39° 21.66° 10.54° 3.49° 0.35°", "21.23° 16.69° 8.93° 3.03° 0.30°"
 )
 page.numbers_of(lambda t: psi_boundary(t, 0), (90, 60, 30, 10), "18° 12° 6° 2°")
-page.numbers_of(
-    lambda degrees: math.cos(math.radians(degrees)),
-    (20, 45, 60, 100),
-    "0.9397 0.7071 0.5000 −0.1736",
-)
+page.numbers_of(lambda degrees: math.cos(math.radians(degrees)), (20, 45, 60, 100), "0.9397 0.7071 0.5000 −0.1736")
 page.numbers_of(psi_factor, ((20, 4), (60, 4), (100, 4)), "11.5175 4.0000 2.6108")
-page.numbers_of(
-    lambda degrees: (5 + psi_factor(degrees, 4)) / 6,
-    (20, 45, 60, 100),
-    "2.7529 0.8333 1.5000 1.2685",
-)
+page.numbers_of(lambda degrees: (5 + psi_factor(degrees, 4)) / 6, (20, 45, 60, 100), "2.7529 0.8333 1.5000 1.2685")
 page.numbers(
     {
         "39 %": 100 * annealed_boundary(90)[1] / 54,

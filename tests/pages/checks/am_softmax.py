@@ -40,14 +40,7 @@ def turn_of_one_step():
 def two_rows():
     return [
         plain_world(
-            {
-                "hat w_1": direction(0),
-                "hat w_2": direction(t),
-                "t": t,
-                "theta_1": at,
-                "theta_2": t - at,
-                "m": M,
-            }
+            {"hat w_1": direction(0), "hat w_2": direction(t), "t": t, "theta_1": at, "theta_2": t - at, "m": M}
         )
         for t, at in ((mp.mpf("0.9"), mp.mpf("0.3")), (mp.mpf("2.4"), mp.mpf(1)))
     ]
@@ -67,12 +60,7 @@ def cosine_boundaries(degrees: float) -> tuple[float, float]:
     return abs(first), degrees - 2 * first
 
 
-page.numbers_of(
-    cosine_boundaries,
-    (180, 90, 60, 40),
-    "79.92° 30.67° 9.51° 10.77°",
-    "20.16° 28.66° 40.97° 61.55°",
-)
+page.numbers_of(cosine_boundaries, (180, 90, 60, 40), "79.92° 30.67° 9.51° 10.77°", "20.16° 28.66° 40.97° 61.55°")
 page.numbers(
     {
         "49.46°": math.degrees(math.acos(0.65)),

@@ -74,9 +74,7 @@ page.numbers_of(
     "2.5626° 0.8103° 0.2562° 0.0256° 0.0280° 0.0198°",
 )
 page.numbers_of(
-    lambda epsilon: 64 * (math.cos(0.5) - math.cos(0.5 + math.acos(1 - epsilon))),
-    (1e-3, 1e-4),
-    "1.4280 0.4395",
+    lambda epsilon: 64 * (math.cos(0.5) - math.cos(0.5 + math.acos(1 - epsilon))), (1e-3, 1e-4), "1.4280 0.4395"
 )
 page.numbers(
     {

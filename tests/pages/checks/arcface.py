@@ -59,10 +59,7 @@ def straight_through_directions(latex):
     own = mp.cos(theta) * x + mp.sin(theta) * t_x
     offset = mp.cos(theta + M) - mp.cos(theta)
     world = plain_world({"theta": theta, "m": M, "t_x": t_x, "hat w_2": other})
-    for psi, side in (
-        (PSI, latex.split(r"\quad")[0]),
-        (lambda at: mp.cos(at) + offset, latex.split(r"\quad")[2]),
-    ):
+    for psi, side in ((PSI, latex.split(r"\quad")[0]), (lambda at: mp.cos(at) + offset, latex.split(r"\quad")[2])):
 
         def loss(features, psi=psi):
             gap = mp.cos(angle_of(features, other)) - psi(angle_of(features, own))
@@ -82,11 +79,7 @@ def degrees_factor(degrees: float) -> float:
     return math.sin(theta + 0.5) / math.sin(theta)
 
 
-page.numbers_of(
-    degrees_factor,
-    (10, 30, 60, 90, 120, 150, 170),
-    "3.5965 1.7080 1.1544 0.8776 0.6008 0.0472 −1.8414",
-)
+page.numbers_of(degrees_factor, (10, 30, 60, 90, 120, 150, 170), "3.5965 1.7080 1.1544 0.8776 0.6008 0.0472 −1.8414")
 page.numbers_of(
     lambda t: (arc_boundary(t), t - 2 * arc_boundary(t)),
     (180, 90, 60, 40),

@@ -28,11 +28,7 @@ def bounds_world(seed: int, C: int) -> World:
     return world
 
 
-page = Page(
-    "bounds.md",
-    lambda: [bounds_world(seed, C) for seed, C in ((1, 3), (2, 4))],
-    given=frozenset({"8.50"}),
-)
+page = Page("bounds.md", lambda: [bounds_world(seed, C) for seed, C in ((1, 3), (2, 4))], given=frozenset({"8.50"}))
 
 
 def of_logits(alpha: Any, C: int, others: list[Any]) -> dict[str, Any]:

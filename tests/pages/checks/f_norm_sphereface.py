@@ -14,9 +14,7 @@ page = margin_page("f_norm_sphereface.md", "s", "papers", BRANCHES, given=frozen
 def nine_times(s: float) -> tuple[float, float, float]:
     """Where one of two classes at a right angle is nine times as probable as the other, and how far that is apart."""
     psi, ahead = margin_psi("papers", 4), math.log(9) / s
-    first, second = (
-        boundary_in_degrees(lambda theta, sign=sign: psi(theta) - sign * ahead, 90) for sign in (1, -1)
-    )
+    first, second = (boundary_in_degrees(lambda theta, sign=sign: psi(theta) - sign * ahead, 90) for sign in (1, -1))
     return first, second, second - first
 
 
@@ -28,11 +26,7 @@ def real_factor(degrees: float, m: float = 1.7) -> float:
 
 page.numbers_of(nine_times, (64, 30), "17.58° 17.11°", "18.41° 18.88°", "0.83° 1.77°")
 page.numbers_of(real_factor, (20, 60, 100, 150), "2.7795 1.9201 0.2998 3.2841")
-page.numbers_of(
-    psi_factor,
-    ((20, 4), (60, 4), (100, 4), (150, 4), (170, 4)),
-    "11.5175 4.0000 2.6108 6.9282 14.8067",
-)
+page.numbers_of(psi_factor, ((20, 4), (60, 4), (100, 4), (150, 4), (170, 4)), "11.5175 4.0000 2.6108 6.9282 14.8067")
 page.numbers(
     {
         "2.56e8": 64 * 4 / 1e-6,

@@ -24,21 +24,13 @@ def tilted_plane():
         return b[1] - b[0] - sum((W[0] - W[1]) * x)
 
     varphi = zero_of(behind, -mp.pi / 2, mp.pi / 2)
-    return [
-        plain_world({"W_1": W[0], "W_2": W[1], "b_1": b[0], "b_2": b[1], "alpha": alpha, "varphi": varphi})
-    ]
+    return [plain_world({"W_1": W[0], "W_2": W[1], "b_1": b[0], "b_2": b[1], "alpha": alpha, "varphi": varphi})]
 
 
 page.no_claim(r"h_{ij} = g_{ij} \lVert W_j \rVert", "what stands for h of another page")
 
-page.numbers_of(
-    lambda share: math.log(share / (1 - share)),
-    (0.75, 0.9, 0.99, 0.999),
-    "1.0986 2.1972 4.5951 6.9068",
-)
-page.numbers_of(
-    lambda alpha: math.degrees(math.asin(1 / (alpha * math.sqrt(2)))), (4, 16, 64), "10.18° 2.53° 0.63°"
-)
+page.numbers_of(lambda share: math.log(share / (1 - share)), (0.75, 0.9, 0.99, 0.999), "1.0986 2.1972 4.5951 6.9068")
+page.numbers_of(lambda alpha: math.degrees(math.asin(1 / (alpha * math.sqrt(2)))), (4, 16, 64), "10.18° 2.53° 0.63°")
 page.numbers_of(
     lambda length: 16 / length * math.hypot(0.5, 0.5),  # half of W_2 − W_1, stretched by α/‖x‖
     (0.01, 1, 16, 100),

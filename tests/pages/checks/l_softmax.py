@@ -40,9 +40,7 @@ def arc_between():
 def largest_gradient_of_l_softmax(latex):
     for m in (2, 3, 4):
         psi = margin_psi("papers", m)
-        sizes = [
-            mp.hypot(psi(at), slope(psi, at)) for at in mp.linspace(mp.mpf("0.001"), mp.mpf("3.141"), 3001)
-        ]
+        sizes = [mp.hypot(psi(at), slope(psi, at)) for at in mp.linspace(mp.mpf("0.001"), mp.mpf("3.141"), 3001)]
         due = last_side(latex, plain_world({"m": m}))
         # a grid of steps of 0.001 misses the top by half a curvature, m³ times its square, at most
         assert due - 1e-5 * m**3 <= max(sizes) <= due

@@ -23,10 +23,7 @@ page = Page(
     terms_in_table=[
         [],
         [("x_i", r"\sum_j h_{ij} \hat x_i")],
-        [
-            ("x_i", r"\sum_j h_{ij} \lVert W_j \rVert \hat x_i"),
-            ("W_j", r"\sum_i h_{ij} \lVert x_i \rVert \hat w_j"),
-        ],
+        [("x_i", r"\sum_j h_{ij} \lVert W_j \rVert \hat x_i"), ("W_j", r"\sum_i h_{ij} \lVert x_i \rVert \hat w_j")],
     ],
 )
 
@@ -41,9 +38,7 @@ def combined_margin():
         return mp.cos(w["m_1"] * theta + w["m_2"]) - w["m_3"]
 
     world = margin_world(1, "s", "none", 0)
-    return [
-        world.extended(given=letters, symbols=indexed("", *letters), graph={"psi_function": lambda w: psi})
-    ]
+    return [world.extended(given=letters, symbols=indexed("", *letters), graph={"psi_function": lambda w: psi})]
 
 
 @page.claims(r"\psi(\theta_y), \qquad \psi'(\theta_y)")
@@ -66,6 +61,4 @@ def users_functions(latex):
     out = loss.forward(x, W, [1])
     assert len(called) >= 2
     assert all(np.array_equal(np.ravel(theta), out.theta) for theta in called)
-    np.testing.assert_allclose(
-        out.logits[0, 1], 2.0 * (np.cos(out.theta[0]) - 0.1 * out.theta[0] ** 2), rtol=1e-15
-    )
+    np.testing.assert_allclose(out.logits[0, 1], 2.0 * (np.cos(out.theta[0]) - 0.1 * out.theta[0] ** 2), rtol=1e-15)

@@ -114,23 +114,12 @@ def turned(length: float) -> tuple[float, float]:
 
 
 page.numbers_of(lambda degrees: 1 / math.tan(math.radians(degrees)), (60, 30, 10), "0.5774 1.7321 5.6713")
+page.numbers_of(turned, (10, 1, 0.1, 0.01), "0.0573° 5.7106° 84.2894° 89.9427°", "10.0000 1.0050 1.0050 10.0000")
 page.numbers_of(
-    turned,
-    (10, 1, 0.1, 0.01),
-    "0.0573° 5.7106° 84.2894° 89.9427°",
-    "10.0000 1.0050 1.0050 10.0000",
+    lambda clamp: (0.99 * clamp, clamp), (1e-12, 1e-5, 1e-6), "9.9e-13 9.9e-06 9.9e-07", "1.0e-12 1.0e-05 1.0e-06"
 )
 page.numbers_of(
-    lambda clamp: (0.99 * clamp, clamp),
-    (1e-12, 1e-5, 1e-6),
-    "9.9e-13 9.9e-06 9.9e-07",
-    "1.0e-12 1.0e-05 1.0e-06",
-)
-page.numbers_of(
-    epsilon_faults,
-    ((1e-8, False), (1e-10, True), (1e-6, True)),
-    "9.9e-07 7.0e-05 7.0e-03",
-    "9.8e-07 9.9e-05 9.9e-03",
+    epsilon_faults, ((1e-8, False), (1e-10, True), (1e-6, True)), "9.9e-07 7.0e-05 7.0e-03", "9.8e-07 9.9e-05 9.9e-03"
 )
 page.numbers(
     {

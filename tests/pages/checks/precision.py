@@ -179,14 +179,7 @@ def sliced_inner_products(latex):
         a, b = (Pair(doubles(seed, 1, K), doubles(seed + 9, 1, K) * 2.0**-60) for seed in (1, 2))
         b.high[0, 1:] *= np.linspace(1, 1e-6, K - 1)
         (row_a,), (row_b,) = exact(a), exact(b)
-        letters = {
-            "a": row_a,
-            "b": row_b,
-            "K": K,
-            "beta": beta,
-            "M_a": max(abs(row_a)),
-            "M_b": max(abs(row_b)),
-        }
+        letters = {"a": row_a, "b": row_b, "K": K, "beta": beta, "M_a": max(abs(row_a)), "M_b": max(abs(row_b))}
         bound = last_side(latex.replace(r"\mathrm{computed}", "K").strip(" ,"), plain_world(letters))
         assert abs(exact(inner(a, b))[0, 0] - row_a @ row_b) <= bound
         assert bound < mp.mpf(2) ** -102 * length(row_a) * length(row_b)
@@ -239,10 +232,7 @@ def is_best(line: str, function: Callable[..., Any]) -> bool:
     """No combination of true values of a and b is further off than the page's bound, and one is as far."""
     ea, eb = mp.mpf("0.11"), mp.mpf("0.07")
     return all(
-        close(
-            worst(function, (a, ea), (b, eb)),
-            bound_of(line, {"a": a, "b": b, "epsilon_a": ea, "epsilon_b": eb}),
-        )
+        close(worst(function, (a, ea), (b, eb)), bound_of(line, {"a": a, "b": b, "epsilon_a": ea, "epsilon_b": eb}))
         for a, b in (map(mp.mpf, both) for both in (("1.3", "-0.7"), ("-2.1", "-0.4"), ("2.1", "0.4")))
     )
 
@@ -334,10 +324,7 @@ def arccos_off(theta: float) -> float:
 
 page.numbers(KNOT_SLOPES)
 page.numbers_of(
-    lambda degrees: subtracted_of_10_000(degrees)[:2],
-    (30, 20),
-    "3.4547e-11 4.3284e-15",
-    "3.4547e-11 4.2188e-15",
+    lambda degrees: subtracted_of_10_000(degrees)[:2], (30, 20), "3.4547e-11 4.3284e-15", "3.4547e-11 4.2188e-15"
 )
 page.numbers(
     {

@@ -20,10 +20,7 @@ def psi_example(example: Example) -> World:
 
 
 page = Page(
-    "psi.md",
-    lambda: [psi_world(seed, m) for seed, m in BRANCHES],
-    psi_example,
-    given=frozenset({"3.14159265"}),
+    "psi.md", lambda: [psi_world(seed, m) for seed, m in BRANCHES], psi_example, given=frozenset({"3.14159265"})
 )
 
 
@@ -157,10 +154,7 @@ page.numbers(
     }
 )
 page.numbers_of(
-    beside_60,
-    (10, 20, 30, 40, 50),
-    "5.6e-04 5.5e-07 5.4e-10 5.3e-13 5.1e-16",
-    "2.6e-13 3.2e-11 1.3e-07 2.7e-04 0.23",
+    beside_60, (10, 20, 30, 40, 50), "5.6e-04 5.5e-07 5.4e-10 5.3e-13 5.1e-16", "2.6e-13 3.2e-11 1.3e-07 2.7e-04 0.23"
 )
 for m, degrees, shown in (
     (2, (10, 20, 30, 45, 60, 100, 150, 170), "3.9392 3.7588 3.4641 2.8284 2.0000 0.6946 3.4641 3.9392"),

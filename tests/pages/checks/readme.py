@@ -43,6 +43,4 @@ def decision_boundaries(text):
                 yield Claim(name, rf"{formula(survey)} = z_1 - z_2 \quad ({formula(holds)})", here)
 
 
-page.numbers(
-    {"25 %": 100 / 4, "33 %": 100 / 3, "37.5 %": 100 * 3 / 8, "1.27 %": 100 * 0.5**2 / (2 * math.pi**2)}
-)
+page.numbers({"25 %": 100 / 4, "33 %": 100 / 3, "37.5 %": 100 * 3 / 8, "1.27 %": 100 * 0.5**2 / (2 * math.pi**2)})

@@ -39,17 +39,13 @@ def pairs_world(seed: int, radius: str, psi: str, m: Any) -> World:
         "r": of_radius(r),
         "r_rho": of_radius(lambda rho, omega, s: slope(lambda t: r(t, omega, s), rho)),
         "r_omega": of_radius(lambda rho, omega, s: slope(lambda t: r(rho, t, s), omega)),
-        "r_rhoomega": of_radius(
-            lambda rho, omega, s: slope(lambda t: slope(lambda u: r(u, t, s), rho), omega)
-        ),
+        "r_rhoomega": of_radius(lambda rho, omega, s: slope(lambda t: slope(lambda u: r(u, t, s), rho), omega)),
         "z": each(lambda w, i: w["r"][i] * w["psi"][i]),
         "a": along("hat x", "v_x"),
         "beside": along("t_x", "v_x"),
         "a'": along("hat w", "v_w"),
         "b'": along("t_w", "v_w"),
-        "dot z": lambda w: slope(
-            lambda t: w.replaced({"x": w["x"] + t * w["v_x"], "w": w["w"] + t * w["v_w"]})["z"]
-        ),
+        "dot z": lambda w: slope(lambda t: w.replaced({"x": w["x"] + t * w["v_x"], "w": w["w"] + t * w["v_w"]})["z"]),
     }
     world = worlds.margin_world(seed, radius, psi, m, labels=list(range(N)), x=x, W=w)
     world = world.extended(
@@ -89,9 +85,9 @@ def curvature_world(seed: int) -> World:
     return world
 
 
-page.reads(
-    r"\partial z_j \partial z_k", r"\partial \ell / \partial z_j", r"A = \sum_c", r"p_j / \partial z_k"
-)(lambda: [curvature_world(seed) for seed in (1, 2)])
+page.reads(r"\partial z_j \partial z_k", r"\partial \ell / \partial z_j", r"A = \sum_c", r"p_j / \partial z_k")(
+    lambda: [curvature_world(seed) for seed in (1, 2)]
+)
 
 
 @page.claims(

@@ -12,9 +12,7 @@ from pages.worlds import World, across, angle_of, length, margin_world, plain_wo
 page = Page("singular_points.md")
 
 page.reads(r"s\cos(\varphi - m)")(lambda: [beside_the_opposite({"s": 2, "m": mp.mpf("0.5")})])
-page.reads(r"\psi(\theta) + \psi(\pi - \theta)", r"\psi'' = -(-1)^k")(
-    lambda: [psi_world(m, m) for m in (2, 3, 4)]
-)
+page.reads(r"\psi(\theta) + \psi(\pi - \theta)", r"\psi'' = -(-1)^k")(lambda: [psi_world(m, m) for m in (2, 3, 4)])
 
 
 @page.claims(r"\theta \approx …")

@@ -40,11 +40,7 @@ def softmax_boundary(degrees: float, ratio: float) -> float:
     return boundary_in_degrees(lambda theta: ratio * mp.cos(theta), degrees, degrees - 180)
 
 
-page.numbers_of(
-    softmax_boundary,
-    ((90, 2), (90, 1 / 2), (90, 1 / 4), (60, 1 / 4)),
-    "63.43° 26.57° 14.04° −16.10°",
-)
+page.numbers_of(softmax_boundary, ((90, 2), (90, 1 / 2), (90, 1 / 4), (60, 1 / 4)), "63.43° 26.57° 14.04° −16.10°")
 page.numbers_of(
     lambda length: (math.log1p(math.exp(-length)), math.hypot(others(length), others(length))),
     (0.1, 1, 5, 10, 20),

@@ -1,0 +1,59 @@
+"""Calling somebody's kernel in its own framework, and getting float64 NumPy stages back.
+
+The adapter hands out private copies, bit for bit what the case says in the kernel's dtype, and looks at the
+same bits again after the call. What the kernel does wrong is a `Problem` of the outcome; a call that cannot
+be made at all is an `UnfitImplementation`. A framework is imported when an adapter for it is made, never before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from refloss.cases.case import Case
+from refloss.precision.dtypes import DTYPES
+from refloss.testing.adapters.call import Call, Outcome, Problem
+from refloss.testing.adapters.jax import JAX
+from refloss.testing.adapters.loading import FROM_FILE, load
+from refloss.testing.adapters.numpy import Framework
+from refloss.testing.adapters.signature import Takes, taken_by
+from refloss.testing.adapters.torch import Torch
+from refloss.testing.adapters.words import UnfitImplementation, quiet
+
+FRAMEWORKS: dict[str, type[Framework]] = {"numpy": Framework, "torch": Torch, "jax": JAX}
+
+
+class Adapter:
+    """Calls kernels with arrays of one framework ("numpy", "torch", "jax") and dtype on one device."""
+
+    def __init__(self, framework: str = "numpy", dtype: str = "float32", device: str | None = None) -> None:
+        for value, name, known in ((framework, "framework", FRAMEWORKS), (dtype, "dtype", DTYPES)):
+            if value not in known:
+                shown = ", ".join(map(repr, known))
+                raise UnfitImplementation(f"{name} must be one of {shown}, got {value!r}")
+        self.framework, self.dtype, self.device = framework, dtype, device
+        with quiet():
+            self._in: Framework = FRAMEWORKS[framework](dtype, device)
+
+    def signature(self, kernel: Any, bare: bool = False) -> Takes:
+        """What it takes by keyword; raises unless it can be called as f(x, W, labels), bare: f(logits, targets)."""
+        takes = taken_by(kernel, bare)
+        if takes.out and self.framework == "jax":
+            raise UnfitImplementation("out is not for framework 'jax': its arrays cannot be written")
+        return takes
+
+    def call(
+        self, kernel: Any, case: Case, takes: Takes, *, per_sample: bool,
+        out_shapes: Mapping[str, tuple[int, ...]] | None = None, upstream_scale: float = 1.0,
+    ) -> Outcome:  # fmt: skip
+        """One call on one case; what autograd has to give is taken as well.
+
+        per_sample      the loss is not reduced: a vector arrives at it, `case.upstreams`
+        out_shapes      stage → shape of the buffers that a kernel with `out` is given
+        upstream_scale  times what arrives
+        """
+        with quiet(), self._in.context():
+            return Call(self._in, kernel, case, takes, per_sample, out_shapes, upstream_scale).run()
+
+
+__all__ = ["FROM_FILE", "Adapter", "Outcome", "Problem", "Takes", "UnfitImplementation", "load"]

@@ -1,0 +1,299 @@
+"""One call of a kernel: what it is handed, what it returns, and the gradients that autograd has to give."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from refloss.cases.case import Case
+from refloss.record import BACKWARD_STAGES, STAGES
+from refloss.testing.adapters.numpy import BITS, UNWRITTEN, Framework, laid_out, to_bits, to_values
+from refloss.testing.adapters.signature import Takes
+from refloss.testing.adapters.words import UnfitImplementation, described, kind_of, one_line, unknown
+from refloss.testing.places import entry, first
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What went wrong in a call, apart from the numbers.
+
+    kind   "exception" · "mutated" · "wrong_type" · "unwritten" · "no_gradient"
+    stage  where it shows: of an exception, what would have come next
+    """
+
+    kind: str
+    stage: str
+    message: str
+
+
+@dataclass
+class Outcome:
+    """What came back from one call.
+
+    stages          float64, by name in the project's order
+    dtypes, bits    stage → the name of the dtype that it came in; its bytes as they came
+    problems        in the order in which they were found
+    reduced         "loss" if it is one number, "losses" if there is one for each sample: what was differentiated, or
+                    else what came back; None without either
+    differentiated  the gradients that the adapter took through the framework; the kernel gave the others
+    """
+
+    stages: dict[str, np.ndarray] = field(default_factory=dict)
+    dtypes: dict[str, str] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+    bits: dict[str, bytes] = field(default_factory=dict)
+    reduced: str | None = None
+    differentiated: tuple[str, ...] = ()
+
+    def note(self, kind: str, stage: str, message: str) -> None:
+        self.problems.append(Problem(kind, stage, message))
+
+    def add(self, stage: str, value: Any) -> None:
+        try:
+            self.stages[stage], self.dtypes[stage], self.bits[stage] = read(value)
+        except Exception as error:  # TypeError of ours, or whatever a framework says about its own arrays
+            self.note("wrong_type", stage, f"{stage} came as {one_line(error)}; real numbers are due")
+
+    def ordered(self) -> Outcome:
+        order = [stage for stage in STAGES if stage in self.stages]
+        self.stages = {stage: self.stages[stage] for stage in order}
+        self.dtypes = {stage: self.dtypes[stage] for stage in order}
+        self.bits = {stage: self.bits[stage] for stage in order}
+        return self
+
+
+def read(value: Any) -> tuple[np.ndarray, str, bytes]:
+    """(float64 array, name of the dtype, bytes); TypeError says what it is if it holds no real numbers."""
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(value, torch.Tensor):
+        tensor, name = value.detach().cpu(), str(value.dtype).removeprefix("torch.")
+        if value.dtype.is_complex or value.dtype == torch.bool:
+            raise TypeError(f"a tensor of {name}")
+        bits = tensor.reshape(-1).contiguous().view(torch.uint8).numpy().tobytes()
+        return tensor.to(torch.float64).numpy().copy(), name, bits
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError("a masked array")
+    try:
+        array = np.asarray(value)
+    except ValueError:
+        raise TypeError(f"{kind_of(value)} with rows of different lengths") from None
+    name = array.dtype.name if hasattr(value, "dtype") else f"python {type(value).__name__}"
+    extension = array.dtype.kind == "V" and array.dtype.fields is None and array.dtype.type is not np.void
+    if array.dtype.kind not in "fiu" and not extension:
+        raise TypeError(kind_of(value) if not hasattr(value, "dtype") else f"an array of {name}")
+    return np.array(array, dtype=np.float64), name, array.tobytes()
+
+
+def shape_of(value: Any) -> tuple[int, ...]:
+    try:
+        return tuple(value.shape) if hasattr(value, "shape") else np.shape(value)
+    except Exception:  # ragged: `read` says so
+        return ()
+
+
+@dataclass
+class Given:
+    """An array that was handed out. bits: the memory behind it before the call; view: its part of that memory."""
+
+    name: str
+    dtype: str
+    bits: np.ndarray
+    whole: Any
+    view: Callable[[Any], Any]
+
+
+class Call:
+    def __init__(
+        self, framework: Framework, kernel: Any, case: Case, takes: Takes, per_sample: bool,
+        out_shapes: Mapping[str, tuple[int, ...]] | None, scale: float,
+    ) -> None:  # fmt: skip
+        self.framework, self.kernel, self.case, self.takes = framework, kernel, case, takes
+        self.per_sample, self.scale = per_sample, scale
+        self.out_shapes = out_shapes if takes.out else None
+        # those that are passed, and so may have a gradient
+        self.inputs = [name for name in case.inputs if name != "b" or takes.b]
+        self.whole = "losses" if per_sample else "loss"  # where a problem of the whole call is noted
+        self.outcome = Outcome()
+
+    def run(self) -> Outcome:
+        track = self.framework.has_graph and self.out_shapes is None
+        returned, error = self._attempt(track)
+        if error is not None and track and minds_tracking(error):
+            # a kernel with gradients of its own may go where autograd cannot follow: raw memory, in place
+            again, failed = self._attempt(False)
+            if failed is None and isinstance(again, Mapping):
+                returned, error = again, None
+        if error is not None:
+            self.outcome.note("exception", self.whole, described(error))
+            return self.outcome
+        values = self._named(returned)
+        for stage, value in values.items():
+            self.outcome.add(stage, value)
+            self._unwritten(stage, value)
+        self.outcome.reduced = next((s for s in ("loss", "losses") if s in self.outcome.stages), None)
+        if self.framework.differentiates and self.out_shapes is None:
+            self._differentiate(values, bare=not isinstance(returned, Mapping))
+        for given in self.given:
+            self._mutated(given)
+        return self.outcome.ordered()
+
+    def _attempt(self, track: bool) -> tuple[Any, Exception | None]:
+        """(what came back, what was raised), of new arrays. track: the inputs are leaves of torch's graph."""
+        dtype = self.framework.dtype
+        self.given: list[Given] = []
+        self.arrays = {name: self._give(name, self.case.inputs[name], dtype) for name in self.inputs}
+        if track:
+            self.arrays = {name: array.detach().requires_grad_() for name, array in self.arrays.items()}
+        labels = np.asarray(self.case.labels)
+        self.labels = self._give("labels", labels, "int64" if labels.dtype.kind in "iu" else dtype)
+        self.keywords: dict[str, Any] = {}
+        if self.takes.upstream:
+            self.keywords["upstream"] = self._give("upstream", self._arriving(self.per_sample), dtype)
+        self.buffers: dict[str, Any] = {}
+        if self.out_shapes is not None:
+            for stage, shape in self.out_shapes.items():
+                bits = np.full(shape, UNWRITTEN[dtype], dtype=BITS[dtype])
+                self.buffers[stage] = self.framework.array(bits, dtype)
+            self.keywords["out"] = dict(self.buffers)
+        try:
+            return self._once({}), None
+        except Exception as error:
+            return None, error
+
+    def _once(self, others: Mapping[str, Any]) -> Any:
+        """One call; `others` in place of the inputs of those names."""
+        arrays = {**self.arrays, **others}
+        b = {"b": arrays.pop("b")} if "b" in arrays else {}
+        return self.kernel(*arrays.values(), self.labels, **b, **self.keywords)
+
+    def _arriving(self, each: bool) -> np.ndarray:
+        return np.asarray((self.case.upstreams if each else self.case.upstream) * self.scale)
+
+    # -- handing out -------------------------------------------------------------------------------
+
+    def _give(self, name: str, values: np.ndarray, dtype: str) -> Any:
+        """A private copy in the framework, laid out as the case says."""
+        layout = self.case.layout
+        wrong_one = (name == "upstream") != (layout == "upstream_strided") and layout != "read_only"
+        if wrong_one or not self.framework.has_layouts:
+            layout = "contiguous"
+        bits, view = laid_out(to_bits(np.asarray(values), dtype), layout, dtype, self.framework.has_graph)
+        whole = self.framework.array(bits, dtype)
+        array = view(whole)
+        if layout == "read_only" and isinstance(array, np.ndarray):
+            array.flags.writeable = False
+        self.given.append(Given(name, dtype, bits, whole, view))
+        return array
+
+    def _mutated(self, given: Given) -> None:
+        now = self.framework.bits(given.whole, given.dtype)
+        if np.array_equal(now, given.bits):
+            return
+        before, after = given.view(given.bits), given.view(now)
+        changed = before != after
+        if not np.any(changed):
+            message = f"memory between the entries of {given.name} was written: its strides were ignored"
+        else:
+            at = first(changed)
+            old, new = (to_values(part[at], given.dtype) for part in (before, after))
+            message = f"{entry(given.name, at)} was {old:.9g} and is {new:.9g} after the call"
+        message += f"; {np.count_nonzero(now != given.bits)} of {now.size} entries in its memory changed"
+        self.outcome.note("mutated", self.whole, message)
+
+    # -- what came back ----------------------------------------------------------------------------
+
+    def _each(self, shape: tuple[int, ...]) -> bool:
+        """Whether a loss of this shape is one number for each sample."""
+        return shape == self.case.upstreams.shape and (shape != () or self.per_sample)
+
+    def _named(self, returned: Any) -> dict[str, Any]:
+        """Stage → what came back for it, in the framework."""
+        values = dict(self.keywords.get("out", {}))
+        if isinstance(returned, Mapping):
+            values.update(returned)
+        elif isinstance(returned, tuple) or (returned is None and not values):
+            what = "None" if returned is None else f"a tuple of {len(returned)}"
+            words = f"{what} came back; the loss, or a mapping from stage names, is due"
+            self.outcome.note("wrong_type", self.whole, words)
+        elif returned is not None:
+            values["losses" if self._each(shape_of(returned)) else "loss"] = returned
+        for stage in values:
+            if stage not in STAGES:
+                raise UnfitImplementation(f"the kernel returned {unknown(stage)}")
+        if values.get("grad_b", self) is None and "b" not in self.inputs:
+            del values["grad_b"]  # no gradient where there is no bias
+        return values
+
+    def _unwritten(self, stage: str, value: Any) -> None:
+        if value is not self.buffers.get(stage, self):
+            return
+        dtype = self.framework.dtype
+        left = self.framework.bits(value, dtype) == UNWRITTEN[dtype]
+        if left.any():
+            message = f"{np.count_nonzero(left)} of {left.size} entries of {stage} were never written"
+            if left.ndim:
+                message += f", first at index {first(left)}"
+            self.outcome.note("unwritten", stage, message)
+
+    # -- gradients through the framework -----------------------------------------------------------
+
+    def _differentiate(self, values: Mapping[str, Any], bare: bool) -> None:
+        """Adds the gradients that the kernel leaves to the framework."""
+        readable = [stage for stage in ("loss", "losses") if stage in self.outcome.stages]
+        unfit = {stage: self.framework.no_gradient_of(values[stage]) for stage in readable}
+        source = next((stage for stage in readable if bare or not unfit[stage]), None)
+        if source is None:
+            return
+        if unfit[source]:
+            self.outcome.note("no_gradient", f"grad_{self.inputs[0]}", f"no gradient: {unfit[source]}")
+            return
+        shape = self.outcome.stages[source].shape
+        each = self._each(shape)
+        own = any(stage in values for stage in BACKWARD_STAGES)
+        if not each and shape != ():
+            return  # no loss at all: its shape is refused by whoever looks at the stages
+        if own and each and not self.per_sample:
+            return  # the kernel's own gradients are those of the reduced loss
+        missing = [name for name in self.inputs if f"grad_{name}" not in values]
+        wanted = {name: self.arrays[name] for name in missing}
+        on_the_way = values.get("logits")
+        if self.framework.has_graph and "grad_logits" not in values and not self.framework.no_gradient_of(on_the_way):
+            wanted.setdefault("logits", on_the_way)
+        if not wanted:
+            return
+        arriving = self._arriving(each)
+        if own and not self.takes.upstream:  # then its own are those of upstream 1
+            arriving = np.ones_like(arriving)
+
+        def again(inputs: Mapping[str, Any]) -> Any:
+            returned = self._once(inputs)
+            return returned if bare else returned[source]
+
+        try:
+            found = self.framework.gradients(values[source], wanted, partial(self._give, "upstream", arriving), again)
+        except Exception as error:
+            if missing:
+                words = f"while it was differentiated: {described(error)}"
+                self.outcome.note("exception", f"grad_{missing[0]}", words)
+            return
+        self.outcome.reduced = "losses" if each else "loss"
+        for name, gradient in found.items():
+            stage = f"grad_{name}"
+            if gradient is not None:
+                self.outcome.add(stage, gradient)
+                self.outcome.differentiated += (stage,)
+            elif name in missing:
+                words = f"no {stage}: in torch's graph the loss does not depend on {name}"
+                self.outcome.note("no_gradient", stage, words)
+
+
+def minds_tracking(error: Exception) -> bool:
+    """Whether torch complains that an input requires grad."""
+    return isinstance(error, RuntimeError) and any(
+        words in str(error) for words in ("requires grad", "requires_grad", "automatic differentiation")
+    )

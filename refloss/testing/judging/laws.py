@@ -1,0 +1,72 @@
+"""What holds whatever the margin is, and from one call to the next: it needs no reference."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from refloss.testing.adapters import Outcome
+from refloss.testing.judging.truth import Truth
+from refloss.testing.report import Failure
+
+SUM, ACROSS_X, ACROSS_W, LINEAR = "Σ_j ∂z_j = 0", "∂x ⟂ x", "∂W ⟂ W", "linear in upstream"
+
+
+@dataclass
+class Laws:
+    """law → [held, tried, the first case that broke it], each to within the required grade."""
+
+    require: str
+    seen: dict[str, list[Any]] = field(default_factory=dict)
+
+    def _note(self, law: str, case: str, holds: bool) -> None:
+        count = self.seen.setdefault(law, [0, 0, ""])
+        count[0] += holds
+        count[1] += 1
+        if not holds and not count[2]:
+            count[2] = case
+
+    def of_one_call(self, case: str, truth: Truth, got: Mapping[str, np.ndarray]) -> None:
+        """The gradients of the logits add up to 0; those of what is normalised lie across it."""
+        with np.errstate(invalid="ignore", over="ignore"):
+            if "grad_logits" in got:
+                axis, room = getattr(truth.loss, "axis", -1), truth.tolerance("grad_logits", self.require)
+                holds = np.abs(got["grad_logits"].sum(axis)) <= room.sum(axis)
+                self._note(SUM, case, bool(holds.all()))
+            for law, stage, length in ((ACROSS_X, "grad_x", "x_norm"), (ACROSS_W, "grad_W", "W_norm")):
+                if stage in got and not getattr(truth.loss, f"feels_{length}", True):
+                    along = np.abs(np.sum(got[stage] * truth.row_directions(stage), axis=1))
+                    self._note(law, case, bool((along <= truth.room(stage, self.require)).all()))
+
+    def of_twice_the_upstream(
+        self, case: str, truth: Truth, first: Outcome, twice: Outcome, stages: Iterable[str]
+    ) -> str:
+        """The first stage that does not double, or ''."""
+        broken = ""
+        for stage in stages:
+            one, two = first.stages.get(stage), twice.stages.get(stage)
+            if one is None or two is None or stage not in truth.stages or one.shape != truth.stages[stage].shape:
+                continue
+            with np.errstate(invalid="ignore"):
+                off = np.abs(two - 2 * one)
+                if not broken and not (off <= 3 * truth.tolerance(stage, self.require)).all():
+                    broken = stage
+        self._note(LINEAR, case, not broken)
+        return broken
+
+
+def changed(case: str, first: Outcome, second: Outcome) -> list[Failure]:
+    """A second call on the same input must give the same bits."""
+    moved = [stage for stage in first.bits if second.bits.get(stage) != first.bits[stage]]
+    if not moved:
+        return []
+    stage = moved[0]
+    words = f"{stage} changes from one call to the next on the same input"
+    a, b = first.stages.get(stage), second.stages.get(stage)
+    if a is not None and b is not None and a.shape == b.shape:
+        with np.errstate(invalid="ignore"):
+            words += f" by up to {np.nanmax(np.abs(a - b), initial=0.0):.2g}"
+    return [Failure(case, stage, "nondeterministic", words)]
