@@ -67,6 +67,32 @@ def test_failure_names_loss_case_entry_and_both_numbers(data):
     json.dumps(report.to_dict(), default=str)
 
 
+class Turned(refloss.ArcFace):
+    """ArcFace whose grad_x has the wrong sign, and whose grad_W is wrong in two ways."""
+
+    def backward_logits(self, at, g):
+        grads = super().backward_logits(at, g)
+        return grads | {"x": -grads["x"], "W": grads["W"] * np.linspace(2, 3, len(grads["W"]))[:, None]}
+
+
+def test_one_failure_for_each_input_and_case_with_its_step_and_a_common_factor():
+    """However many rows are wrong; what all of them have in common is said once, and what is right is named."""
+    report = gradcheck_cases(cases(Turned(scale=8.0))[:2])
+    assert [(result.case, failure.input) for result, failure in report.failures] == [
+        ("typical", "x"), ("typical", "W"), ("one_sample", "x"), ("one_sample", "W"),
+    ]  # fmt: skip
+    x, W, *_ = (failure for _, failure in report.failures)
+    assert (x.rows, W.rows) == (6, 5)
+    assert x.factor == pytest.approx(-1, abs=1e-6)  # finite differences and rounding are smaller
+    assert W.factor is None
+    assert x.step == "arcface.md (7) to (9)"
+    text = str(report)
+    assert text.count("grad_x is -1 × what is due, in all 7 rows that are wrong") == 1
+    assert "grad_W is" not in text.replace("grad_W[", "")
+    assert "nothing is wrong with grad_scale, grad_margin" in text
+    assert "6 rows wrong (derivations/arcface.md (7) to (9))" in text
+
+
 class Small(refloss.Softmax):
     """Softmax whose gradient is 0 wherever it is small."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -14,7 +13,17 @@ from typing import Any
 import numpy as np
 
 import refloss
-from refloss.cli.shared import make_loss, named, of_a_checkout, progress, read_arrays, run_jobs, write_report
+from refloss.cli.shared import (
+    add_common,
+    add_set,
+    make_loss,
+    named,
+    of_a_checkout,
+    progress,
+    read_arrays,
+    run_jobs,
+    write_report,
+)
 from refloss.cli.status import NOTHING_RAN, OK, WRONG, CallError
 from refloss.losses.passes import PRECISIONS
 
@@ -42,14 +51,8 @@ def add_to(commands: Any) -> None:
     parser.add_argument("--point", action="append", metavar="NAME", help="only the point of this name")
     parser.add_argument("--list-points", action="store_true", help="name the points and what they provoke")
     parser.add_argument("--input", metavar="F.npz", help="your own arrays: x, W, labels and optionally b")
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="NAME=VALUE", help="a parameter of the loss, with --input"
-    )
-    parser.add_argument("--format", choices=("text", "json", "markdown"), default="text", help="of the result")
-    parser.add_argument("--output", metavar="F", help="write the result to this file instead of standard output")
-    parser.add_argument(
-        "-j", "--jobs", type=int, default=os.cpu_count() or 1, metavar="N", help="processes (default: all cores)"
-    )
+    add_set(parser, ", with --input")
+    add_common(parser, "json", "markdown", jobs=0)
     parser.set_defaults(command=run)
 
 
@@ -70,13 +73,13 @@ def run(options: argparse.Namespace) -> int:
     if not points:
         print("refloss: nothing ran", file=sys.stderr)
         return NOTHING_RAN
-    writers = {"markdown": _page_writer(options)} if options.format == "markdown" else {}
+    write = _page_writer(options) if options.format == "markdown" else None
     precisions = PRECISIONS if options.precision == "both" else (options.precision,)
     peers, versions = _peers() if options.peers else ({}, {})
     jobs = [(point, precisions, peers) for point in points]
     lists = progress(run_jobs(run_point, jobs, options.jobs), len(jobs), "certify")
     report = GridReport([outcome for outcomes in lists for outcome in outcomes], versions)
-    write_report(report, options.format, options.output, writers)
+    write_report(report, options.format, options.output, write)
     return OK if report else WRONG
 
 

@@ -8,8 +8,9 @@ import sys
 from typing import Any
 
 import refloss
-from refloss.cli.shared import make_loss, progress, to_json, write_atomically, write_report
+from refloss.cli.shared import add_common, add_set, make_loss, progress, write_report, write_text
 from refloss.cli.status import NOTHING_RAN, OK, ORACLE, WRONG, CallError
+from refloss.report import strict_json
 
 TAKES = (
     "The function is called as f(x, W, labels), or f(logits, targets) for cross_entropy; with b, upstream and "
@@ -32,7 +33,7 @@ def add_to(commands: Any) -> None:
     )
     parser.add_argument("implementation", metavar="FILE.py:FUNCTION", help="f(x, W, labels); or MODULE:FUNCTION")
     parser.add_argument("--loss", required=True, metavar="NAME", help="see `refloss list`; or cross_entropy")
-    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a parameter of the loss")
+    add_set(parser)
     parser.add_argument("--framework", default="numpy", metavar="NAME", help="numpy (default), torch, jax")
     parser.add_argument(
         "--dtype", default="float32", metavar="NAME", help="float64, float32 (default), float16, bfloat16"
@@ -44,9 +45,7 @@ def add_to(commands: Any) -> None:
     parser.add_argument("--case", action="append", metavar="NAME", help="only cases of this name")
     parser.add_argument("--quick", action="store_true", help="the most telling dozen of cases")
     parser.add_argument("--soft-targets", action="store_true", help="soft targets in place of labels")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the cases (default 0)")
-    parser.add_argument("--format", choices=("text", "json", "junit"), default="text", help="of the result")
-    parser.add_argument("--output", metavar="F", help="write the result to this file instead of standard output")
+    add_common(parser, "json", "junit", seed=True)
     parser.set_defaults(command=run)
 
     listing = commands.add_parser(
@@ -56,8 +55,7 @@ def add_to(commands: Any) -> None:
     )
     listing.add_argument("names", nargs="*", metavar="NAME", help="only these")
     listing.add_argument("--loss", metavar="NAME", help="only those of this loss with its defaults")
-    listing.add_argument("--format", choices=("text", "json"), default="text", help="of the list")
-    listing.add_argument("--output", metavar="F", help="write the list to this file")
+    add_common(listing, "json")
     listing.set_defaults(command=run_suspects)
 
 
@@ -87,7 +85,7 @@ def run(options: argparse.Namespace) -> int:
         sys.path.pop(0)
     report = checker.report()
     report.implementation = options.implementation
-    write_report(report, options.format, options.output, {"junit": lambda r: r.to_junit()})
+    write_report(report, options.format, options.output)
     if report.oracle_faults:
         return ORACLE
     if not any(result.grades or result.failures for result in report.results):
@@ -100,7 +98,7 @@ def run(options: argparse.Namespace) -> int:
 
 def run_suspects(options: argparse.Namespace) -> int:
     """Lists the suspects."""
-    from refloss.cases.configurations import WEIGHTS
+    from refloss.cases.configurations import WEIGHTS, make
     from refloss.testing.diagnosis.suspects import SUSPECTS, suspects
 
     known = (
@@ -111,38 +109,21 @@ def run_suspects(options: argparse.Namespace) -> int:
         raise CallError(f"no suspect called {', '.join(unknown)}; `refloss suspects` lists them")
     chosen = [suspect for suspect in known if not options.names or suspect.name in options.names]
     if options.format == "json":
-        text = to_json(_Listing(chosen))
-    else:
-        text = "\n".join(_shown(suspect) for suspect in chosen)
-        text += f"\n{len(chosen)} suspects"
-    if options.output:
-        write_atomically(options.output, text + "\n")
-    else:
-        print(text)
-    return OK
-
-
-class _Listing:
-    def __init__(self, chosen: list[Any]) -> None:
-        self.chosen = chosen
-
-    def to_dict(self) -> dict[str, Any]:
-        from refloss.cases.configurations import make
-
         losses = [make(name) for name in refloss.losses()]
-        return {
-            "suspects": [
-                {
-                    "name": s.name,
-                    "group": s.group,
-                    "explanation": s.explanation,
-                    "seen_in": s.seen_in,
-                    "only_precision": s.only_precision,
-                    "losses": [loss.name for loss in losses if s.applies(loss)],
-                }
-                for s in self.chosen
-            ]
-        }
+        facts = ("name", "group", "explanation", "seen_in", "only_precision")
+        text = strict_json(
+            {
+                "suspects": [
+                    {fact: getattr(suspect, fact) for fact in facts}
+                    | {"losses": [loss.name for loss in losses if suspect.applies(loss)]}
+                    for suspect in chosen
+                ]
+            }
+        )
+    else:
+        text = "\n".join([*map(_shown, chosen), f"{len(chosen)} suspects"])
+    write_text(text, options.output)
+    return OK
 
 
 def _shown(suspect: Any) -> str:

@@ -9,12 +9,11 @@ import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
 
 import numpy as np
 
 import refloss
-from refloss.cli.shared import make_loss, named, progress, read_arrays, run_jobs, write_report
+from refloss.cli.shared import add_common, add_set, make_loss, named, progress, read_arrays, run_jobs, write_report
 from refloss.cli.status import NOTHING_RAN, OK, WRONG, CallError
 
 
@@ -31,16 +30,13 @@ def add_to(commands: Any) -> None:
     parser.add_argument("losses", nargs="*", metavar="LOSS", help=f"of: {', '.join(refloss.losses())}")
     parser.add_argument("--loss", metavar="FILE.py:OBJECT", help="your own loss, or a (function, gradient) pair")
     parser.add_argument("--input", metavar="F.npz", help="your own arrays: x, W, labels and optionally b")
-    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a parameter of the loss")
+    add_set(parser)
     parser.add_argument(
         "--witness", action="append", metavar="NAME", help="finite_difference, autograd, complex_step; ball"
     )
     parser.add_argument("--case", action="append", metavar="NAME", help="only cases of this name")
     parser.add_argument("--strict", action="store_true", help="undecided rows are a failure too")
-    parser.add_argument("--format", choices=("text", "json", "junit"), default="text", help="of the result")
-    parser.add_argument("--output", metavar="F", help="write the result to this file instead of standard output")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the cases (default 0)")
-    parser.add_argument("-j", "--jobs", type=int, default=1, metavar="N", help="processes (default 1)")
+    add_common(parser, "json", "junit", jobs=1, seed=True)
     parser.set_defaults(command=run)
 
 
@@ -65,7 +61,7 @@ def run(options: argparse.Namespace) -> int:
         print("refloss: nothing ran", file=sys.stderr)
         return NOTHING_RAN
     report = Report(results, all_branches(losses), options.strict)
-    write_report(report, options.format, options.output, {"junit": _junit})
+    write_report(report, options.format, options.output)
     return OK if report else WRONG
 
 
@@ -175,24 +171,3 @@ def _witnesses(names: list[str] | None) -> tuple[str, ...]:
         return usable(names)
     except ValueError as error:
         raise CallError(f"--witness: {error}") from error
-
-
-# -- writing ---------------------------------------------------------------------------
-
-
-def _junit(report: Any) -> str:
-    suite = ElementTree.Element(
-        "testsuite",
-        name="refloss gradcheck",
-        tests=str(len(report.results) + len(report.unseen)),
-        failures=str(sum(bool(result.failures) for result in report.results) + len(report.unseen)),
-    )
-    for result in report.results:
-        test = ElementTree.SubElement(suite, "testcase", classname=result.loss, name=result.case)
-        if result.failures:
-            message = "\n".join(map(str, result.failures))
-            ElementTree.SubElement(test, "failure", message=str(result.failures[0])).text = message
-    for loss, name in report.unseen:
-        test = ElementTree.SubElement(suite, "testcase", classname=loss, name=f"grad_{name} checked")
-        ElementTree.SubElement(test, "failure", message="no witness could decide any row")
-    return ElementTree.tostring(suite, encoding="unicode")

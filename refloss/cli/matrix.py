@@ -6,7 +6,7 @@ import argparse
 import sys
 from typing import Any
 
-from refloss.cli.shared import of_a_checkout, progress, run_jobs, write_report
+from refloss.cli.shared import add_common, of_a_checkout, progress, run_jobs, write_report
 from refloss.cli.status import NOTHING_RAN, OK, ORACLE, CallError
 
 
@@ -31,9 +31,7 @@ def add_to(commands: Any) -> None:
     )
     parser.add_argument("--quick", action="store_true", help="the most telling dozen of cases of each loss")
     parser.add_argument("--rivals", action="store_true", help="kill: ask allclose, gradcheck and others too (slow)")
-    parser.add_argument("--format", choices=("text", "json", "markdown"), default="text", help="of the result")
-    parser.add_argument("--output", metavar="F", help="write the result to this file instead of standard output")
-    parser.add_argument("-j", "--jobs", type=int, default=1, metavar="N", help="processes (default 1)")
+    add_common(parser, "json", "markdown", jobs=1)
     parser.set_defaults(command=run)
 
 
@@ -68,5 +66,5 @@ def run(options: argparse.Namespace) -> int:
         print("refloss: nothing ran", file=sys.stderr)
         return NOTHING_RAN
     report = HonestReport(rows, options.seeds) if honest else KillReport(rows)
-    write_report(report, options.format, options.output, {"markdown": lambda report: report.to_markdown()})
+    write_report(report, options.format, options.output)
     return OK if report else ORACLE

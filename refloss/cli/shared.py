@@ -5,10 +5,11 @@ from __future__ import annotations
 import ast
 import dataclasses
 import difflib
-import json
+import operator
+import os
 import sys
 import zipfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from multiprocessing import get_context
@@ -19,7 +20,8 @@ import numpy as np
 import refloss
 from refloss.cli.status import CallError
 from refloss.losses import LOSSES
-from refloss.writing import plain, write_whole
+from refloss.report import BaseReport
+from refloss.writing import write_whole
 
 INPUTS = ("x", "W", "labels", "b")
 WORDS = {"true": "True", "false": "False"}
@@ -130,15 +132,36 @@ def progress(things: Iterable[Any], total: int, command: str) -> Iterator[Any]:
 # -- writing ---------------------------------------------------------------------------------------
 
 
-def write_report(report: Any, form: str, output: str | None, others: Mapping[str, Callable[[Any], str]]) -> None:
-    """The report as text, JSON or one of `others`, to a file or standard output; in colour on a terminal."""
+def add_common(parser: Any, *formats: str, jobs: int | None = None, seed: bool = False) -> None:
+    """--format, --output, and where they make sense --seed and -j with its default, 0 for every core."""
+    parser.add_argument("--format", choices=("text", *formats), default="text", help="of the result")
+    parser.add_argument("--output", metavar="F", help="write the result to this file instead of standard output")
+    if seed:
+        parser.add_argument("--seed", type=int, default=0, help="seed of the cases (default 0)")
+    if jobs is not None:
+        words = f"processes (default{f' {jobs}' if jobs else ': all cores'})"
+        parser.add_argument("-j", "--jobs", type=int, default=jobs or os.cpu_count() or 1, metavar="N", help=words)
+
+
+def add_set(parser: Any, when: str = "") -> None:
+    """--set."""
+    words = f"a parameter of the loss{when}"
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help=words)
+
+
+def write_report(report: BaseReport, form: str, output: str | None, write: Callable[[Any], str] | None = None) -> None:
+    """The report in this form (or as `write` makes it), to a file or standard output; text in colour on a terminal."""
     if form == "text" and output is None and sys.stdout.isatty():
         from rich.console import Console
 
         report.print(Console())
         return
-    writers: dict[str, Callable[[Any], str]] = {"text": str, "json": to_json, **others}
-    text = writers[form](report)
+    plain = str if form == "text" else operator.methodcaller(f"to_{form}")
+    write_text((write or plain)(report), output)
+
+
+def write_text(text: str, output: str | None) -> None:
+    """To a file or standard output."""
     if output is None:
         print(text)
     else:
@@ -151,8 +174,3 @@ def write_atomically(path: str, text: str) -> None:
         write_whole(path, text)
     except OSError as error:
         raise CallError(f"--output {path}: {error.strerror}") from error
-
-
-def to_json(report: Any) -> str:
-    """Strict JSON of report.to_dict()."""
-    return json.dumps(plain(report.to_dict()), indent=1, ensure_ascii=False, allow_nan=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from refloss.losses.margins import PsiMarginLoss, target_stages
+from refloss.losses.margins import PsiMarginLoss
 from refloss.losses.passes import LogitsPass, add_at_pairs
 from refloss.precision.numbers import Array
 from refloss.precision.products import combine
@@ -68,7 +68,7 @@ class ASoftmax(PsiMarginLoss):
         # (6) cross-entropy of z, in steps/cross_entropy.py
         return LogitsPass(
             x=x, W=W, x_norm=x_norm, W_norm=W_norm, x_hat=x_hat, W_hat=W_hat, cos_theta=cos_theta, logits=z,
-            **target_stages(psi, angles, pairs),
+            pairs=pairs, angles=angles, psi=psi,
         )  # fmt: skip
 
     def backward_logits(self, kept: LogitsPass, g: Array) -> dict[str, Array]:

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from refloss.losses.margins import MarginLoss, target_stages
+from refloss.losses.margins import MarginLoss
 from refloss.losses.passes import LogitsPass, add_at_pairs
 from refloss.precision.numbers import Array
 from refloss.steps.angle import angle, angle_backward, cosines, cosines_backward
@@ -91,7 +91,7 @@ class ArcFace(MarginLoss):
         # (6) cross-entropy of z, in steps/cross_entropy.py
         return LogitsPass(
             x=x, W=W, x_norm=x_norm, W_norm=W_norm, x_hat=x_hat, W_hat=W_hat, cos_theta=cos_theta, logits=z,
-            **target_stages(psi, angles, pairs),
+            pairs=pairs, angles=angles, psi=psi,
         )  # fmt: skip
 
     def backward_logits(self, kept: LogitsPass, g: Array) -> dict[str, Array]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -11,6 +10,7 @@ import numpy as np
 from refloss import validation as check
 from refloss.losses.bare import BareLogits
 from refloss.losses.options import CrossEntropyOptions
+from refloss.precision.numbers import nearest
 from refloss.record import Forward, Gradients
 
 
@@ -70,14 +70,10 @@ class CrossEntropy(CrossEntropyOptions):
                 over nothing, a loss beyond float64. The message names the argument, where, and what was due.
         """
         logits = check.logits(logits, self.axis)
-        z = np.moveaxis(logits, self.axis, -1)
-        shape, classes = z.shape[:-1], z.shape[-1]
-        # one row per prediction
-        z = z.reshape(math.prod(shape), classes)
         rows = check.flat_targets(targets, logits.shape, self.axis, self)
-        check.unmasked_targets(z, rows, self, shape)
         passes = BareLogits(logits, self.axis, self._setting(rows), self.precision)
-        return self._recorded(passes, rows.ignored.reshape(shape))
+        check.unmasked_targets(nearest(passes.z), rows, self, passes.shape)
+        return self._recorded(passes, rows.ignored.reshape(passes.shape))
 
     def backward(self, out: Forward, upstream: Any = 1.0) -> Gradients:
         """The backward pass of a record, which it does not change.

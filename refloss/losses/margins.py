@@ -1,17 +1,16 @@
-"""What the losses with a margin on the target's logit share: options on ψ, and what they keep of the target pairs."""
+"""What the losses with a margin on the target's logit share: their options on ψ."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from refloss import validation as check
 from refloss.losses.loss import NormalisingLoss
 from refloss.losses.options import SHARED
 from refloss.steps.angle import Angle
-from refloss.steps.margin import Psi, anneal, cone, detach
+from refloss.steps.margin import Psi, anneal, detach
 from refloss.steps.psi import Continuation
-from refloss.steps.targets import Pairs
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -33,14 +32,7 @@ class MarginLoss(NormalisingLoss):
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class PsiMarginLoss(MarginLoss):
-    """A loss whose margin multiplies the angle: ψ(θ) = (−1)^k cos(mθ) − 2k.
-
-    Args:
-        margin (int): m ≥ 1.
-        annealing (float): λ ≥ 0: the target logit is (λ · plain + margin) / (1 + λ).
-        continuation (pair of functions): (D, dD), each called as f(theta, xp): your own decreasing D for θ > π/m with
-            D(π/m) = −1 and its derivative; xp is the array namespace to compute with.
-    """
+    """A loss whose margin multiplies the angle: ψ(θ) = (−1)^k cos(mθ) − 2k. Its parameters: see `refloss.LSoftmax`."""
 
     margin: int = 4
     annealing: float = 0.0
@@ -59,8 +51,3 @@ class PsiMarginLoss(MarginLoss):
         if self.annealing:
             psi = anneal(psi, angles, self.annealing)
         return super()._with_options(psi, angles)
-
-
-def target_stages(psi: Psi, angles: Angle, pairs: Pairs) -> dict[str, Any]:
-    """What a margin loss records of its target pairs."""
-    return {"pairs": pairs, "angles": angles, "psi": psi, "cone": cone(psi, angles)}

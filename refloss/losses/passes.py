@@ -23,7 +23,7 @@ from refloss.precision.scaled import exponent_of, times_power
 from refloss.steps.angle import Angle
 from refloss.steps.cross_entropy import CrossEntropyPass, cross_entropy_backward, finish
 from refloss.steps.logsumexp import Gathered, gather, join, softmax
-from refloss.steps.margin import Psi
+from refloss.steps.margin import Psi, cone
 from refloss.steps.normalise import spare_exponent
 from refloss.steps.targets import Pairs, Setting
 
@@ -70,7 +70,6 @@ class LogitsPass:
     pairs: Pairs = ABSENT  # whose target logit carries a margin
     angles: Angle = ABSENT  # of those pairs
     psi: Psi = ABSENT  # of those pairs
-    cone: np.ndarray = ABSENT  # (R,)
 
 
 class LogitsOfLoss(Protocol):
@@ -149,7 +148,7 @@ class Passes:
             stages.setdefault("W_norm", np.empty(C))[block] = norms
         if kept.pairs is not None:
             stages.setdefault("theta", np.zeros(N))[kept.pairs.rows] = read(kept.angles.theta)
-            stages.setdefault("cone", np.zeros(N, dtype=bool))[kept.pairs.rows] = kept.cone
+            stages.setdefault("cone", np.zeros(N, dtype=bool))[kept.pairs.rows] = cone(kept.psi, kept.angles)
 
     def backward(self, upstream: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """∂/∂z (N, C) and the gradients by name, as doubles. upstream: () or (N,)."""
@@ -161,10 +160,10 @@ class Passes:
             kept = self.logits(block)
             g_block = cross_entropy_backward(kept.logits, self.end, upstream, block, headroom)
             g[:, block] = self.arithmetic.read(times_power(g_block, exponent))
-            of_rows: dict[str, np.ndarray | int] = {"W": exponent - self.W_exponent[block][:, None], "b": exponent}
             for name, part in self.loss.backward_logits(kept, g_block).items():
-                if name in of_rows:  # the block's own rows
-                    rows = self.arithmetic.read(times_power(part, of_rows[name]))
+                if name in ("W", "b"):  # the block's own rows
+                    of_rows = exponent - self.W_exponent[block][:, None] if name == "W" else exponent
+                    rows = self.arithmetic.read(times_power(part, of_rows))
                     totals.setdefault(name, np.empty((C, *rows.shape[1:])))[block] = rows
                 else:
                     totals[name] = part if name not in totals else totals[name] + part

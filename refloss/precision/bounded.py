@@ -18,6 +18,7 @@ Bounds are themselves computed in doubles; each is widened by 2^-40 of itself, m
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -111,14 +112,9 @@ def _kind(*args: Array) -> type[Bounded]:
     return next(type(v) for v in args if isinstance(v, Bounded))
 
 
-def _add(a: Array, b: Array) -> Bounded:
+def _sum_or_difference(operation: Callable, a: Array, b: Array) -> Bounded:
     (va, _, ea), (vb, _, eb) = _parts(a), _parts(b)
-    return _made(_kind(a, b), va + vb, ea + eb, underflows=False)
-
-
-def _subtract(a: Array, b: Array) -> Bounded:
-    (va, _, ea), (vb, _, eb) = _parts(a), _parts(b)
-    return _made(_kind(a, b), va - vb, ea + eb, underflows=False)
+    return _made(_kind(a, b), operation(va, vb), ea + eb, underflows=False)
 
 
 def _multiply(a: Array, b: Array) -> Bounded:
@@ -172,21 +168,18 @@ def _expm1(a: Bounded) -> Bounded:
     return _made(a, value, inherited, _rounding_of_function(value))
 
 
-def _log1p(a: Bounded) -> Bounded:
-    value, _, error = _parts(a)
-    least = 1.0 + nearest(value) - error
-    with np.errstate(divide="ignore"):
-        inherited = np.where(least > 0, error / np.where(least > 0, least, 1.0), np.inf)
-    result = np.log1p(value)
-    return _made(a, result, inherited, _rounding_of_function(result))
+def _logarithm(function: Callable, argument: Callable) -> Callable:
+    """A function whose slope at v is 1 / argument(v)."""
 
+    def rule(a: Bounded) -> Bounded:
+        value, _, error = _parts(a)
+        least = argument(nearest(value)) - error
+        with np.errstate(divide="ignore"):
+            inherited = np.where(least > 0, error / np.where(least > 0, least, 1.0), np.inf)
+        result = function(value)
+        return _made(a, result, inherited, _rounding_of_function(result))
 
-def _log(a: Bounded) -> Bounded:
-    value, size, error = _parts(a)
-    least = size - error
-    result = np.log(value)
-    inherited = np.where(least > 0, error / np.where(least > 0, least, 1.0), np.inf)
-    return _made(a, result, inherited, _rounding_of_function(result))
+    return rule
 
 
 def _steady(function: Callable) -> Callable:
@@ -220,18 +213,10 @@ def _ldexp(a: Bounded, exponent: np.ndarray | int) -> Bounded:
     return type(a)(value, error + 2 * lost)
 
 
-def _absolute(a: Bounded) -> Bounded:
-    return type(a)(np.abs(a.value), a.error)
-
-
 def _where(condition: np.ndarray, a: Array, b: Array) -> Bounded:
     (va, _, ea), (vb, _, eb) = _parts(a), _parts(b)
     value = np.where(condition, va, vb)
     return _kind(a, b)(value, np.broadcast_to(np.where(condition, ea, eb), value.shape).copy())
-
-
-def _clip(a: Bounded, low: float, high: float) -> Bounded:
-    return type(a)(np.clip(a.value, low, high), a.error)
 
 
 def _maximum(a: Array, b: Array) -> Bounded:
@@ -279,9 +264,7 @@ def _product(of_values: Callable, sizes: Callable, cut_off: Callable) -> Callabl
 
 
 def _einsum(subscripts: str, a: Array, b: Array) -> Bounded:
-    def inner_of_rows(u: Any, v: Any) -> Any:
-        return np.einsum(subscripts, u, v)
-
+    inner_of_rows = partial(np.einsum, subscripts)
     return _product(inner_of_rows, inner_of_rows, lambda u, v: 0.0)(a, b)
 
 
@@ -308,39 +291,30 @@ def _add_at(target: Bounded, index: np.ndarray, rows: Bounded) -> None:
     target.error[...] = np.where(times > 0, (error + growth * u * sizes) * (1 + 2 * times * U) * SPARE, target.error)
 
 
-def _from_pair(high: Any, low: Any, numbers: Bounded) -> Bounded:
-    value = from_pair(high, low, numbers.value)
-    return _made(numbers, value, 0.0, underflows=False)
-
-
-def _widened(a: Bounded, by: Any) -> Bounded:
-    return type(a)(a.value, a.error + by)
-
-
 def _compared(compare: Callable) -> Callable:
     return lambda a, b: compare(_parts(a)[0], _parts(b)[0])
 
 
 RULES: dict[Any, Callable] = {
-    np.add: _add,
-    np.subtract: _subtract,
+    np.add: partial(_sum_or_difference, np.add),
+    np.subtract: partial(_sum_or_difference, np.subtract),
     np.multiply: _multiply,
     np.divide: _divide,
     np.negative: lambda a: type(a)(-a.value, a.error),
-    np.absolute: _absolute,
+    np.absolute: lambda a: type(a)(np.abs(a.value), a.error),
     np.square: lambda a: a * a,
     np.power: power,
     np.sqrt: _sqrt,
     np.exp: _exp,
     np.expm1: _expm1,
-    np.log: _log,
-    np.log1p: _log1p,
+    np.log: _logarithm(np.log, np.abs),
+    np.log1p: _logarithm(np.log1p, lambda v: 1.0 + v),
     np.sin: _steady(np.sin),
     np.cos: _steady(np.cos),
     np.arctan2: _arctan2,
     np.ldexp: _ldexp,
     np.maximum: _maximum,
-    np.clip: _clip,
+    np.clip: lambda a, low, high: type(a)(np.clip(a.value, low, high), a.error),
     np.sum: _sum,
     np.einsum: _einsum,
     np.where: _where,
@@ -351,10 +325,10 @@ RULES: dict[Any, Callable] = {
     products.combine: _product(products.combine, lambda g, v: g @ v, _cut_off_combined),
     products.add_at: _add_at,
     exp: _exp,
-    from_pair: _from_pair,
+    from_pair: lambda high, low, a: _made(a, from_pair(high, low, a.value), 0.0, underflows=False),
     argmax: lambda a: argmax(a.value),
     error_of: lambda a: a.error,
-    widened: _widened,
+    widened: lambda a, by: type(a)(a.value, a.error + by),
 }
 RULES |= {
     compare: _compared(compare)

@@ -13,7 +13,7 @@ from math import factorial
 import numpy as np
 
 from refloss.precision.errorfree import quick_two_sum, two_product, two_sum
-from refloss.precision.pair import Pair, add, divide, multiply, subtract
+from refloss.precision.pair import Pair, add, divide, multiply, subtract, where
 
 PI = Decimal("3.14159265358979323846264338327950288419716939937510582097494459230781640628620899863")
 STEPS = 64  # e^v = 2^n 2^(k/64) e^r with |r| ≤ log(2)/128
@@ -67,14 +67,14 @@ def _reduced_exp(v: Pair) -> tuple[np.ndarray, np.ndarray, Pair]:
 def log(v: Pair) -> Pair:
     """log v."""
     near_one = (v.high > 0.5) & (v.high < 2)
-    return _chosen(near_one, _log1p(_chosen(near_one, subtract(v, 1.0), Pair(np.zeros_like(v.high)))), _log(v))
+    return where(near_one, _log1p(where(near_one, subtract(v, 1.0), 0.0)), _log(v))
 
 
 def log1p(v: Pair) -> Pair:
     """log(1 + v) without cancellation near 0."""
     large = v.high > 1
-    small = _chosen(large, Pair(np.zeros_like(v.high)), v)
-    return _chosen(large, _log(add(_chosen(large, v, Pair(np.ones_like(v.high))), 1.0)), _log1p(small))
+    small = where(large, 0.0, v)
+    return where(large, _log(add(where(large, v, 1.0), 1.0)), _log1p(small))
 
 
 def _log(v: Pair) -> Pair:
@@ -88,10 +88,6 @@ def _log1p(v: Pair) -> Pair:
     y = np.log1p(v.high)
     less = expm1(Pair(-y))
     return add(add(less, multiply(v, add(less, 1.0))), y)
-
-
-def _chosen(where: np.ndarray, a: Pair, b: Pair) -> Pair:
-    return Pair(np.where(where, a.high, b.high), np.where(where, a.low, b.low))
 
 
 def sin(v: Pair) -> Pair:
@@ -139,16 +135,14 @@ def arctan2(y: Pair, x: Pair) -> Pair:
 
 @cache
 def _over_factorial(n: int) -> tuple[float, ...]:
-    with localcontext() as context:
-        context.prec = 60
+    with localcontext(prec=60):
         return _doubles(1 / Decimal(factorial(n)), 2)
 
 
 @cache
 def _powers() -> tuple[np.ndarray, np.ndarray]:
     """2^(k/64) for k = 0 … 63, high and low."""
-    with localcontext() as context:
-        context.prec = 60
+    with localcontext(prec=60):
         values = [_doubles(Decimal(2) ** (Decimal(k) / STEPS), 2) for k in range(STEPS)]
     high, low = np.array(values).T
     return high, low
@@ -157,16 +151,14 @@ def _powers() -> tuple[np.ndarray, np.ndarray]:
 @cache
 def _step_of_exp() -> tuple[float, ...]:
     """log(2)/64 in three parts, two of them of 27 bits."""
-    with localcontext() as context:
-        context.prec = 60
+    with localcontext(prec=60):
         return _doubles(Decimal(2).ln() / STEPS, 3, 27)
 
 
 @cache
 def _quarter_turn() -> tuple[float, ...]:
     """π/2 in three parts."""
-    with localcontext() as context:
-        context.prec = 80
+    with localcontext(prec=80):
         return _doubles(PI / 2, 3)
 
 

@@ -9,13 +9,8 @@ import numpy as np
 
 from refloss.precision import elementary, pair, products, slicing
 from refloss.precision.numbers import Array, argmax, error_of, from_pair, power, widened
-from refloss.precision.pair import Pair, as_pair
+from refloss.precision.pair import Pair
 from refloss.precision.scaled import exp
-
-
-def _where(condition: np.ndarray, a: Array | float, b: Array | float) -> Pair:
-    a, b = as_pair(a), as_pair(b)
-    return Pair(np.where(condition, a.high, b.high), np.where(condition, a.low, b.low))
 
 
 def _einsum(subscripts: str, a: Pair, b: Pair) -> Pair:
@@ -39,20 +34,8 @@ def _argmax(a: Pair) -> np.ndarray:
     return np.where(tied, a.low, -np.inf).argmax(axis=1)
 
 
-def _absolute(a: Pair) -> Pair:
-    return _where(a.high < 0, -a, a)
-
-
-def _ldexp(a: Pair, exponent: np.ndarray | int) -> Pair:
-    return Pair(np.ldexp(a.high, exponent), np.ldexp(a.low, exponent))
-
-
 def _clip(a: Pair, low: float, high: float) -> Pair:
-    return _where(a > high, high, _where(a < low, low, a))
-
-
-def _maximum(a: Array, b: Array) -> Pair:
-    return _where(np.greater(a, b), a, b)
+    return pair.where(a > high, high, pair.where(a < low, low, a))
 
 
 RULES: dict[Any, Callable] = {
@@ -61,7 +44,7 @@ RULES: dict[Any, Callable] = {
     np.multiply: pair.multiply,
     np.divide: pair.divide,
     np.negative: pair.negative,
-    np.absolute: _absolute,
+    np.absolute: lambda a: pair.where(a.high < 0, -a, a),
     np.square: lambda a: a * a,
     np.power: power,
     np.sqrt: pair.sqrt,
@@ -72,12 +55,12 @@ RULES: dict[Any, Callable] = {
     np.sin: elementary.sin,
     np.cos: elementary.cos,
     np.arctan2: elementary.arctan2,
-    np.ldexp: _ldexp,
-    np.maximum: _maximum,
+    np.ldexp: lambda a, exponent: a._each(lambda part: np.ldexp(part, exponent)),
+    np.maximum: lambda a, b: pair.where(np.greater(a, b), a, b),
     np.clip: _clip,
     np.sum: pair.sum_of,
     np.einsum: _einsum,
-    np.where: _where,
+    np.where: pair.where,
     np.zeros_like: lambda a: Pair(np.zeros(a.shape)),
     np.full_like: lambda a, value: Pair(np.full(a.shape, value)),
     np.isfinite: lambda a: np.isfinite(a.high),

@@ -104,6 +104,11 @@ def sqrt(a: Pair) -> Pair:
     return _normalised(first, rest.nearest() / np.where(first == 0, 1.0, 2.0 * first))
 
 
+def where(condition: np.ndarray, a: Array | float, b: Array | float) -> Pair:
+    a, b = as_pair(a), as_pair(b)
+    return Pair(np.where(condition, a.high, b.high), np.where(condition, a.low, b.low))
+
+
 def sum_of(a: Pair, axis: int | None = None) -> Pair:
     """Σ along an axis (or all): halves added to halves, relative error ≤ 3u² log₂ n of Σ |a|."""
     if axis is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -39,37 +39,45 @@ BLIND = 1e-3  # of the natural scale: a witness less certain than this abstains
 
 @dataclass(frozen=True)
 class Failure:
-    """One row that is wrong: which, what came, what was due, and by how much.
+    """The gradient in one input that is wrong: its worst row, what came, what was due, and by how much.
 
     Attributes:
         input (str): x, W, b, scale, margin or alpha.
-        row (int): of that input.
-        index (tuple): of the row's worst entry.
+        row (int): the worst of that input.
+        index (tuple): of that row's worst entry.
         got (float): that entry, as it came.
         expected (float): what the witness says.
         error (float): of the row, relative to its natural scale.
         tolerance (float): what was allowed, likewise.
         witness (str): who says so; "shape" where the array did not fit.
         reason (str): in words.
+        rows (int): how many rows are wrong.
+        factor (float): a, where every wrong row is a times what is due; or None.
+        step (str): the page of derivations/ and the steps that give this gradient, or "".
     """
 
     input: str
     row: int
-    index: tuple[int, ...]  # the worst entry
+    index: tuple[int, ...]
     got: float
     expected: float
-    error: float  # of the row, relative to its natural scale
-    tolerance: float  # likewise
+    error: float
+    tolerance: float
     witness: str
     reason: str
+    rows: int = 1
+    factor: float | None = None
+    step: str = ""
 
     def __str__(self) -> str:
+        where = f" (derivations/{self.step})" if self.step else ""
         if self.witness == SHAPE:
-            return f"grad_{self.input} {self.reason}"
+            return f"grad_{self.input} {self.reason}{where}"
         place = f"grad_{self.input}[{', '.join(map(str, self.index))}]" if self.index else f"grad_{self.input}"
         return (
             f"{place} {self.reason}: got {self.got:.12g}, expected {self.expected:.12g} ({self.witness}); "
-            f"row off by {self.error:.2g} of its scale, {self.tolerance:.2g} allowed"
+            f"row off by {self.error:.2g} of its scale, {self.tolerance:.2g} allowed; "
+            f"{self.rows} row{'s' * (self.rows != 1)} wrong{where}"
         )
 
 
@@ -100,7 +108,7 @@ class InputResult:
         undecided (int): rows on which every witness abstained.
         exact_zero (int): passed because they had to be exactly 0, and were.
         witnesses (dict): name → `Seen`.
-        failures (list of Failure): one a wrong row.
+        failures (list of Failure): one if any row is wrong, else none.
     """
 
     input: str
@@ -157,15 +165,14 @@ def _one_input(problem: Problem, name: str, gradient: Any, estimates: Mapping[st
     rows = as_rows(gradient)
     not_finite = ~np.isfinite(rows).all(axis=1)
     failed, decided = not_finite.copy(), not_finite.copy()
-    for r in np.flatnonzero(not_finite):
-        _fail(result, due, r, rows, np.zeros_like(rows), np.inf, 0.0, "", "is not finite")
+    found = [_Wrong(not_finite, np.zeros_like(rows), np.full(count, np.inf), np.zeros(count), "", "is not finite")]
 
     scale = problem.scale.get(name)
     must_vanish = problem.vanishes.get(name, np.zeros(count, dtype=bool)) & ~not_finite
     result.exact_zero = int(np.count_nonzero(must_vanish & ~rows.any(axis=1)))
-    for r in np.flatnonzero(must_vanish & rows.any(axis=1)):
-        failed[r] = True
-        _fail(result, due, r, rows, np.zeros_like(rows), np.inf, 0.0, "nothing arrives", "must be exactly 0")
+    moved = must_vanish & rows.any(axis=1)
+    found.append(found[0]._replace(where=moved, witness="nothing arrives", reason="must be exactly 0"))
+    failed |= moved
     decided |= must_vanish
 
     for witness, estimate in estimates.items():
@@ -188,24 +195,49 @@ def _one_input(problem: Problem, name: str, gradient: Any, estimates: Mapping[st
         seen.decided = int(np.count_nonzero(sees))
         if seen.decided:
             seen.worst, seen.resolution = float(relative[sees].max()), float(allowed[sees].max())
-        for r in np.flatnonzero(wrong & ~failed):
-            _fail(result, due, r, rows, expected, relative[r], allowed[r], witness, "is wrong")
+        found.append(_Wrong(wrong & ~failed, expected, relative, allowed, witness, "is wrong"))
         failed |= wrong
     result.failed = int(np.count_nonzero(failed))
+    result.failures += [_failure(name, due, rows, found)] if failed.any() else []
     result.undecided = int(np.count_nonzero(~decided & ~failed))
     result.passed = count - result.failed - result.undecided
     return result
 
 
-def _fail(
-    result: InputResult, shape: tuple[int, ...], r: Any, rows: np.ndarray, expected: np.ndarray,
-    error: float, tolerance: float, witness: str, reason: str,
-) -> None:  # fmt: skip
+class _Wrong(NamedTuple):
+    """The rows that one witness refutes, and how."""
+
+    where: np.ndarray  # (rows,) bool
+    expected: np.ndarray  # (rows, …)
+    error: np.ndarray  # (rows,)
+    tolerance: np.ndarray  # (rows,)
+    witness: str
+    reason: str
+
+
+def _failure(name: str, shape: tuple[int, ...], rows: np.ndarray, found: Sequence[_Wrong]) -> Failure:
+    """The worst row of the first kind that there is, and what all wrong rows have in common."""
+    worst = next(wrong for wrong in found if wrong.where.any())
+    with np.errstate(all="ignore"):
+        off = np.where(worst.where, worst.error / worst.tolerance, -1.0)
+    r = int(np.argmax(np.where(np.isnan(off), np.inf, off)))
     with np.errstate(invalid="ignore"):
-        off = np.abs(rows[r] - expected[r])
-    d = int(np.argmax(np.where(np.isnan(off), np.inf, off)))
-    index = {2: (int(r), d), 1: (int(r),), 0: ()}[len(shape)]
-    result.failures.append(
-        Failure(result.input, int(r), index, float(rows[r, d]), float(expected[r, d]),
-                float(error), float(tolerance), witness, reason)
+        entries = np.abs(rows[r] - worst.expected[r])
+    d = int(np.argmax(np.where(np.isnan(entries), np.inf, entries)))
+    return Failure(
+        name, r, {2: (r, d), 1: (r,), 0: ()}[len(shape)], float(rows[r, d]), float(worst.expected[r, d]),
+        float(worst.error[r]), float(worst.tolerance[r]), worst.witness, worst.reason,
+        rows=sum(int(np.count_nonzero(wrong.where)) for wrong in found), factor=_common_factor(rows, found),
     )  # fmt: skip
+
+
+def _common_factor(rows: np.ndarray, found: Sequence[_Wrong]) -> float | None:
+    """a with rows = a · expected, by least squares over the wrong rows; None if 1e-3 of them is left."""
+    got = np.concatenate([rows[wrong.where].ravel() for wrong in found])
+    due = np.concatenate([wrong.expected[wrong.where].ravel() for wrong in found])
+    size = np.max(np.abs(due), initial=0.0)
+    if not (np.isfinite(got).all() and np.isfinite(due).all() and size > 0):
+        return None
+    factor = float(np.dot(got / size, due / size) / np.dot(due / size, due / size))
+    left = np.linalg.norm(got / size - factor * (due / size))
+    return factor if left <= 1e-3 * np.linalg.norm(due / size) * max(1.0, abs(factor)) else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from refloss.cases.configurations import default_upstream
 from refloss.cases.coverage import reached
 from refloss.losses import LOSSES
 from refloss.losses.loss import Loss
-from refloss.textbook.family import branches_of, formula_of, member_of
+from refloss.textbook.family import branches_of, derived_at, formula_of, member_of
 from refloss.witnesses.compare import compare, usable
 from refloss.witnesses.foreign import described, foreign_gradients, foreign_problem
 from refloss.witnesses.problem import loss_problem
@@ -112,6 +113,8 @@ def _check(
             # with them in the batch what is summed over samples can only be refuted (NaN, say)
             results = [i for i in results if i.input == "x" or i.failed]
             results += [i for i in again.inputs if i.input != "x"]
+    for result in results:
+        result.failures = [replace(f, step=derived_at(loss, f"grad_{f.input}")) for f in result.failures]
     return CaseResult(loss.name, case, repr(loss), results, count or reached(loss, np.ones(0), np.ones(0)), note)
 
 

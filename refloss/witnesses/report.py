@@ -136,6 +136,7 @@ class Report(BaseReport):
         notes = [f"{result.loss}: {result.note}" for result in self.results if result.note][:1]
         lines = [LEGEND, *notes, *self._coverage_lines(), *self._undecided_lines()]
         failures = [f"FAILED {result.made_by}, case {result.case}: {failure}" for result, failure in self.failures]
+        lines += self._common_lines()
         unseen = [f"NOT CHECKED {loss}: no witness could decide any row of grad_{name}" for loss, name in self.unseen]
         return [*(part for line in lines for part in self._wrapped(line)), *capped(failures, 20, "failures"), *unseen]
 
@@ -145,6 +146,27 @@ class Report(BaseReport):
             *((result.loss, result.case, [*map(str, result.failures)]) for result in self.results),
             *((loss, f"grad_{name} checked", [unseen]) for loss, name in self.unseen),
         ]
+
+    def _common_lines(self) -> list[str]:
+        """Of each loss with failures: which gradients are wrong, by one factor if there is one, and which are right."""
+        lines = []
+        for loss in dict.fromkeys(result.loss for result, _ in self.failures):
+            inputs = [i for result in self.results if result.loss == loss for i in result.inputs]
+            by_input: dict[str, list[Failure]] = {}
+            for i in inputs:
+                by_input.setdefault(i.input, []).extend(i.failures)
+            for name, failures in by_input.items():
+                factors = [failure.factor for failure in failures if failure.factor is not None]
+                alike = bool(factors) and max(factors) - min(factors) <= 1e-3 * max(map(abs, factors))
+                if alike and len(factors) == len(failures):
+                    rows = sum(failure.rows for failure in failures)
+                    lines.append(
+                        f"{loss}: grad_{name} is {factors[0]:.4g} × what is due, in all {rows} rows that are wrong"
+                    )
+            right = [f"grad_{name}" for name, failures in by_input.items() if not failures]
+            if right:
+                lines.append(f"{loss}: nothing is wrong with {', '.join(right)}")
+        return lines
 
     def _coverage_lines(self) -> list[str]:
         total: dict[str, Counter] = {}
