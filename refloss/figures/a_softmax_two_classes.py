@@ -51,9 +51,7 @@ def learn(index: int, track: Track = untracked, steps: int = STEPS) -> Learned:
     def loss_at(step: int) -> Any:
         return losses[index] if index < 2 else ASoftmax(margin=4, annealing=schedule(step + 1))
 
-    going = train(network, loss_at, training, steps=steps, rate=RATE, seed=SEED, decay=DECAY)
-    for _ in track(going, steps, TITLES[index]):
-        pass
+    train(network, loss_at, training, steps, RATE, SEED, decay=DECAY, track=track, what=TITLES[index])
     x, loss = network.features(training.images), losses[index]
     right = loss.inference_logits(x, network.W, b=network.b).argmax(axis=1) == training.labels
     nearer = WNormSoftmax().inference_logits(x, network.W).argmax(axis=1) == training.labels

@@ -35,9 +35,8 @@ def learn(margin: float, track: Track = untracked, steps: int = STEPS) -> tuple[
     network = Network.random(2, bias=False, seed=SEED)
     network.parameters["W"] = W
     loss = AMSoftmax(scale=SCALE, margin=margin)
-    going = train(network, lambda step: loss, training, steps=steps, rate=RATE, seed=SEED, noise=NOISE, fixed=("W",))
-    for _ in track(going, steps, f"AM-Softmax, m = {margin}"):
-        pass
+    what = f"AM-Softmax, m = {margin}"
+    train(network, lambda step: loss, training, steps, RATE, SEED, noise=NOISE, fixed=("W",), track=track, what=what)
     x = network.features(training.images)
     return x / np.linalg.norm(x, axis=1, keepdims=True), training.labels
 

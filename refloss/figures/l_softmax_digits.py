@@ -40,12 +40,10 @@ def learn(
     schedule = annealing(steps, start if margin > 1 else 0.0)
     training, test = digits()
     network = Network.random(10, bias=False, seed=SEED)
-    going = train(
-        network, lambda step: LSoftmax(margin=margin, annealing=schedule(step + 1)), training,
-        steps=steps, rate=RATE, seed=SEED, decay=DECAY, noise=NOISE,
+    train(
+        network, lambda step: LSoftmax(margin=margin, annealing=schedule(step + 1)), training, steps, RATE, SEED,
+        decay=DECAY, noise=NOISE, track=track, what=f"L-Softmax, m = {margin}",
     )  # fmt: skip
-    for _ in track(going, steps, f"L-Softmax, m = {margin}"):
-        pass
     return network, {"training": measure(network, training), "test": measure(network, test)}
 
 
