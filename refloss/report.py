@@ -226,6 +226,15 @@ def capped(lines: Sequence[str], most: int, what: str) -> list[str]:
     return list(lines) if rest <= 0 else [*lines[:most], f"… and {rest} more {what}"]
 
 
+def first_of_each(groups: Iterable[Sequence[Any]], most: int, what: str) -> list[str]:
+    """A line for the first of every group of failures, and how many more cases have the same; at most `most` lines."""
+    lines = []
+    for first, *others in groups:
+        more = f"  [and {len(others)} more case{'s' * (len(others) > 1)}]" if others else ""
+        lines.append(f"{first}{more}")
+    return capped(lines, most, what)
+
+
 def counted(counts: Iterable[tuple[str, int]]) -> str:
     """'name (count), …'."""
     return ", ".join(f"{name} ({count})" for name, count in counts)

@@ -90,7 +90,7 @@ def test_one_failure_for_each_input_and_case_with_its_step_and_a_common_factor()
     assert text.count("grad_x is -1 × what is due, in all 7 rows that are wrong") == 1
     assert "grad_W is" not in text.replace("grad_W[", "")
     assert "nothing is wrong with grad_scale, grad_margin" in text
-    assert "6 rows wrong (derivations/arcface.md (7) to (9))" in text
+    assert "6 rows wrong (derivations/arcface.md (7) to (9))  [and 1 more case]" in text
 
 
 class Small(refloss.Softmax):

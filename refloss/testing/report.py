@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from refloss.record import STAGES
-from refloss.report import BaseReport, Grid, capped, say
+from refloss.report import BaseReport, Grid, first_of_each, say
 from refloss.testing.diagnosis.match import Match
 from refloss.textbook.family import derived_at
 
@@ -255,7 +255,9 @@ class Report(BaseReport):
                 + (f" (derivations/{where})" if where else "")
             )
         for number, match in enumerate(self.suspects[:3]):
-            lines += self._wrapped(f"{'        or: ' if number else 'looks like: '}{match}", 12)
+            name = str(match)
+            first = "" if name.startswith("partly like ") else "looks like: "
+            lines += self._wrapped(f"{'        or: ' if number else first}{name}", 12)
         for line in self._worst_lines():
             lines += self._wrapped(f"  {line}", 6)
         broken = [f"{law} (first in {case})" for law, (held, tried, case) in self.laws.items() if held < tried]
@@ -271,11 +273,8 @@ class Report(BaseReport):
         for failure in self.failures:
             by.setdefault((failure.stage, failure.kind), []).append(failure)
         order = sorted(by, key=lambda key: (STAGES.index(key[0]) if key[0] in STAGES else -1, key[1]))
-        lines = []
-        for key in order:
-            more = f"  [and {len(by[key]) - 1} more cases]" if len(by[key]) > 1 else ""
-            lines.append(f"{max(by[key], key=_over)}{more}")
-        return capped(lines, 6, "kinds of failure, see .failures")
+        groups = [sorted(by[key], key=_over, reverse=True) for key in order]
+        return first_of_each(groups, 6, "kinds of failure, see .failures")
 
     def _next(self) -> str:
         same = {(f.kind, f.message) for f in self.failures}

@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from refloss.report import BaseReport, Grid, MismatchError, capped, counted
+from refloss.report import BaseReport, Grid, MismatchError, counted, first_of_each
 from refloss.witnesses.compare import Failure, InputResult
 
 GradcheckError = MismatchError  # the name that it had
@@ -135,10 +135,14 @@ class Report(BaseReport):
         """
         notes = [f"{result.loss}: {result.note}" for result in self.results if result.note][:1]
         lines = [LEGEND, *notes, *self._coverage_lines(), *self._undecided_lines()]
-        failures = [f"FAILED {result.made_by}, case {result.case}: {failure}" for result, failure in self.failures]
+        groups: dict[tuple[str, str], list[str]] = {}
+        for result, failure in self.failures:
+            line = f"FAILED {result.made_by}, case {result.case}: {failure}"
+            groups.setdefault((result.loss, failure.input), []).append(line)
+        failures = first_of_each(groups.values(), 20, "gradients, see .failures")
         lines += self._common_lines()
         unseen = [f"NOT CHECKED {loss}: no witness could decide any row of grad_{name}" for loss, name in self.unseen]
-        return [*(part for line in lines for part in self._wrapped(line)), *capped(failures, 20, "failures"), *unseen]
+        return [*(part for line in lines for part in self._wrapped(line)), *failures, *unseen]
 
     def _tests(self) -> list[tuple[str, str, list[str]]]:
         unseen = "no witness could decide any row"
