@@ -110,7 +110,7 @@ def run_suspects(options: argparse.Namespace) -> int:
     chosen = [suspect for suspect in known if not options.names or suspect.name in options.names]
     if options.format == "json":
         losses = [make(name) for name in refloss.losses()]
-        facts = ("name", "group", "explanation", "seen_in", "only_precision")
+        facts = ("name", "group", "explanation", "seen_in", "only_precision", "where")
         text = strict_json(
             {
                 "suspects": [
@@ -132,4 +132,4 @@ def _shown(suspect: Any) -> str:
     body = fill(
         f"{suspect.explanation} Seen in: {suspect.seen_in}", 108, initial_indent="    ", subsequent_indent="    "
     )
-    return f"{suspect.name} ({suspect.group})\n{body}"
+    return f"{suspect.name} ({suspect.group}; {suspect.where})\n{body}"
