@@ -28,7 +28,6 @@ class Suspect:
         applies (function): applies(loss), whether the mistake can be made in this loss with its parameters.
         group (str): the kind of mistake, such as "margin" or "upstream".
         variants (tuple): what stands for the mistake's constant: an ε, a block's size, a dtype.
-        where (str): file and line of its code.
     """
 
     name: str
