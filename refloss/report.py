@@ -159,7 +159,7 @@ class BaseReport(ABC):
             console (rich.console.Console): where to.
         """
         console.print(self.table())
-        for line in (*self.details(), self.verdict()):
+        for line in (*self.details(), *self._wrapped(self.verdict())):
             say(console, line)
 
     def table(self) -> Table:
@@ -224,6 +224,15 @@ def capped(lines: Sequence[str], most: int, what: str) -> list[str]:
     """The first lines, and how many more of `what` there are."""
     rest = len(lines) - most
     return list(lines) if rest <= 0 else [*lines[:most], f"… and {rest} more {what}"]
+
+
+def first_of_each(groups: Iterable[Sequence[Any]], most: int, what: str) -> list[str]:
+    """A line for the first of every group of failures, and how many more cases have the same; at most `most` lines."""
+    lines = []
+    for first, *others in groups:
+        more = f"  [and {len(others)} more case{'s' * (len(others) > 1)}]" if others else ""
+        lines.append(f"{first}{more}")
+    return capped(lines, most, what)
 
 
 def counted(counts: Iterable[tuple[str, int]]) -> str:

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from refloss.record import STAGES
-from refloss.report import BaseReport, Grid, capped, say
+from refloss.report import BaseReport, Grid, first_of_each, say
 from refloss.testing.diagnosis.match import Match
 from refloss.textbook.family import derived_at
 
@@ -271,11 +271,8 @@ class Report(BaseReport):
         for failure in self.failures:
             by.setdefault((failure.stage, failure.kind), []).append(failure)
         order = sorted(by, key=lambda key: (STAGES.index(key[0]) if key[0] in STAGES else -1, key[1]))
-        lines = []
-        for key in order:
-            more = f"  [and {len(by[key]) - 1} more cases]" if len(by[key]) > 1 else ""
-            lines.append(f"{max(by[key], key=_over)}{more}")
-        return capped(lines, 6, "kinds of failure, see .failures")
+        groups = [sorted(by[key], key=_over, reverse=True) for key in order]
+        return first_of_each(groups, 6, "kinds of failure, see .failures")
 
     def _next(self) -> str:
         same = {(f.kind, f.message) for f in self.failures}

@@ -35,42 +35,56 @@ ON_REQUEST = {"ball": ball}  # slower, and needs an optional package
 
 SHAPE = "shape"
 BLIND = 1e-3  # of the natural scale: a witness less certain than this abstains
+FITS = 0.01  # of a row's error: a common factor leaves less than this of it
 
 
 @dataclass(frozen=True)
 class Failure:
-    """One row that is wrong: which, what came, what was due, and by how much.
+    """One input whose gradient is wrong: its worst row, how many rows are wrong, and what they have in common.
 
     Attributes:
         input (str): x, W, b, scale, margin or alpha.
-        row (int): of that input.
-        index (tuple): of the row's worst entry.
+        row (int): the worst row of that input.
+        index (tuple): of that row's worst entry.
         got (float): that entry, as it came.
         expected (float): what the witness says.
         error (float): of the row, relative to its natural scale.
         tolerance (float): what was allowed, likewise.
         witness (str): who says so; "shape" where the array did not fit.
         reason (str): in words.
+        rows (int): how many rows are wrong.
+        total (int): of how many.
+        factor (str): what all wrong rows are times what was due, such as "−1" or "1/N"; "" if there is no such factor.
+        step (str): page and steps of the derivation; "" for a loss of your own.
     """
 
     input: str
     row: int
-    index: tuple[int, ...]  # the worst entry
+    index: tuple[int, ...]
     got: float
     expected: float
-    error: float  # of the row, relative to its natural scale
-    tolerance: float  # likewise
+    error: float
+    tolerance: float
     witness: str
     reason: str
+    rows: int = 1
+    total: int = 1
+    factor: str = ""
+    step: str = ""
 
     def __str__(self) -> str:
         if self.witness == SHAPE:
             return f"grad_{self.input} {self.reason}"
         place = f"grad_{self.input}[{', '.join(map(str, self.index))}]" if self.index else f"grad_{self.input}"
-        return (
-            f"{place} {self.reason}: got {self.got:.12g}, expected {self.expected:.12g} ({self.witness}); "
-            f"row off by {self.error:.2g} of its scale, {self.tolerance:.2g} allowed"
-        )
+        parts = [
+            f"{place} {self.reason}: got {self.got:.12g}, expected {self.expected:.12g} ({self.witness})",
+            f"row off by {self.error:.2g} of its scale, {self.tolerance:.2g} allowed",
+        ]
+        if self.total > 1:
+            parts.append(f"{self.rows} of {self.total} rows wrong")
+        if self.factor:
+            parts.append(f"got = {self.factor} × expected" + (" in all of them" if self.rows > 1 else ""))
+        return "; ".join([*parts, f"derivations/{self.step}"] if self.step else parts)
 
 
 @dataclass
@@ -100,7 +114,7 @@ class InputResult:
         undecided (int): rows on which every witness abstained.
         exact_zero (int): passed because they had to be exactly 0, and were.
         witnesses (dict): name → `Seen`.
-        failures (list of Failure): one a wrong row.
+        failures (list of Failure): one if any row is wrong, else none.
     """
 
     input: str
@@ -123,14 +137,20 @@ def usable(witnesses: Sequence[str] | str | None) -> tuple[str, ...]:
     return names
 
 
-def compare(problem: Problem, gradients: Mapping[str, Any], witnesses: Sequence[str]) -> list[InputResult]:
-    """Every gradient of `gradients` (name → array or None) against every witness, row by row."""
-    run = WITNESSES | ON_REQUEST
+def compare(
+    problem: Problem, gradients: Mapping[str, Any], witnesses: Sequence[str], steps: Mapping[str, str] | None = None
+) -> list[InputResult]:
+    """Every gradient of `gradients` (name → array or None) against every witness, row by row.
+
+    steps: name → where a derivation gives that gradient, for the failures
+    """
+    run, steps = WITNESSES | ON_REQUEST, steps or {}
     estimates = {name: in_units_of_the_gradient(problem, run[name](problem)) for name in witnesses}
-    return [
-        _one_input(problem, name, gradients.get(name), {w: e[name] for w, e in estimates.items() if name in e})
-        for name in problem.inputs
-    ]
+    results = []
+    for name in problem.inputs:
+        of_input = {witness: estimate[name] for witness, estimate in estimates.items() if name in estimate}
+        results.append(_one_input(problem, name, gradients.get(name), of_input, steps.get(name, "")))
+    return results
 
 
 def in_units_of_the_gradient(problem: Problem, estimates: dict[str, Estimate]) -> dict[str, Estimate]:
@@ -144,29 +164,24 @@ def in_units_of_the_gradient(problem: Problem, estimates: dict[str, Estimate]) -
     return honest
 
 
-def _one_input(problem: Problem, name: str, gradient: Any, estimates: Mapping[str, Estimate]) -> InputResult:
+def _one_input(problem: Problem, name: str, gradient: Any, estimates: Mapping[str, Estimate], step: str) -> InputResult:
     due = np.shape(problem.inputs[name])
     count = len(as_rows(problem.inputs[name]))
     result = InputResult(name, rows=count, witnesses={w: Seen() for w in estimates})
     if gradient is None or np.shape(gradient) != due:
         what = "is missing" if gradient is None else f"has shape {np.shape(gradient)}, expected {due}"
         result.failed = count
-        result.failures.append(Failure(name, 0, (), np.nan, np.nan, np.inf, 0.0, SHAPE, what))
+        result.failures.append(Failure(name, 0, (), np.nan, np.nan, np.inf, 0.0, SHAPE, what, count, count, step=step))
         return result
-    gradient = np.asarray(gradient, dtype=float)
-    rows = as_rows(gradient)
+    wrong = _Wrong(as_rows(np.asarray(gradient, dtype=float)))
+    rows = wrong.got
     not_finite = ~np.isfinite(rows).all(axis=1)
-    failed, decided = not_finite.copy(), not_finite.copy()
-    for r in np.flatnonzero(not_finite):
-        _fail(result, due, r, rows, np.zeros_like(rows), np.inf, 0.0, "", "is not finite")
-
+    wrong.add(not_finite, "is not finite")
     scale = problem.scale.get(name)
     must_vanish = problem.vanishes.get(name, np.zeros(count, dtype=bool)) & ~not_finite
     result.exact_zero = int(np.count_nonzero(must_vanish & ~rows.any(axis=1)))
-    for r in np.flatnonzero(must_vanish & rows.any(axis=1)):
-        failed[r] = True
-        _fail(result, due, r, rows, np.zeros_like(rows), np.inf, 0.0, "nothing arrives", "must be exactly 0")
-    decided |= must_vanish
+    wrong.add(must_vanish & rows.any(axis=1), "must be exactly 0", "nothing arrives")
+    decided = not_finite | must_vanish
 
     for witness, estimate in estimates.items():
         expected = as_rows(estimate.gradient)
@@ -182,30 +197,76 @@ def _one_input(problem: Problem, name: str, gradient: Any, estimates: Mapping[st
             sees = looked & (tolerance <= BLIND * measure)
             error = row_norm(rows - expected)
             relative, allowed = error / measure, tolerance / measure
-        wrong = looked & ~(error <= tolerance)
         decided |= sees
         seen = result.witnesses[witness]
         seen.decided = int(np.count_nonzero(sees))
         if seen.decided:
             seen.worst, seen.resolution = float(relative[sees].max()), float(allowed[sees].max())
-        for r in np.flatnonzero(wrong & ~failed):
-            _fail(result, due, r, rows, expected, relative[r], allowed[r], witness, "is wrong")
-        failed |= wrong
-    result.failed = int(np.count_nonzero(failed))
-    result.undecided = int(np.count_nonzero(~decided & ~failed))
+        refuted = looked & ~(error <= tolerance)
+        wrong.add(refuted, "is wrong", witness, expected, tolerance, measure)
+    result.failed = int(np.count_nonzero(wrong.rows))
+    result.undecided = int(np.count_nonzero(~decided & ~wrong.rows))
     result.passed = count - result.failed - result.undecided
+    if result.failed:
+        sizes = {"N": float(problem.samples), "s": float(problem.inputs.get("scale", 1.0))}
+        result.failures.append(wrong.failure(name, len(due), step, {k: size for k, size in sizes.items() if size}))
     return result
 
 
-def _fail(
-    result: InputResult, shape: tuple[int, ...], r: Any, rows: np.ndarray, expected: np.ndarray,
-    error: float, tolerance: float, witness: str, reason: str,
-) -> None:  # fmt: skip
-    with np.errstate(invalid="ignore"):
-        off = np.abs(rows[r] - expected[r])
-    d = int(np.argmax(np.where(np.isnan(off), np.inf, off)))
-    index = {2: (int(r), d), 1: (int(r),), 0: ()}[len(shape)]
-    result.failures.append(
-        Failure(result.input, int(r), index, float(rows[r, d]), float(expected[r, d]),
-                float(error), float(tolerance), witness, reason)
-    )  # fmt: skip
+class _Wrong:
+    """The wrong rows of one gradient, each beside what the first witness against it says."""
+
+    def __init__(self, got: np.ndarray) -> None:
+        self.got, self.expected = got, np.zeros(got.shape)
+        self.rows = np.zeros(len(got), dtype=bool)
+        self.error, self.measure = np.full(len(got), np.inf), np.ones(len(got))
+        self.tolerance = np.zeros(len(got))
+        self.said: dict[int, tuple[str, str]] = {}  # row → witness and reason
+
+    def add(
+        self, where: np.ndarray, reason: str, witness: str = "", expected: np.ndarray | None = None,
+        tolerance: np.ndarray | None = None, measure: np.ndarray | None = None,
+    ) -> None:  # fmt: skip
+        """Marks rows as wrong, those that are not yet."""
+        new = where & ~self.rows
+        self.rows |= where
+        self.said |= {int(r): (witness, reason) for r in np.flatnonzero(new)}
+        if expected is not None and tolerance is not None and measure is not None:
+            self.expected[new], self.tolerance[new], self.measure[new] = expected[new], tolerance[new], measure[new]
+            self.error[new] = row_norm(self.got[new] - expected[new])
+
+    def failure(self, name: str, dimensions: int, step: str, sizes: Mapping[str, float]) -> Failure:
+        """The worst row, and what is known of all."""
+        with np.errstate(all="ignore"):
+            relative, allowed = self.error / self.measure, self.tolerance / self.measure
+            off = np.abs(self.got - self.expected)
+        r = int(np.argmax(np.where(self.rows, np.nan_to_num(relative, nan=np.inf), -1.0)))
+        d = int(np.argmax(np.nan_to_num(off[r], nan=np.inf)))
+        witness, reason = self.said[r]
+        return Failure(
+            name, r, {2: (r, d), 1: (r,), 0: ()}[dimensions], float(self.got[r, d]), float(self.expected[r, d]),
+            float(relative[r]), float(allowed[r]), witness, reason,
+            len(self.said), len(self.got), self._factor(sizes), step,
+        )  # fmt: skip
+
+    def _factor(self, sizes: Mapping[str, float]) -> str:
+        """c of got = c · expected in all wrong rows, up to rounding; by its name if it has one."""
+        got, expected, room, error = (v[self.rows] for v in (self.got, self.expected, self.tolerance, self.error))
+        if not np.isfinite(error).all():
+            return ""
+
+        def fits(c: float) -> bool:
+            left = row_norm(got - c * expected)
+            return bool(np.all((left <= 4 * room * max(1.0, abs(c))) & (left <= FITS * error)))
+
+        named = {"0": 0.0, "−1": -1.0, "2": 2.0, "1/2": 0.5}
+        for letter, size in sizes.items():
+            name = f"{letter} ({letter} = {size:g})"
+            named |= {name: size, f"−{name}": -size, f"1/{name}": 1 / size, f"−1/{name}": -1 / size}
+        with np.errstate(all="ignore"):
+            found = next((name for name, c in named.items() if fits(c)), "")
+            weighted = expected / room[:, None]
+            fitted = float(np.sum(got / room[:, None] * weighted) / np.sum(weighted**2))
+            if found or got.size == 1 or not fits(fitted):
+                return found
+        return f"{fitted:.6g}".replace("-", "−")

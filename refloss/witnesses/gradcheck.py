@@ -12,7 +12,7 @@ from refloss.cases.configurations import default_upstream
 from refloss.cases.coverage import reached
 from refloss.losses import LOSSES
 from refloss.losses.loss import Loss
-from refloss.textbook.family import branches_of, formula_of, member_of
+from refloss.textbook.family import branches_of, derived_at, formula_of, member_of
 from refloss.witnesses.compare import compare, usable
 from refloss.witnesses.foreign import described, foreign_gradients, foreign_problem
 from refloss.witnesses.problem import loss_problem
@@ -96,7 +96,8 @@ def _check(
     targets = check.targets(labels, len(x), len(W), loss)
     b = check.bias(b, len(W), loss)
     problem = loss_problem(loss, x, W, targets, b, check.real_array(upstream, "upstream"))
-    results = compare(problem, {name: getattr(grads, name) for name in problem.inputs}, witnesses)
+    steps = {name: derived_at(loss, f"grad_{name}") for name in problem.inputs}
+    results = compare(problem, {name: getattr(grads, name) for name in problem.inputs}, witnesses, steps)
     count = None
     if problem.target is not None:
         rows, y = targets.pairs

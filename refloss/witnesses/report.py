@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from refloss.report import BaseReport, Grid, MismatchError, capped, counted
+from refloss.report import BaseReport, Grid, MismatchError, counted, first_of_each
 from refloss.witnesses.compare import Failure, InputResult
 
 GradcheckError = MismatchError  # the name that it had
@@ -59,7 +59,7 @@ class Report(BaseReport):
 
     @property
     def failures(self) -> list[tuple[CaseResult, Failure]]:
-        """(case result, failure) pairs."""
+        """(case result, failure) pairs, one for each case and input with a wrong row."""
         return [(result, failure) for result in self.results for failure in result.failures]
 
     @property
@@ -135,9 +135,14 @@ class Report(BaseReport):
         """
         notes = [f"{result.loss}: {result.note}" for result in self.results if result.note][:1]
         lines = [LEGEND, *notes, *self._coverage_lines(), *self._undecided_lines()]
-        failures = [f"FAILED {result.made_by}, case {result.case}: {failure}" for result, failure in self.failures]
+        groups: dict[tuple[str, str], list[str]] = {}
+        for result, failure in self.failures:
+            line = f"FAILED {result.made_by}, case {result.case}: {failure}"
+            groups.setdefault((result.loss, failure.input), []).append(line)
+        failures = first_of_each(groups.values(), 20, "gradients that are wrong, see .failures")
         unseen = [f"NOT CHECKED {loss}: no witness could decide any row of grad_{name}" for loss, name in self.unseen]
-        return [*(part for line in lines for part in self._wrapped(line)), *capped(failures, 20, "failures"), *unseen]
+        wrapped = [part for line in lines for part in self._wrapped(line)]
+        return [*wrapped, *failures, *self._right_lines(), *unseen]
 
     def _tests(self) -> list[tuple[str, str, list[str]]]:
         unseen = "no witness could decide any row"
@@ -145,6 +150,17 @@ class Report(BaseReport):
             *((result.loss, result.case, [*map(str, result.failures)]) for result in self.results),
             *((loss, f"grad_{name} checked", [unseen]) for loss, name in self.unseen),
         ]
+
+    def _right_lines(self) -> list[str]:
+        """Of every loss with a wrong gradient, the gradients that are right: they narrow it down."""
+        lines = []
+        for loss in dict.fromkeys(result.loss for result, _ in self.failures):
+            of_loss = [i for result in self.results if result.loss == loss for i in result.inputs]
+            wrong = {i.input for i in of_loss if i.failed}
+            right = dict.fromkeys(f"grad_{i.input}" for i in of_loss if i.passed and i.input not in wrong)
+            if right:
+                lines.append(f"{loss}: right in every case: {', '.join(right)}")
+        return lines
 
     def _coverage_lines(self) -> list[str]:
         total: dict[str, Counter] = {}
