@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
-import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -14,7 +13,20 @@ from typing import Any
 import numpy as np
 
 import refloss
-from refloss.cli.shared import make_loss, named, of_a_checkout, progress, read_arrays, run_jobs, write_report
+from refloss.cli.shared import (
+    add_arguments,
+    add_jobs,
+    add_output,
+    finish,
+    make_loss,
+    named,
+    nothing_ran,
+    of_a_checkout,
+    read_arrays,
+    run_jobs,
+    those_that_fit,
+    write,
+)
 from refloss.cli.status import NOTHING_RAN, OK, WRONG, CallError
 from refloss.losses.passes import PRECISIONS
 
@@ -31,33 +43,24 @@ def add_to(commands: Any) -> None:
         epilog="Exit status: 0 everything within what refloss owes, 1 something is not, 2 the call was wrong, "
         "5 nothing ran.",
     )
-    parser.add_argument("losses", nargs="*", metavar="LOSS", help=f"of: {', '.join(refloss.losses())}, margin_softmax")
+    add_arguments(parser, losses=f"of: {', '.join(refloss.losses())}, margin_softmax")
     parser.add_argument(
         "--precision", choices=("double", "extended", "both"), default="both", help="of refloss (default both)"
     )
     parser.add_argument(
         "--peers", action="store_true", help="torch, JAX and pytorch-metric-learning on the same points (in a checkout)"
     )
-    parser.add_argument("--quick", action="store_true", help="only the quick points, about a quarter of the grid")
+    add_arguments(parser, quick="only the quick points, about a quarter of the grid")
     parser.add_argument("--point", action="append", metavar="NAME", help="only the point of this name")
     parser.add_argument("--list-points", action="store_true", help="name the points and what they provoke")
-    parser.add_argument("--input", metavar="F.npz", help="your own arrays: x, W, labels and optionally b")
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="NAME=VALUE", help="a parameter of the loss, with --input"
-    )
-    parser.add_argument("--format", choices=("text", "json", "markdown"), default="text", help="of the result")
-    parser.add_argument("--output", metavar="F", help="write the result to this file instead of standard output")
-    parser.add_argument(
-        "-j", "--jobs", type=int, default=os.cpu_count() or 1, metavar="N", help="processes (default: all cores)"
-    )
+    add_arguments(parser, "--input", set="a parameter of the loss, with --input")
+    add_output(parser, "json", "markdown")
+    add_jobs(parser, os.cpu_count() or 1, "processes (default: all cores)")
     parser.set_defaults(command=run)
 
 
 def run(options: argparse.Namespace) -> int:
     """The command. Returns its exit status."""
-    if options.jobs < 1:
-        raise CallError(f"-j must be at least 1, got {options.jobs}")
-    options.losses = list(dict.fromkeys(options.losses))
     points = _on_input(options) if options.input else _of_the_grid(options)
     if options.list_points:
         return _list(points)
@@ -68,15 +71,16 @@ def run(options: argparse.Namespace) -> int:
             raise
         raise CallError(FLINT_MISSING) from error
     if not points:
-        print("refloss: nothing ran", file=sys.stderr)
-        return NOTHING_RAN
-    writers = {"markdown": _page_writer(options)} if options.format == "markdown" else {}
+        return nothing_ran()
+    page = _page_writer(options) if options.format == "markdown" else None
     precisions = PRECISIONS if options.precision == "both" else (options.precision,)
     peers, versions = _peers() if options.peers else ({}, {})
     jobs = [(point, precisions, peers) for point in points]
-    lists = progress(run_jobs(run_point, jobs, options.jobs), len(jobs), "certify")
+    lists = run_jobs(run_point, jobs, options.jobs, "certify")
     report = GridReport([outcome for outcomes in lists for outcome in outcomes], versions)
-    write_report(report, options.format, options.output, writers)
+    if page is None:
+        return finish(report, options)
+    write(page(report), options.output)
     return OK if report else WRONG
 
 
@@ -120,19 +124,12 @@ def _on_input(options: argparse.Namespace) -> list[Any]:
         raise CallError("--set needs the name of a loss of refloss")
     arrays = read_arrays(options.input)
     ones = (1.0,) * max(len(np.atleast_1d(arrays["W"])), 1)
-    points, skipped = [], []
-    for name in options.losses or refloss.losses():
-        try:
-            points.append(own_point(make_loss(name, options.set, ones), Path(options.input).name, **arrays))
-        except (ValueError, TypeError) as error:
-            if options.losses:
-                raise CallError(f"{options.input}: {error}") from error
-            skipped.append(f"refloss: {options.input}: {name} left out: {error}")
-    if not points:
-        raise CallError(skipped[0].removeprefix("refloss: "))
-    if skipped:
-        print(*skipped, sep="\n", file=sys.stderr)
-    return points
+    losses = [make_loss(name, options.set, ones) for name in options.losses or refloss.losses()]
+
+    def point(loss: Any) -> Any:
+        return own_point(loss, Path(options.input).name, **arrays)
+
+    return those_that_fit(losses, point, options.input, bool(options.losses))
 
 
 def _list(points: Sequence[Any]) -> int:

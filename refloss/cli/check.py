@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from textwrap import fill, indent
 from typing import Any
 
 import refloss
-from refloss.cli.shared import make_loss, progress, to_json, write_atomically, write_report
-from refloss.cli.status import NOTHING_RAN, OK, ORACLE, WRONG, CallError
+from refloss.cli.shared import add_arguments, add_output, finish, make_loss, nothing_ran, progress, write
+from refloss.cli.status import OK, ORACLE, WRONG, CallError
+from refloss.report import strict_json
 
 TAKES = (
     "The function is called as f(x, W, labels), or f(logits, targets) for cross_entropy; with b, upstream and "
@@ -32,7 +34,7 @@ def add_to(commands: Any) -> None:
     )
     parser.add_argument("implementation", metavar="FILE.py:FUNCTION", help="f(x, W, labels); or MODULE:FUNCTION")
     parser.add_argument("--loss", required=True, metavar="NAME", help="see `refloss list`; or cross_entropy")
-    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a parameter of the loss")
+    add_arguments(parser, "--set")
     parser.add_argument("--framework", default="numpy", metavar="NAME", help="numpy (default), torch, jax")
     parser.add_argument(
         "--dtype", default="float32", metavar="NAME", help="float64, float32 (default), float16, bfloat16"
@@ -41,12 +43,10 @@ def add_to(commands: Any) -> None:
     parser.add_argument("--require", default="C", metavar="GRADE", help="the worst grade that passes: A, B, C, D")
     parser.add_argument("--compute", metavar="DTYPE", help="what grades A to C compute in")
     parser.add_argument("--slack", type=float, default=1.0, metavar="X", help="times what a formula may err by")
-    parser.add_argument("--case", action="append", metavar="NAME", help="only cases of this name")
-    parser.add_argument("--quick", action="store_true", help="the most telling dozen of cases")
+    add_arguments(parser, "--case", "--quick")
     parser.add_argument("--soft-targets", action="store_true", help="soft targets in place of labels")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the cases (default 0)")
-    parser.add_argument("--format", choices=("text", "json", "junit"), default="text", help="of the result")
-    parser.add_argument("--output", metavar="F", help="write the result to this file instead of standard output")
+    add_arguments(parser, "--seed")
+    add_output(parser, "json", "junit")
     parser.set_defaults(command=run)
 
     listing = commands.add_parser(
@@ -56,8 +56,7 @@ def add_to(commands: Any) -> None:
     )
     listing.add_argument("names", nargs="*", metavar="NAME", help="only these")
     listing.add_argument("--loss", metavar="NAME", help="only those of this loss with its defaults")
-    listing.add_argument("--format", choices=("text", "json"), default="text", help="of the list")
-    listing.add_argument("--output", metavar="F", help="write the list to this file")
+    add_output(listing, "json")
     listing.set_defaults(command=run_suspects)
 
 
@@ -87,20 +86,14 @@ def run(options: argparse.Namespace) -> int:
         sys.path.pop(0)
     report = checker.report()
     report.implementation = options.implementation
-    write_report(report, options.format, options.output, {"junit": lambda r: r.to_junit()})
-    if report.oracle_faults:
-        return ORACLE
-    if not any(result.grades or result.failures for result in report.results):
-        print("refloss: nothing ran", file=sys.stderr)
-        return NOTHING_RAN
-    if report.failures:
-        return WRONG
-    return ORACLE if report.not_checked else OK
+    status = finish(report, options, wrong=ORACLE if report.oracle_faults or not report.failures else WRONG)
+    ran = report.oracle_faults or any(result.grades or result.failures for result in report.results)
+    return status if ran else nothing_ran()
 
 
 def run_suspects(options: argparse.Namespace) -> int:
     """Lists the suspects."""
-    from refloss.cases.configurations import WEIGHTS
+    from refloss.cases.configurations import WEIGHTS, make
     from refloss.testing.diagnosis.suspects import SUSPECTS, suspects
 
     known = (
@@ -111,44 +104,21 @@ def run_suspects(options: argparse.Namespace) -> int:
         raise CallError(f"no suspect called {', '.join(unknown)}; `refloss suspects` lists them")
     chosen = [suspect for suspect in known if not options.names or suspect.name in options.names]
     if options.format == "json":
-        text = to_json(_Listing(chosen))
+        losses = [make(name) for name in refloss.losses()]
+        text = strict_json({"suspects": [_as_dict(suspect, losses) for suspect in chosen]})
     else:
-        text = "\n".join(_shown(suspect) for suspect in chosen)
-        text += f"\n{len(chosen)} suspects"
-    if options.output:
-        write_atomically(options.output, text + "\n")
-    else:
-        print(text)
+        text = "\n".join([*map(_shown, chosen), f"{len(chosen)} suspects"])
+    write(text, options.output)
     return OK
 
 
-class _Listing:
-    def __init__(self, chosen: list[Any]) -> None:
-        self.chosen = chosen
-
-    def to_dict(self) -> dict[str, Any]:
-        from refloss.cases.configurations import make
-
-        losses = [make(name) for name in refloss.losses()]
-        return {
-            "suspects": [
-                {
-                    "name": s.name,
-                    "group": s.group,
-                    "explanation": s.explanation,
-                    "seen_in": s.seen_in,
-                    "only_precision": s.only_precision,
-                    "losses": [loss.name for loss in losses if s.applies(loss)],
-                }
-                for s in self.chosen
-            ]
-        }
+def _as_dict(suspect: Any, losses: list[Any]) -> dict[str, Any]:
+    fields = ("name", "group", "explanation", "seen_in", "only_precision")
+    return {name: getattr(suspect, name) for name in fields} | {
+        "losses": [loss.name for loss in losses if suspect.applies(loss)]
+    }
 
 
 def _shown(suspect: Any) -> str:
-    from textwrap import fill
-
-    body = fill(
-        f"{suspect.explanation} Seen in: {suspect.seen_in}", 108, initial_indent="    ", subsequent_indent="    "
-    )
-    return f"{suspect.name} ({suspect.group})\n{body}"
+    body = fill(f"{suspect.explanation} Seen in: {suspect.seen_in}", 104)
+    return f"{suspect.name} ({suspect.group})\n{indent(body, '    ')}"

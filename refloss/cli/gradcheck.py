@@ -4,18 +4,28 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
 
 import numpy as np
 
 import refloss
-from refloss.cli.shared import make_loss, named, progress, read_arrays, run_jobs, write_report
-from refloss.cli.status import NOTHING_RAN, OK, WRONG, CallError
+from refloss.cli.shared import (
+    add_arguments,
+    add_jobs,
+    add_output,
+    finish,
+    make_loss,
+    named,
+    nothing_ran,
+    progress,
+    read_arrays,
+    run_jobs,
+    those_that_fit,
+)
+from refloss.cli.status import CallError
 
 
 def add_to(commands: Any) -> None:
@@ -28,19 +38,17 @@ def add_to(commands: Any) -> None:
         epilog="Exit status: 0 every gradient right, 1 one is wrong (or undecided, with --strict), 2 the call was "
         "wrong, 5 nothing ran.",
     )
-    parser.add_argument("losses", nargs="*", metavar="LOSS", help=f"of: {', '.join(refloss.losses())}")
+    add_arguments(parser, "losses")
     parser.add_argument("--loss", metavar="FILE.py:OBJECT", help="your own loss, or a (function, gradient) pair")
-    parser.add_argument("--input", metavar="F.npz", help="your own arrays: x, W, labels and optionally b")
-    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a parameter of the loss")
+    add_arguments(parser, "--input", "--set")
     parser.add_argument(
         "--witness", action="append", metavar="NAME", help="finite_difference, autograd, complex_step; ball"
     )
-    parser.add_argument("--case", action="append", metavar="NAME", help="only cases of this name")
+    add_arguments(parser, "--case")
     parser.add_argument("--strict", action="store_true", help="undecided rows are a failure too")
-    parser.add_argument("--format", choices=("text", "json", "junit"), default="text", help="of the result")
-    parser.add_argument("--output", metavar="F", help="write the result to this file instead of standard output")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the cases (default 0)")
-    parser.add_argument("-j", "--jobs", type=int, default=1, metavar="N", help="processes (default 1)")
+    add_output(parser, "json", "junit")
+    add_arguments(parser, "--seed")
+    add_jobs(parser)
     parser.set_defaults(command=run)
 
 
@@ -50,23 +58,13 @@ def run(options: argparse.Namespace) -> int:
     from refloss.witnesses.report import Report
 
     witnesses = _witnesses(options.witness)
-    if options.jobs < 1:
-        raise CallError(f"-j must be at least 1, got {options.jobs}")
-    if options.seed < 0:
-        raise CallError(f"--seed must not be negative, got {options.seed}")
-    options.losses = list(dict.fromkeys(options.losses))
     if options.set and not options.losses:
         raise CallError("--set needs the name of a loss of refloss")
     if options.input and options.case:
         raise CallError("--case chooses among the built-in cases; with --input there is only yours")
     own = [_load(options.loss)] if options.loss else []
     results, losses = (_on_input if options.input else _on_cases)(own, options, witnesses)
-    if not results:
-        print("refloss: nothing ran", file=sys.stderr)
-        return NOTHING_RAN
-    report = Report(results, all_branches(losses), options.strict)
-    write_report(report, options.format, options.output, {"junit": _junit})
-    return OK if report else WRONG
+    return finish(Report(results, all_branches(losses), options.strict), options) if results else nothing_ran()
 
 
 def _on_cases(own: list[Any], options: argparse.Namespace, witnesses: Sequence[str]) -> tuple[list, list]:
@@ -86,7 +84,7 @@ def _on_cases(own: list[Any], options: argparse.Namespace, witnesses: Sequence[s
         results = list(progress((_of_the_user(check_case, *job) for job in jobs), len(jobs), "gradcheck"))
     else:
         try:
-            results = list(progress(run_jobs(check_case, jobs, options.jobs), len(jobs), "gradcheck"))
+            results = run_jobs(check_case, jobs, options.jobs, "gradcheck")
         except (ValueError, TypeError) as error:
             if not options.set:
                 raise
@@ -103,34 +101,18 @@ def _on_input(own: list[Any], options: argparse.Namespace, witnesses: Sequence[s
     arrays = read_arrays(path)
     ones = (1.0,) * max(len(np.atleast_1d(arrays["W"])), 1)
     names = options.losses or ([] if own else refloss.losses())
-    losses = own + [make_loss(name, options.set, ones) for name in names]
+    losses = [make_loss(name, options.set, ones) for name in names]
     if not options.losses and np.ndim(arrays["labels"]) == 2:  # soft targets have no margin class
-        losses = [loss for loss in losses if not getattr(loss, "has_margin", False)]
+        losses = [loss for loss in losses if not loss.has_margin]
 
     def check(loss: Any) -> Any:
         b = arrays.get("b") if getattr(loss, "has_bias", True) else None
-        return gradcheck(loss, arrays["x"], arrays["W"], arrays["labels"], b, witnesses).results[0]
-
-    results: list[Any] = []
-    skipped: list[str] = []
-    for loss in progress(iter(losses), len(losses), "gradcheck"):
-        if loss in own:
-            result = _of_the_user(check, loss)
-        else:
-            try:
-                result = check(loss)
-            except (ValueError, TypeError) as error:
-                if options.losses:
-                    raise CallError(f"{path}: {error}") from error
-                skipped.append(f"refloss: {path}: {loss.name} left out: {error}")
-                continue
+        [result] = gradcheck(loss, arrays["x"], arrays["W"], arrays["labels"], b, witnesses).results
         result.case = Path(path).name
-        results.append(result)
-    if not results and skipped:
-        raise CallError(skipped[0].removeprefix("refloss: "))
-    if skipped:
-        print(*skipped, sep="\n", file=sys.stderr)
-    return results, losses
+        return result
+
+    results = [_of_the_user(check, loss) for loss in own]
+    return results + those_that_fit(losses, check, path, bool(options.losses)), own + losses
 
 
 def _of_the_user(function: Callable, *arguments: Any) -> Any:
@@ -175,24 +157,3 @@ def _witnesses(names: list[str] | None) -> tuple[str, ...]:
         return usable(names)
     except ValueError as error:
         raise CallError(f"--witness: {error}") from error
-
-
-# -- writing ---------------------------------------------------------------------------
-
-
-def _junit(report: Any) -> str:
-    suite = ElementTree.Element(
-        "testsuite",
-        name="refloss gradcheck",
-        tests=str(len(report.results) + len(report.unseen)),
-        failures=str(sum(bool(result.failures) for result in report.results) + len(report.unseen)),
-    )
-    for result in report.results:
-        test = ElementTree.SubElement(suite, "testcase", classname=result.loss, name=result.case)
-        if result.failures:
-            message = "\n".join(map(str, result.failures))
-            ElementTree.SubElement(test, "failure", message=str(result.failures[0])).text = message
-    for loss, name in report.unseen:
-        test = ElementTree.SubElement(suite, "testcase", classname=loss, name=f"grad_{name} checked")
-        ElementTree.SubElement(test, "failure", message="no witness could decide any row")
-    return ElementTree.tostring(suite, encoding="unicode")

@@ -1,14 +1,14 @@
-"""What the commands share: reading arrays and parameters, processes, progress, files."""
+"""What the commands share: arguments, reading arrays and parameters, processes, progress, files, how they end."""
 
 from __future__ import annotations
 
+import argparse
 import ast
 import dataclasses
 import difflib
-import json
 import sys
 import zipfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from multiprocessing import get_context
@@ -17,12 +17,57 @@ from typing import Any
 import numpy as np
 
 import refloss
-from refloss.cli.status import CallError
+from refloss.cli.status import NOTHING_RAN, OK, WRONG, CallError
 from refloss.losses import LOSSES
-from refloss.writing import plain, write_whole
+from refloss.report import BaseReport
+from refloss.writing import write_whole
 
 INPUTS = ("x", "W", "labels", "b")
 WORDS = {"true": "True", "false": "False"}
+
+
+# -- arguments -------------------------------------------------------------------------------------
+
+ARGUMENTS: dict[str, dict[str, Any]] = {
+    "losses": {"nargs": "*", "metavar": "LOSS", "help": f"of: {', '.join(refloss.losses())}"},
+    "--input": {"metavar": "F.npz", "help": "your own arrays: x, W, labels and optionally b"},
+    "--set": {"action": "append", "default": [], "metavar": "NAME=VALUE", "help": "a parameter of the loss"},
+    "--case": {"action": "append", "metavar": "NAME", "help": "only cases of this name"},
+    "--seed": {"type": int, "default": 0, "help": "seed of the cases (default 0)"},
+    "--quick": {"action": "store_true", "help": "the most telling dozen of cases"},
+    "--output": {"metavar": "F", "help": "write the result to this file instead of standard output"},
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser, *names: str, **others: str) -> None:
+    """Adds arguments that several commands have; `others` by the help that they have here."""
+    for name in names:
+        parser.add_argument(name, **ARGUMENTS[name])
+    for name, words in others.items():
+        flag = name if name in ARGUMENTS else f"--{name}"
+        parser.add_argument(flag, **ARGUMENTS[flag] | {"help": words})
+
+
+def add_output(parser: argparse.ArgumentParser, *forms: str) -> None:
+    """Adds --format, with text and these forms, and --output."""
+    parser.add_argument("--format", choices=("text", *forms), default="text", help="of the result")
+    add_arguments(parser, "--output")
+
+
+def add_jobs(parser: argparse.ArgumentParser, default: int = 1, words: str = "processes (default 1)") -> None:
+    """Adds -j."""
+    parser.add_argument("-j", "--jobs", type=int, default=default, metavar="N", help=words)
+
+
+def checked(options: argparse.Namespace) -> argparse.Namespace:
+    """The options, of which those that several commands have are legal; a loss named twice is asked once."""
+    if getattr(options, "jobs", 1) < 1:
+        raise CallError(f"-j must be at least 1, got {options.jobs}")
+    if getattr(options, "seed", 0) < 0:
+        raise CallError(f"--seed must not be negative, got {options.seed}")
+    if hasattr(options, "losses"):
+        options.losses = list(dict.fromkeys(options.losses))
+    return options
 
 
 # -- reading ---------------------------------------------------------------------------------------
@@ -90,6 +135,26 @@ def named(things: list[Any], names: list[str], what: str) -> list[Any]:
     return [thing for thing in things if thing.name in names]
 
 
+def those_that_fit(losses: Sequence[Any], do: Callable[[Any], Any], path: str, asked: bool) -> list[Any]:
+    """do(loss) of every loss that takes the arrays of the file; the others are left out with a word.
+
+    asked: the losses were named, and one that does not fit is an error
+    """
+    done, left_out = [], []
+    for loss in progress(losses, len(losses), "arrays"):
+        try:
+            done.append(do(loss))
+        except (ValueError, TypeError) as error:
+            if asked:
+                raise CallError(f"{path}: {error}") from error
+            left_out.append(f"{path}: {loss.name} left out: {error}")
+    if left_out and not done:
+        raise CallError(left_out[0])
+    for line in left_out:
+        print(f"refloss: {line}", file=sys.stderr)
+    return done
+
+
 @contextmanager
 def of_a_checkout(what: str) -> Iterator[None]:
     """For imports from refloss.score, which is no part of the installed package."""
@@ -106,14 +171,14 @@ def of_a_checkout(what: str) -> Iterator[None]:
 # -- running ---------------------------------------------------------------------------------------
 
 
-def run_jobs(function: Callable, jobs: Sequence[tuple], processes: int) -> Iterator[Any]:
-    """function(*job) of every job, in order, on this many processes."""
+def run_jobs(function: Callable, jobs: Sequence[tuple], processes: int, command: str) -> list[Any]:
+    """function(*job) of every job, in order, on this many processes, with a progress bar."""
     if processes == 1:
-        yield from (function(*arguments) for arguments in jobs)
-        return
+        return list(progress((function(*arguments) for arguments in jobs), len(jobs), command))
     # never forked: threads (of a progress bar, of JAX) do not survive that
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-        yield from pool.map(function, *zip(*jobs, strict=True), chunksize=max(len(jobs) // (4 * processes), 1))
+        chunk = max(len(jobs) // (4 * processes), 1)
+        return list(progress(pool.map(function, *zip(*jobs, strict=True), chunksize=chunk), len(jobs), command))
 
 
 def progress(things: Iterable[Any], total: int, command: str) -> Iterator[Any]:
@@ -127,32 +192,33 @@ def progress(things: Iterable[Any], total: int, command: str) -> Iterator[Any]:
     yield from track(things, description=command, total=total, console=Console(stderr=True), transient=True)
 
 
-# -- writing ---------------------------------------------------------------------------------------
+# -- the end ---------------------------------------------------------------------------------------
 
 
-def write_report(report: Any, form: str, output: str | None, others: Mapping[str, Callable[[Any], str]]) -> None:
-    """The report as text, JSON or one of `others`, to a file or standard output; in colour on a terminal."""
-    if form == "text" and output is None and sys.stdout.isatty():
+def finish(report: BaseReport, options: argparse.Namespace, wrong: int = WRONG) -> int:
+    """Writes the report as --format and --output say, in colour on a terminal. Returns the exit status."""
+    if options.format == "text" and options.output is None and sys.stdout.isatty():
         from rich.console import Console
 
         report.print(Console())
-        return
-    writers: dict[str, Callable[[Any], str]] = {"text": str, "json": to_json, **others}
-    text = writers[form](report)
-    if output is None:
-        print(text)
     else:
-        write_atomically(output, text + "\n")
+        forms = {"json": report.to_json, "junit": report.to_junit, "markdown": report.to_markdown}
+        write(forms.get(options.format, report.__str__)(), options.output)
+    return OK if report else wrong
 
 
-def write_atomically(path: str, text: str) -> None:
-    """The whole file or none of it."""
+def nothing_ran() -> int:
+    """Says so. Returns the exit status."""
+    print("refloss: nothing ran", file=sys.stderr)
+    return NOTHING_RAN
+
+
+def write(text: str, path: str | None) -> None:
+    """To standard output, or the whole file or none of it."""
+    if path is None:
+        print(text)
+        return
     try:
-        write_whole(path, text)
+        write_whole(path, text + "\n")
     except OSError as error:
         raise CallError(f"--output {path}: {error.strerror}") from error
-
-
-def to_json(report: Any) -> str:
-    """Strict JSON of report.to_dict()."""
-    return json.dumps(plain(report.to_dict()), indent=1, ensure_ascii=False, allow_nan=False)
