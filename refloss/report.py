@@ -159,7 +159,7 @@ class BaseReport(ABC):
             console (rich.console.Console): where to.
         """
         console.print(self.table())
-        for line in (*self.details(), *self._wrapped(self.verdict())):
+        for line in (*self.details(), self.verdict()):
             say(console, line)
 
     def table(self) -> Table:

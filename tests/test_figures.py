@@ -287,7 +287,7 @@ def test_training_lowers_the_loss_and_repeats_itself(toy):
 
     def trained(seed, **options):
         network = training.Network.random(3, bias=True, seed=seed, pixels=7, hidden=5)
-        losses = list(training.train(network, lambda step: Softmax(), toy, 150, 0.02, seed, noise=0.01, **options))
+        losses = training.train(network, lambda step: Softmax(), toy, 150, 0.02, seed, noise=0.01, **options)
         return network, losses
 
     network, losses = trained(0)

@@ -87,14 +87,15 @@ def times(**factors):
 def test_a_common_factor_is_named(factor, said, data):
     """All rows wrong by one factor: it is said once, by its name if it has one; no factor, no word."""
     [(_, failure)] = refloss.gradcheck(times(x=factor), *data).failures
-    assert (failure.factor, failure.rows, failure.total) == (said, N, N)
+    assert (failure.rows, failure.total) == (N, N)
+    assert (failure.factor is None) == (not said)
     assert (f"got = {said} × expected in all of them" in str(failure)) == bool(said)
 
 
 def test_a_scalar_s_factor_is_named_only_if_it_has_a_name(data):
     """One number is some multiple of any other."""
     report = refloss.gradcheck(times(scale=lambda v, loss: 2 * v, margin=lambda v, loss: 1.1 * v), *data)
-    assert [(f.input, f.factor) for _, f in report.failures] == [("scale", "2"), ("margin", "")]
+    assert [(f.input, f.factor) for _, f in report.failures] == [("scale", 2.0), ("margin", None)]
 
 
 def test_one_failure_for_each_input_and_case(data):
@@ -105,7 +106,7 @@ def test_one_failure_for_each_input_and_case(data):
 
     loss = times(x=one_row_worse)
     [(result, failure)] = refloss.gradcheck(loss, *data).failures
-    assert (failure.row, failure.index[0], failure.rows, failure.factor) == (2, 2, N, "")
+    assert (failure.row, failure.index[0], failure.rows, failure.factor) == (2, 2, N, None)
     assert failure.step == "am_softmax.md (7) to (9)"
     assert next(i for i in result.inputs if i.input == "x").failed == N
     report = gradcheck_cases(cases(loss))
@@ -114,6 +115,32 @@ def test_one_failure_for_each_input_and_case(data):
     assert text.count("is wrong: got") == 1
     assert f"[and {len(report.failures) - 1} more cases]" in text
     assert "am_softmax: right in every case: grad_W, grad_scale, grad_margin" in text
+
+
+class Turned(refloss.ArcFace):
+    """ArcFace whose grad_x has the wrong sign, and whose grad_W is wrong in two ways."""
+
+    def backward_logits(self, at, g):
+        grads = super().backward_logits(at, g)
+        return grads | {"x": -grads["x"], "W": grads["W"] * np.linspace(2, 3, len(grads["W"]))[:, None]}
+
+
+def test_one_failure_for_each_input_and_case_with_its_step_and_a_common_factor():
+    """However many rows are wrong; what all of them have in common is said once, and what is right is named."""
+    report = gradcheck_cases(cases(Turned(scale=8.0))[:2])
+    assert [(result.case, failure.input) for result, failure in report.failures] == [
+        ("typical", "x"), ("typical", "W"), ("one_sample", "x"), ("one_sample", "W"),
+    ]  # fmt: skip
+    x, W, *_ = (failure for _, failure in report.failures)
+    assert (x.rows, W.rows) == (6, 5)
+    assert x.factor == pytest.approx(-1, abs=1e-6)  # finite differences and rounding are smaller
+    assert W.factor is None
+    assert x.step == "arcface.md (7) to (9)"
+    text = str(report)
+    assert text.count("× expected") == text.count("got = −1 × expected in all of them") == 1
+    assert "arcface: right in every case: grad_scale, grad_margin" in text
+    assert "6 of 6 rows wrong; got = −1 × expected in all of them" in text
+    assert "in all of them (derivations/arcface.md (7) to (9))  [and 1 more case]" in text
 
 
 class Small(refloss.Softmax):

@@ -131,10 +131,8 @@ class _Points:
         loss = make(self.name, len(W), **options) if loss is None else loss
         if size is not None:
             loss, x = sized(loss, x, size)
-        if bias:
-            b = self.bias(len(W))
-        point = Point(name, KINDS[kind], loss, x, W, np.array(labels), b, upstream, kind, quick)
-        self.found[name] = point
+        b = self.bias(len(W)) if bias else b
+        self.found[name] = Point(name, KINDS[kind], loss, x, W, np.array(labels), b, upstream, kind, quick)
 
     def bias(self, classes: int) -> np.ndarray | None:
         """A small bias where the loss has one."""
@@ -155,9 +153,8 @@ class _Points:
 
 def _bystanders(x: np.ndarray) -> np.ndarray:
     """(2, D) two classes at 1.1 and 2.0 radians from x."""
-    toward = general(2, len(x), seed=2)
-    at = ((Decimal("1.1"), 1.3), (Decimal(2), 0.7))
-    return np.array([place_in_decimal(x, v, *where) for v, where in zip(toward, at, strict=True)])
+    first, second = general(2, len(x), seed=2)
+    return np.array([place_in_decimal(x, first, Decimal("1.1"), 1.3), place_in_decimal(x, second, Decimal(2), 0.7)])
 
 
 # -- angles ----------------------------------------------------------------------------------------
@@ -297,8 +294,7 @@ def _confidence(points: _Points) -> None:
         far = gap == 1e6  # a hundred times 1e4, so that s stays near 1e4
         options = {"class_weights": (100.0, 100.0, 100.0)} if far else {}
         loss, at = _at_gap(make(points.name, 3, **options), x, W, 2, -min(gap, 1e4))
-        words = "1e6" if far else f"{gap:g}"
-        points.add(f"wrong_by_{words}", "confidence", at, W, [2], loss=loss, quick=gap >= 1e4)
+        points.add(f"wrong_by_{'1e6' if far else f'{gap:g}'}", "confidence", at, W, [2], loss=loss, quick=gap >= 1e4)
 
 
 def _lost_gradient(points: _Points) -> None:
@@ -334,9 +330,8 @@ def _p_is_t(points: _Points) -> None:
         ratio = (1 - epsilon + epsilon / 3) / (epsilon / 3)
         for off, words in ((0.0, ""), (1e-9, "_nearly")):
             loud, at = _at_gap(loss, x, W, 0, float(np.log(ratio)) * (1 + off))
-            loud = replace(loud, label_smoothing=epsilon)
-            what = f"smoothing_{epsilon:g}{words}"
-            points.add(what, "p_is_t", at, W, [0], loss=loud, quick=epsilon == 0.1)
+            loud, quick = replace(loud, label_smoothing=epsilon), epsilon == 0.1
+            points.add(f"smoothing_{epsilon:g}{words}", "p_is_t", at, W, [0], loss=loud, quick=quick)
     x, W, y = points.batch(THETA, 4, length=1.0)
     if not points.plain.has_margin:
         _soft_targets(points, x, W, y, np.array(WEIGHTS) if weighted else np.ones(5))
@@ -406,12 +401,8 @@ def _cancelling(points: _Points) -> None:
         points.add(f"sum_of_classes{words}", "cancelling", x, W, [1], 3.0, quick=not words)
     # classes in opposite pairs about x, which itself lies along the target or across it
     W = np.array([[a, 0.0, 0.0], [b, a, 0.0], [b, -a, 0.0], [b, 0.0, a], [b, 0.0, -a]])
-    for words, row, label in (
-        ("along", [1.5, 0.0, 0.0], 0),
-        ("across", [0.0, 0.75, 0.75], 0),
-        ("aside", [1.5, 0.0, 0.0], 3),
-    ):
-        x = np.array([row])
+    along, across = np.array([[1.5, 0.0, 0.0]]), np.array([[0.0, 0.75, 0.75]])
+    for words, x, label in (("along", along, 0), ("across", across, 0), ("aside", along, 3)):
         points.add(f"pairs_{words}", "cancelling", x, W, [label], 3.0, quick=words == "along")
     # what is summed over samples cancels: the same row twice (or nearly), upstream of opposite sign
     x, W, y = points.batch(THETA[:2], 4, length=1.0)

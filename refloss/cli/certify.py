@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import shlex
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -14,9 +13,8 @@ import numpy as np
 
 import refloss
 from refloss.cli.shared import (
-    add_arguments,
-    add_jobs,
-    add_output,
+    add_common,
+    add_set,
     finish,
     make_loss,
     named,
@@ -43,19 +41,19 @@ def add_to(commands: Any) -> None:
         epilog="Exit status: 0 everything within what refloss owes, 1 something is not, 2 the call was wrong, "
         "5 nothing ran.",
     )
-    add_arguments(parser, losses=f"of: {', '.join(refloss.losses())}, margin_softmax")
+    parser.add_argument("losses", nargs="*", metavar="LOSS", help=f"of: {', '.join(refloss.losses())}, margin_softmax")
     parser.add_argument(
         "--precision", choices=("double", "extended", "both"), default="both", help="of refloss (default both)"
     )
     parser.add_argument(
         "--peers", action="store_true", help="torch, JAX and pytorch-metric-learning on the same points (in a checkout)"
     )
-    add_arguments(parser, quick="only the quick points, about a quarter of the grid")
+    parser.add_argument("--quick", action="store_true", help="only the quick points, about a quarter of the grid")
     parser.add_argument("--point", action="append", metavar="NAME", help="only the point of this name")
     parser.add_argument("--list-points", action="store_true", help="name the points and what they provoke")
-    add_arguments(parser, "--input", set="a parameter of the loss, with --input")
-    add_output(parser, "json", "markdown")
-    add_jobs(parser, os.cpu_count() or 1, "processes (default: all cores)")
+    parser.add_argument("--input", metavar="F.npz", help="your own arrays: x, W, labels and optionally b")
+    add_set(parser, ", with --input")
+    add_common(parser, "json", "markdown", jobs=0)
     parser.set_defaults(command=run)
 
 

@@ -9,7 +9,7 @@ from textwrap import fill, indent
 from typing import Any
 
 import refloss
-from refloss.cli.shared import add_arguments, add_output, finish, make_loss, nothing_ran, progress, write
+from refloss.cli.shared import add_common, add_set, finish, make_loss, nothing_ran, progress, write
 from refloss.cli.status import OK, ORACLE, WRONG, CallError
 from refloss.report import strict_json
 
@@ -34,7 +34,7 @@ def add_to(commands: Any) -> None:
     )
     parser.add_argument("implementation", metavar="FILE.py:FUNCTION", help="f(x, W, labels); or MODULE:FUNCTION")
     parser.add_argument("--loss", required=True, metavar="NAME", help="see `refloss list`; or cross_entropy")
-    add_arguments(parser, "--set")
+    add_set(parser)
     parser.add_argument("--framework", default="numpy", metavar="NAME", help="numpy (default), torch, jax")
     parser.add_argument(
         "--dtype", default="float32", metavar="NAME", help="float64, float32 (default), float16, bfloat16"
@@ -43,10 +43,10 @@ def add_to(commands: Any) -> None:
     parser.add_argument("--require", default="C", metavar="GRADE", help="the worst grade that passes: A, B, C, D")
     parser.add_argument("--compute", metavar="DTYPE", help="what grades A to C compute in")
     parser.add_argument("--slack", type=float, default=1.0, metavar="X", help="times what a formula may err by")
-    add_arguments(parser, "--case", "--quick")
+    parser.add_argument("--case", action="append", metavar="NAME", help="only cases of this name")
+    parser.add_argument("--quick", action="store_true", help="the most telling dozen of cases")
     parser.add_argument("--soft-targets", action="store_true", help="soft targets in place of labels")
-    add_arguments(parser, "--seed")
-    add_output(parser, "json", "junit")
+    add_common(parser, "json", "junit", seed=True)
     parser.set_defaults(command=run)
 
     listing = commands.add_parser(
@@ -56,7 +56,7 @@ def add_to(commands: Any) -> None:
     )
     listing.add_argument("names", nargs="*", metavar="NAME", help="only these")
     listing.add_argument("--loss", metavar="NAME", help="only those of this loss with its defaults")
-    add_output(listing, "json")
+    add_common(listing, "json")
     listing.set_defaults(command=run_suspects)
 
 

@@ -13,9 +13,8 @@ import numpy as np
 
 import refloss
 from refloss.cli.shared import (
-    add_arguments,
-    add_jobs,
-    add_output,
+    add_common,
+    add_set,
     finish,
     make_loss,
     named,
@@ -38,17 +37,16 @@ def add_to(commands: Any) -> None:
         epilog="Exit status: 0 every gradient right, 1 one is wrong (or undecided, with --strict), 2 the call was "
         "wrong, 5 nothing ran.",
     )
-    add_arguments(parser, "losses")
+    parser.add_argument("losses", nargs="*", metavar="LOSS", help=f"of: {', '.join(refloss.losses())}")
     parser.add_argument("--loss", metavar="FILE.py:OBJECT", help="your own loss, or a (function, gradient) pair")
-    add_arguments(parser, "--input", "--set")
+    parser.add_argument("--input", metavar="F.npz", help="your own arrays: x, W, labels and optionally b")
+    add_set(parser)
     parser.add_argument(
         "--witness", action="append", metavar="NAME", help="finite_difference, autograd, complex_step; ball"
     )
-    add_arguments(parser, "--case")
+    parser.add_argument("--case", action="append", metavar="NAME", help="only cases of this name")
     parser.add_argument("--strict", action="store_true", help="undecided rows are a failure too")
-    add_output(parser, "json", "junit")
-    add_arguments(parser, "--seed")
-    add_jobs(parser)
+    add_common(parser, "json", "junit", jobs=1, seed=True)
     parser.set_defaults(command=run)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from refloss.cli.shared import add_arguments, add_jobs, add_output, finish, nothing_ran, of_a_checkout, run_jobs
+from refloss.cli.shared import add_common, finish, nothing_ran, of_a_checkout, run_jobs
 from refloss.cli.status import ORACLE, CallError
 
 
@@ -28,10 +28,9 @@ def add_to(commands: Any) -> None:
         metavar="N",
         help="honest: seeds of the cases (default 1); the first takes all cases, the others the quick ones",
     )
-    add_arguments(parser, quick="the most telling dozen of cases of each loss")
+    parser.add_argument("--quick", action="store_true", help="the most telling dozen of cases of each loss")
     parser.add_argument("--rivals", action="store_true", help="kill: ask allclose, gradcheck and others too (slow)")
-    add_output(parser, "json", "markdown")
-    add_jobs(parser)
+    add_common(parser, "json", "markdown", jobs=1)
     parser.set_defaults(command=run)
 
 

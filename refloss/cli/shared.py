@@ -6,6 +6,7 @@ import argparse
 import ast
 import dataclasses
 import difflib
+import os
 import sys
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -28,35 +29,22 @@ WORDS = {"true": "True", "false": "False"}
 
 # -- arguments -------------------------------------------------------------------------------------
 
-ARGUMENTS: dict[str, dict[str, Any]] = {
-    "losses": {"nargs": "*", "metavar": "LOSS", "help": f"of: {', '.join(refloss.losses())}"},
-    "--input": {"metavar": "F.npz", "help": "your own arrays: x, W, labels and optionally b"},
-    "--set": {"action": "append", "default": [], "metavar": "NAME=VALUE", "help": "a parameter of the loss"},
-    "--case": {"action": "append", "metavar": "NAME", "help": "only cases of this name"},
-    "--seed": {"type": int, "default": 0, "help": "seed of the cases (default 0)"},
-    "--quick": {"action": "store_true", "help": "the most telling dozen of cases"},
-    "--output": {"metavar": "F", "help": "write the result to this file instead of standard output"},
-}
+
+def add_common(parser: Any, *formats: str, jobs: int | None = None, seed: bool = False) -> None:
+    """--format, --output, and where they make sense --seed and -j with its default, 0 for every core."""
+    parser.add_argument("--format", choices=("text", *formats), default="text", help="of the result")
+    parser.add_argument("--output", metavar="F", help="write the result to this file instead of standard output")
+    if seed:
+        parser.add_argument("--seed", type=int, default=0, help="seed of the cases (default 0)")
+    if jobs is not None:
+        words = f"processes (default{f' {jobs}' if jobs else ': all cores'})"
+        parser.add_argument("-j", "--jobs", type=int, default=jobs or os.cpu_count() or 1, metavar="N", help=words)
 
 
-def add_arguments(parser: argparse.ArgumentParser, *names: str, **others: str) -> None:
-    """Adds arguments that several commands have; `others` by the help that they have here."""
-    for name in names:
-        parser.add_argument(name, **ARGUMENTS[name])
-    for name, words in others.items():
-        flag = name if name in ARGUMENTS else f"--{name}"
-        parser.add_argument(flag, **ARGUMENTS[flag] | {"help": words})
-
-
-def add_output(parser: argparse.ArgumentParser, *forms: str) -> None:
-    """Adds --format, with text and these forms, and --output."""
-    parser.add_argument("--format", choices=("text", *forms), default="text", help="of the result")
-    add_arguments(parser, "--output")
-
-
-def add_jobs(parser: argparse.ArgumentParser, default: int = 1, words: str = "processes (default 1)") -> None:
-    """Adds -j."""
-    parser.add_argument("-j", "--jobs", type=int, default=default, metavar="N", help=words)
+def add_set(parser: Any, when: str = "") -> None:
+    """--set."""
+    words = f"a parameter of the loss{when}"
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help=words)
 
 
 def checked(options: argparse.Namespace) -> argparse.Namespace:

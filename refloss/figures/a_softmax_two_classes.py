@@ -9,7 +9,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from refloss.figures.style import CLASS_1, CLASS_2, NEITHER, TINT_1, TINT_2, letter, panels, regions
+from refloss.figures.style import CLASS_1, CLASS_2, NEITHER, TINT_1, TINT_2, panels, regions
 from refloss.figures.training import LEAK, Network, Track, annealing, digits, gaps, train, untracked
 from refloss.losses import ASoftmax, Softmax, WNormSoftmax
 
@@ -51,9 +51,7 @@ def learn(index: int, track: Track = untracked, steps: int = STEPS) -> Learned:
     def loss_at(step: int) -> Any:
         return losses[index] if index < 2 else ASoftmax(margin=4, annealing=schedule(step + 1))
 
-    going = train(network, loss_at, training, steps=steps, rate=RATE, seed=SEED, decay=DECAY)
-    for _ in track(going, steps, TITLES[index]):
-        pass
+    train(network, loss_at, training, steps, RATE, SEED, decay=DECAY, track=track, what=TITLES[index])
     x, loss = network.features(training.images), losses[index]
     right = loss.inference_logits(x, network.W, b=network.b).argmax(axis=1) == training.labels
     nearer = WNormSoftmax().inference_logits(x, network.W).argmax(axis=1) == training.labels
@@ -67,12 +65,11 @@ def draw(track: Track = untracked) -> Figure:
     directions below. There the two classes are faces; here they are the digits 3 and 8. The softmax's bias
     starts away from 0, so that one sees that nothing brings it back.
     """
-    figure, axes = panels(2, 3, 5.2)
+    figure, axes = panels(2, 3, 5.2, TITLES)
     for k, (above, below) in enumerate(axes.T):
         learned = learn(k, track)
         _plane(above, learned)
         _circle(below, learned)
-        letter(above, TITLES[k], k)
         below.set_xlabel(f"gap between the classes {learned.gap:.1f}°")
         above.set_xlabel(f"feature 1\n{100 * learned.right:.1f} % right\n{100 * learned.by_angle:.1f} % by angle alone")
     axes[0, 0].set_ylabel("feature 2")

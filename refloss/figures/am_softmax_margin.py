@@ -10,12 +10,13 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import Wedge
 
-from refloss.figures.style import BLACK, CLASS_1, CLASS_2, NEITHER, TINT_1, TINT_2, letter, panels
+from refloss.figures.style import BLACK, CLASS_1, CLASS_2, NEITHER, TINT_1, TINT_2, panels
 from refloss.figures.training import Network, Track, digits, gaps, train, untracked
 from refloss.losses import AMSoftmax
 
 CLASSES = (3, 8)
 SCALE, MARGINS = 10.0, (0.0, 0.35)
+TITLES = ("softmax, normalised", "AM-Softmax, $m=0.35$")
 SEED, STEPS, RATE, NOISE = 16, 400, 0.001, 0.3
 MIDDLE, APART, ARC = np.pi / 2, np.pi / 2, 0.84 * np.pi  # between the rows of W; of the arc that is drawn
 
@@ -34,9 +35,8 @@ def learn(margin: float, track: Track = untracked, steps: int = STEPS) -> tuple[
     network = Network.random(2, bias=False, seed=SEED)
     network.parameters["W"] = W
     loss = AMSoftmax(scale=SCALE, margin=margin)
-    going = train(network, lambda step: loss, training, steps=steps, rate=RATE, seed=SEED, noise=NOISE, fixed=("W",))
-    for _ in track(going, steps, f"AM-Softmax, m = {margin}"):
-        pass
+    what = f"AM-Softmax, m = {margin}"
+    train(network, lambda step: loss, training, steps, RATE, SEED, noise=NOISE, fixed=("W",), track=track, what=what)
     x = network.features(training.images)
     return x / np.linalg.norm(x, axis=1, keepdims=True), training.labels
 
@@ -62,15 +62,14 @@ def draw(track: Track = untracked) -> Figure:
     Here features of the digits 3 and 8 are learned with both losses; W_1 and W_2 are held 90° apart, as two of many
     classes lie.
     """
-    figure, axes = panels(1, 2, 2.5)
-    for k, (a, margin) in enumerate(zip(axes[0], MARGINS, strict=True)):
+    figure, axes = panels(1, 2, 2.5, TITLES)
+    for a, margin in zip(axes[0], MARGINS, strict=True):
         directions, labels = learn(margin, track)
         _arc(a, boundary(margin), margin)
         for label, colour in enumerate((CLASS_1, CLASS_2)):
             ticks = np.stack([1.02 * directions[labels == label], 1.09 * directions[labels == label]], axis=1)
             a.add_collection(LineCollection(list(ticks), color=colour, lw=0.5))
         a.text(0, -0.16, f"gap between the classes {gaps(directions, labels).min():.1f}°", ha="center")
-        letter(a, "softmax, normalised" if margin == 0 else f"AM-Softmax, $m={margin}$", k)
     return figure
 
 

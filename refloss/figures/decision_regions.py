@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from refloss.figures.style import BOTH, CLASS_1, CLASS_2, NEITHER, TINT_1, TINT_2, letter, panels, regions
+from refloss.figures.style import BOTH, CLASS_1, CLASS_2, NEITHER, TINT_1, TINT_2, panels, regions
 from refloss.losses import AMSoftmax, ArcFace, ASoftmax, FNormSphereFace, Softmax, WNormSoftmax
 
 POINTS = 121  # a side: every 1.5°
@@ -52,15 +52,14 @@ def draw() -> Figure:
     Redraws Table 1 of Deng et al., arXiv 1801.07698v1 (the survey, section 3), as their Figure 5 does near 0; here over
     the whole square, with ψ beyond π/m and both classes' conditions, all from `decision_boundary`.
     """
-    figure, axes = panels(2, 3, 5.0, sharex=True, sharey=True)
-    for k, (a, (title, loss)) in enumerate(zip(axes.flat, PANELS, strict=True)):
+    figure, axes = panels(2, 3, 5.0, [title for title, _ in PANELS], sharex=True, sharey=True)
+    for a, (_, loss) in zip(axes.flat, PANELS, strict=True):
         theta, first, second = boundaries(loss)
         degrees = np.degrees(theta)
         regions(a, degrees, degrees, first, second)
         line = table_1(loss, theta)
         if line is not None:
             a.contour(degrees, degrees, line, levels=[0.0], colors="black", linewidths=0.7, linestyles=":")
-        letter(a, title, k)
         a.set(xlim=(0, 180), ylim=(0, 180), xticks=range(0, 181, 45), yticks=range(0, 181, 45), aspect="equal")
     for a in axes[:, 0]:
         a.set_ylabel(r"$\theta_2$ (degrees)")

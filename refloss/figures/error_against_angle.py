@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 
-from refloss.figures.style import BLUE, ORANGE, VERMILION, letter, panels
+from refloss.figures.style import BLUE, ORANGE, VERMILION, panels
 from refloss.precision.numbers import nearest
 from refloss.precision.pair import Pair
 from refloss.steps.angle import angle, angle_backward
@@ -87,7 +87,8 @@ def draw() -> Figure:
 
     No paper's figure. The truth is the same formula with 106 bits, which tests compare with 50-digit arithmetic.
     """
-    figure, axes = panels(1, 2, 3.1, sharey=True)
+    titles = (r"error of $\theta_y$", r"error of $\partial\cos(\theta_y + m)/\partial x$, $m=0.5$")
+    figure, axes = panels(1, 2, 3.1, titles, sharey=True)
     lines = {
         "textbook": ("arccos of the cosine", {"color": VERMILION, "ls": "-"}),
         "clamped": (r"the same, cosine clamped at $1-10^{-7}$", {"color": ORANGE, "ls": "--"}),
@@ -97,13 +98,11 @@ def draw() -> Figure:
         label, line = lines[name]
         for a, value in zip(axes[0], worst, strict=True):
             a.plot(SPREAD, np.minimum(value, NO_NUMBER), label=label if a is axes[0, 0] else None, lw=1.1, **line)
-    titles = (r"error of $\theta_y$", r"error of $\partial\cos(\theta_y + m)/\partial x$, $m=0.5$")
     ends = {-12: "$10^{-12}$", -8: "$10^{-8}$", -4: "$10^{-4}$", 0: r"$\pi/2$",
             4: "$\\pi-10^{-4}$", 8: "$\\pi-10^{-8}$", 12: "$\\pi-10^{-12}$"}  # fmt: skip
-    for k, (a, title) in enumerate(zip(axes[0], titles, strict=True)):
-        letter(a, title, k)
-        # θ = 10^-8 lies at log10 tan(θ/2) = −8 − log10 2
-        places = [v + np.sign(v) * np.log10(2) for v in ends]
+    # θ = 10^-8 lies at log10 tan(θ/2) = −8 − log10 2
+    places = [v + np.sign(v) * np.log10(2) for v in ends]
+    for a in axes[0]:
         a.set_xticks(places, list(ends.values()))
         a.tick_params(axis="x", labelsize=6.2)
         a.set(xlabel=r"$\theta_y$ (radians)", yscale="log", ylim=(1e-17, 1e12), xlim=(SPREAD[0], SPREAD[-1]))

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from refloss.figures.style import BLACK, BLUE, GREEN, ORANGE, SKY, VERMILION, letter, panels
+from refloss.figures.style import BLACK, BLUE, GREEN, ORANGE, SKY, VERMILION, panels
 from refloss.losses import AMSoftmax, ArcFace, FNormSphereFace, L2Softmax, LSoftmax, Softmax
 
 LENGTHS = np.logspace(-3, 3, 121)
@@ -44,18 +44,17 @@ def draw() -> Figure:
 
     No paper's figure: what the survey says in section 2.5 of y = x/α, dy/dx = 1/α, drawn for every loss.
     """
-    figure, axes = panels(1, 3, 3.0, sharex=True)
-    for label, loss, line in CURVES:
-        found = sizes_of_x(loss, WRONG), sizes_of_x(loss, RIGHT), sizes_of_W(loss, WRONG)
-        for a, value in zip(axes[0], found, strict=True):
-            a.loglog(LENGTHS, value, label=label if a is axes[0, 0] else None, **line)
     titles = (
         r"$\Vert\partial\ell/\partial x\Vert$, $\theta_y=60°$",
         r"$\Vert\partial\ell/\partial x\Vert$, $\theta_y=30°$",
         r"$\Vert\partial\ell/\partial W_y\Vert$, $\theta_y=60°$",
     )
-    for k, (a, title) in enumerate(zip(axes[0], titles, strict=True)):
-        letter(a, title, k)
+    figure, axes = panels(1, 3, 3.0, titles, sharex=True)
+    for label, loss, line in CURVES:
+        found = sizes_of_x(loss, WRONG), sizes_of_x(loss, RIGHT), sizes_of_W(loss, WRONG)
+        for a, value in zip(axes[0], found, strict=True):
+            a.loglog(LENGTHS, value, label=label if a is axes[0, 0] else None, **line)
+    for a in axes[0]:
         a.set_xlabel(r"$\Vert x \Vert$")
         a.set(xlim=(LENGTHS[0], LENGTHS[-1]), xticks=10.0 ** np.arange(-3, 4, 2))
         a.minorticks_off()

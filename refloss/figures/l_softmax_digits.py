@@ -8,11 +8,12 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from refloss.figures.style import TEN, letter, panels
+from refloss.figures.style import TEN, panels
 from refloss.figures.training import START, Data, Network, Track, annealing, digits, gaps, train, untracked
 from refloss.losses import LSoftmax
 
 MARGINS = (1, 2, 3, 4)
+TITLES = ("softmax, $m=1$", *(f"L-Softmax, $m={margin}$" for margin in MARGINS[1:]))
 SEED, STEPS, RATE, DECAY, NOISE = 1, 3000, 0.005, 0.03, 0.08
 
 
@@ -39,12 +40,10 @@ def learn(
     schedule = annealing(steps, start if margin > 1 else 0.0)
     training, test = digits()
     network = Network.random(10, bias=False, seed=SEED)
-    going = train(
-        network, lambda step: LSoftmax(margin=margin, annealing=schedule(step + 1)), training,
-        steps=steps, rate=RATE, seed=SEED, decay=DECAY, noise=NOISE,
+    train(
+        network, lambda step: LSoftmax(margin=margin, annealing=schedule(step + 1)), training, steps, RATE, SEED,
+        decay=DECAY, noise=NOISE, track=track, what=f"L-Softmax, m = {margin}",
     )  # fmt: skip
-    for _ in track(going, steps, f"L-Softmax, m = {margin}"):
-        pass
     return network, {"training": measure(network, training), "test": measure(network, test)}
 
 
@@ -63,7 +62,7 @@ def draw(track: Track = untracked) -> Figure:
     Redraws Figure 2 of Liu et al., "Large-Margin Softmax Loss", ICML 2016 (the survey, section 2.2.3). There a
     convolutional network learns MNIST; here a network of one hidden layer learns scikit-learn's 8 × 8 digits.
     """
-    figure, axes = panels(2, len(MARGINS), 4.15)
+    figure, axes = panels(2, len(MARGINS), 4.15, TITLES)
     for k, (column, margin) in enumerate(zip(axes.T, MARGINS, strict=True)):
         network, sets = learn(margin, track)
         every = np.concatenate([learned.features for learned in sets.values()])
@@ -74,7 +73,6 @@ def draw(track: Track = untracked) -> Figure:
             a.set(xlim=middle[0] + (-reach, reach), ylim=middle[1] + (-reach, reach), aspect="equal")
             if k == 0:
                 a.set_ylabel(f"{name}\nfeature 2")
-        letter(column[0], "softmax, $m=1$" if margin == 1 else f"L-Softmax, $m={margin}$", k)
     figure.supxlabel("feature 1", fontsize=8)
     return figure
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from refloss.figures.style import BLUE, GREEN, GREY, VERMILION, letter, panels
+from refloss.figures.style import BLUE, GREEN, GREY, VERMILION, panels
 from refloss.steps.angle import angle
 from refloss.steps.psi import multiplied_angle
 
@@ -19,7 +19,7 @@ def draw() -> Figure:
 
     ψ of eq. (6) of Liu et al., "Large-Margin Softmax Loss", ICML 2016, as `refloss.steps.psi` computes it.
     """
-    figure, axes = panels(1, 2, 2.7)
+    figure, axes = panels(1, 2, 2.7, (r"$\psi(\theta)$", r"$\psi'(\theta)$ (per radian)"))
     theta = np.linspace(0, np.pi, 721)  # holds every knot: 720 is a multiple of 1, 2, 3 and 4
     at = angle(np.stack([np.cos(theta), np.sin(theta)], axis=1), np.tile([1.0, 0.0], (len(theta), 1)))
     for m, (colour, dashes) in MARGINS.items():
@@ -29,8 +29,7 @@ def draw() -> Figure:
             line |= {"marker": "o", "ms": 3.5, "markevery": [720 * k // m for k in range(1, m)]}
         for a, value in zip(axes[0], (target.value, target.slope), strict=True):
             a.plot(np.degrees(theta), value, **line)
-    for k, (a, title) in enumerate(zip(axes[0], (r"$\psi(\theta)$", r"$\psi'(\theta)$ (per radian)"), strict=True)):
-        letter(a, title, k)
+    for a in axes[0]:
         a.set(xlabel=r"$\theta$ (degrees)", xlim=(0, 180), xticks=range(0, 181, 30))
         a.grid(lw=0.3, color="#CCCCCC")
     axes[0, 0].set(yticks=range(-7, 2), ylim=(-7.2, 1.2))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from string import ascii_lowercase
 from typing import Any
 
 import matplotlib
@@ -60,16 +61,17 @@ def paper() -> Iterator[None]:
         yield
 
 
-def panels(rows: int, columns: int, height: float, **options: Any) -> tuple[Figure, Any]:
-    """A figure of WIDTH × height inches and its axes, (rows, columns); never pyplot's, which keeps every figure."""
+def panels(rows: int, columns: int, height: float, titles: Sequence[str] = (), **options: Any) -> tuple[Figure, Any]:
+    """A figure of WIDTH × height inches and its axes, (rows, columns); never pyplot's, which keeps every figure.
+
+    titles: of the first panels, row by row; each at its panel's left, after (a), (b), …
+    """
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
     FigureCanvasAgg(figure)
-    return figure, figure.subplots(rows, columns, squeeze=False, **options)
-
-
-def letter(axes: Any, title: str, index: int) -> None:
-    """The panel's title at its left, after (a), (b), …"""
-    axes.set_title(rf"$\bf{{{chr(ord('a') + index)}}}$   {title}", loc="left")
+    axes = figure.subplots(rows, columns, squeeze=False, **options)
+    for a, letter, title in zip(axes.flat, ascii_lowercase, titles, strict=False):
+        a.set_title(rf"$\bf{{{letter}}}$   {title}", loc="left")
+    return figure, axes
 
 
 def regions(axes: Any, x: np.ndarray, y: np.ndarray, first: np.ndarray, second: np.ndarray) -> None:

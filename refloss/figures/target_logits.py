@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from refloss.figures.style import BLACK, BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILION, letter, panels
+from refloss.figures.style import BLACK, BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILION, panels
 from refloss.losses import AMSoftmax, ArcFace, ASoftmax, Softmax
 
 M = 0.5
@@ -48,7 +48,8 @@ def draw() -> Figure:
     Redraws the target-logit curves of Deng et al., "ArcFace" (arXiv 1801.07698), over all of [0, π] and with the
     released variants.
     """
-    figure, axes = panels(1, 2, 3.1, gridspec_kw={"width_ratios": (1.55, 1)})
+    titles = ("target logit / radius", r"ArcFace near $\theta = \pi - m$")
+    figure, axes = panels(1, 2, 3.1, titles, gridspec_kw={"width_ratios": (1.55, 1)})
     whole, near = axes[0]
     for label, loss, radius, jump, line in CURVES:
         theta, value = curve(loss, radius, jump)
@@ -61,8 +62,7 @@ def draw() -> Figure:
     near.annotate(
         r"$\pi - m$", (np.degrees(np.pi - M), -0.68), (3, 0), textcoords="offset points", va="top", color="#555555"
     )
-    for k, (a, title) in enumerate(((whole, "target logit / radius"), (near, r"ArcFace near $\theta = \pi - m$"))):
-        letter(a, title, k)
+    for a in axes[0]:
         a.set_xlabel(r"$\theta_y$ (degrees)")
         a.grid(lw=0.3, color="#CCCCCC")
     figure.legend(loc="outside lower center", ncols=3)

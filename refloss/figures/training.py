@@ -153,8 +153,10 @@ def train(
     decay: float = 0.0,
     noise: float = 0.0,
     fixed: tuple[str, ...] = (),
-) -> Iterator[float]:
-    """`steps` steps of Adam (Kingma and Ba, 2015) on mini-batches; yields the loss before each.
+    track: Track = untracked,
+    what: str = "",
+) -> list[float]:
+    """`steps` steps of Adam (Kingma and Ba, 2015) on mini-batches; the loss before each.
 
     loss_at(step) is the loss to use then, so that λ can fall. The rate falls to 0 as a half cosine. `decay` pulls
     the weights towards 0; `noise` is the standard deviation of what is added to every pixel; parameters named in
@@ -164,7 +166,8 @@ def train(
     trained = {name: value for name, value in network.parameters.items() if name not in fixed}
     mean = {name: np.zeros_like(value) for name, value in trained.items()}
     square = {name: np.zeros_like(value) for name, value in trained.items()}
-    for step, batch in enumerate(_batches(len(data.labels), steps, rng)):
+    losses = []
+    for step, batch in enumerate(track(_batches(len(data.labels), steps, rng), steps, what)):
         images = data.images[batch]
         if noise:
             images = images + noise * rng.normal(size=images.shape)
@@ -177,7 +180,8 @@ def train(
             ahead = mean[name] / (1 - 0.9 ** (step + 1))
             spread = np.sqrt(square[name] / (1 - 0.99 ** (step + 1)))
             parameter -= now * (ahead / (spread + 1e-8) + decay * parameter)
-        yield value
+        losses.append(value)
+    return losses
 
 
 def annealing(steps: int, start: float = START) -> Geometric:

@@ -20,6 +20,7 @@ import numpy as np
 from flint import arb, ctx
 
 from refloss import validation as check
+from refloss.cases.grid import LIMIT
 from refloss.losses.loss import Loss
 from refloss.proof.angle import Angle, Arc, angle_of, sine_of
 from refloss.proof.balls import namespace
@@ -52,7 +53,6 @@ ALL_BITS = 4600  # a dot product of float64 vectors is exact
 KNOT_BITS = 1024  # where ψ' still encloses 0 off the poles, θ is kπ/m exactly
 KNOT: Any = arb(2) ** -44  # stands there for |ψ'| = 0 in the natural scale, so that 8 u of it is 2^-94 of a turn
 NEXT_TO_PI = 2.0**-91  # of 1 + cos θ: π − θ below 2^-45
-OWED = 2.0**40  # radius and bias up to which `precision="extended"` owes its limits
 
 
 @dataclass
@@ -205,7 +205,7 @@ class _Point:
         cone, spread = self._cones(turn, stages["grad_logits"], r)
         enclosures = Enclosures(
             stages, scales, cone, spread, self._torn(branches),
-            at_most(np.max(r + bias, axis=1, initial=NOTHING), exact(OWED)) & ~self._next_to_pi(cos),
+            at_most(np.max(r + bias, axis=1, initial=NOTHING), exact(LIMIT)) & ~self._next_to_pi(cos),
             self.undefined, self.x, self.W, self.targets.labels, self.targets.ignored, ctx.prec,
         )  # fmt: skip
         _exactly_zero_where_nothing_arrives(enclosures)

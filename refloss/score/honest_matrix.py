@@ -103,12 +103,11 @@ error beyond the last place over what is allowed. Made by `refloss matrix honest
 
     def grid(self) -> Grid:
         """Writer, then each dtype."""
-        dtypes = list(dict.fromkeys(row.dtype for row in self.rows))
         cells: dict[str, dict[str, list[HonestRow]]] = {}
         for row in self.rows:
             cells.setdefault(row.implementation, {}).setdefault(row.dtype, []).append(row)
-        lines = [[name, *(_cell(of.get(dtype, [])) for dtype in dtypes)] for name, of in cells.items()]
-        return Grid(["implementation", *dtypes], lines)
+        lines = [[name, *(_cell(of.get(dtype, [])) for dtype in self.dtypes)] for name, of in cells.items()]
+        return Grid(["implementation", *self.dtypes], lines)
 
     def facts(self) -> list[str]:
         judged, alarms = sum(row.cases for row in self.rows), sum(len(row.alarms) for row in self.rows)

@@ -6,7 +6,6 @@ are asked the same.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -58,6 +57,11 @@ class KillRow:
     cases: int = 0
     stage: str = ""
     rivals: dict[str, bool] = field(default_factory=dict)
+
+    @property
+    def counts(self) -> bool:
+        """Less precision alone counts only where it is noticed."""
+        return self.fate == KILLED or not SUSPECTS[self.suspect].only_precision
 
 
 def kill_job(name: str, dtype: str, quick: bool, rivals: bool) -> list[KillRow]:
@@ -150,17 +154,12 @@ markdown`."""
 
     def score(self, dtype: str) -> tuple[int, int]:
         """(killed, guilty) suspects in a dtype; those that only lower precision count where they are noticed."""
-        fates = {name: fate for (name, kind), fate in self.fates().items() if kind == dtype}
-        counted = {
-            name: fate
-            for name, fate in fates.items()
-            if fate == KILLED or (fate == SURVIVED and not SUSPECTS[name].only_precision)
-        }
-        return sum(fate == KILLED for fate in counted.values()), len(counted)
-
-    @property
-    def dtypes(self) -> list[str]:
-        return list(dict.fromkeys(row.dtype for row in self.rows))
+        counted = [
+            fate
+            for (name, kind), fate in self.fates().items()
+            if kind == dtype and (fate == KILLED or (fate == SURVIVED and not SUSPECTS[name].only_precision))
+        ]
+        return counted.count(KILLED), len(counted)
 
     @property
     def passed(self) -> bool:
@@ -177,24 +176,16 @@ markdown`."""
 
     def rivals(self) -> dict[str, tuple[int, int]]:
         """Check → (noticed, asked), of the suspects that are bugs there."""
-        count: dict[str, list[int]] = {}
+        asked: dict[str, list[bool]] = {}
         for row in self.rows:
-            for name, noticed in row.rivals.items():
-                if SUSPECTS[row.suspect].only_precision and row.fate != KILLED:
-                    continue
-                seen = count.setdefault(name, [0, 0])
-                seen[0] += noticed
-                seen[1] += 1
-        return {key: (noticed, asked) for key, (noticed, asked) in count.items()}
+            for name, noticed in row.rivals.items() if row.counts else ():
+                asked.setdefault(name, []).append(noticed)
+        return {name: (sum(noticed), len(noticed)) for name, noticed in asked.items()}
 
     def beside(self, dtype: str) -> tuple[int, int]:
         """(killed, asked) of the very rows that the other checks were asked about in this dtype."""
-        rows = [
-            row
-            for row in self.rows
-            if row.dtype == dtype and row.rivals and (row.fate == KILLED or not SUSPECTS[row.suspect].only_precision)
-        ]
-        return sum(row.fate == KILLED for row in rows), len(rows)
+        fates = [row.fate for row in self.rows if row.dtype == dtype and row.rivals and row.counts]
+        return fates.count(KILLED), len(fates)
 
     def grid(self) -> Grid:
         """Suspect; on how many losses it is killed in each dtype, and the other checks notice it."""
@@ -213,10 +204,9 @@ markdown`."""
         if fate != KILLED and SUSPECTS[name].only_precision:
             return "hidden" if fate else "–"
         rows = [row for row in self.rows if (row.suspect, row.dtype) == (name, dtype) and row.fate != INNOCENT]
-        killed = Counter(row.loss for row in rows if row.fate == KILLED)
         if not fate or fate == INNOCENT:
             return "–"
-        return f"{len(killed)}/{len({row.loss for row in rows})}"
+        return f"{len({row.loss for row in rows if row.fate == KILLED})}/{len({row.loss for row in rows})}"
 
     def facts(self) -> list[str]:
         scores = [f"{dtype} {killed} of {guilty}" for dtype in self.dtypes for killed, guilty in [self.score(dtype)]]
@@ -232,7 +222,7 @@ markdown`."""
         left = [
             f"SURVIVED {row.suspect} {row.variant} in {row.loss}, {row.dtype}"
             for row in self.rows
-            if row.fate == fates[row.suspect, row.dtype] == SURVIVED and not SUSPECTS[row.suspect].only_precision
+            if row.fate == fates[row.suspect, row.dtype] == SURVIVED and row.counts
         ]
         return capped(left, 40, "survivors")
 

@@ -19,6 +19,10 @@ class MatrixReport(BaseReport):
     about: ClassVar[str]
     rows: list[Any]
 
+    @property
+    def dtypes(self) -> list[str]:
+        return list(dict.fromkeys(row.dtype for row in self.rows))
+
     def facts(self) -> list[str]:
         """What the rows come to, a line each."""
         raise NotImplementedError

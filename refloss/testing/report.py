@@ -255,7 +255,9 @@ class Report(BaseReport):
                 + (f" (derivations/{where})" if where else "")
             )
         for number, match in enumerate(self.suspects[:3]):
-            lines += self._wrapped(f"{'        or: ' if number else 'looks like: '}{match}", 12)
+            name = str(match)
+            first = "" if name.startswith("partly like ") else "looks like: "
+            lines += self._wrapped(f"{'        or: ' if number else first}{name}", 12)
         for line in self._worst_lines():
             lines += self._wrapped(f"  {line}", 6)
         broken = [f"{law} (first in {case})" for law, (held, tried, case) in self.laws.items() if held < tried]

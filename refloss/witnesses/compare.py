@@ -54,8 +54,9 @@ class Failure:
         reason (str): in words.
         rows (int): how many rows are wrong.
         total (int): of how many.
-        factor (str): what all wrong rows are times what was due, such as "−1" or "1/N"; "" if there is no such factor.
-        step (str): page and steps of the derivation; "" for a loss of your own.
+        factor (float): c, where every wrong row is c times what was due; or None.
+        factor_name (str): what c is, such as "1/N"; or "".
+        step (str): the page of derivations/ and the steps that give this gradient; "" for a loss of your own.
     """
 
     input: str
@@ -69,12 +70,14 @@ class Failure:
     reason: str
     rows: int = 1
     total: int = 1
-    factor: str = ""
+    factor: float | None = None
+    factor_name: str = ""
     step: str = ""
 
     def __str__(self) -> str:
+        where = f" (derivations/{self.step})" if self.step else ""
         if self.witness == SHAPE:
-            return f"grad_{self.input} {self.reason}"
+            return f"grad_{self.input} {self.reason}{where}"
         place = f"grad_{self.input}[{', '.join(map(str, self.index))}]" if self.index else f"grad_{self.input}"
         parts = [
             f"{place} {self.reason}: got {self.got:.12g}, expected {self.expected:.12g} ({self.witness})",
@@ -82,9 +85,10 @@ class Failure:
         ]
         if self.total > 1:
             parts.append(f"{self.rows} of {self.total} rows wrong")
-        if self.factor:
-            parts.append(f"got = {self.factor} × expected" + (" in all of them" if self.rows > 1 else ""))
-        return "; ".join([*parts, f"derivations/{self.step}"] if self.step else parts)
+        if self.factor is not None:
+            factor = self.factor_name or f"{self.factor:.6g}".replace("-", "−")
+            parts.append(f"got = {factor} × expected" + (" in all of them" if self.rows > 1 else ""))
+        return "; ".join(parts) + where
 
 
 @dataclass
@@ -137,20 +141,14 @@ def usable(witnesses: Sequence[str] | str | None) -> tuple[str, ...]:
     return names
 
 
-def compare(
-    problem: Problem, gradients: Mapping[str, Any], witnesses: Sequence[str], steps: Mapping[str, str] | None = None
-) -> list[InputResult]:
-    """Every gradient of `gradients` (name → array or None) against every witness, row by row.
-
-    steps: name → where a derivation gives that gradient, for the failures
-    """
-    run, steps = WITNESSES | ON_REQUEST, steps or {}
+def compare(problem: Problem, gradients: Mapping[str, Any], witnesses: Sequence[str]) -> list[InputResult]:
+    """Every gradient of `gradients` (name → array or None) against every witness, row by row."""
+    run = WITNESSES | ON_REQUEST
     estimates = {name: in_units_of_the_gradient(problem, run[name](problem)) for name in witnesses}
-    results = []
-    for name in problem.inputs:
-        of_input = {witness: estimate[name] for witness, estimate in estimates.items() if name in estimate}
-        results.append(_one_input(problem, name, gradients.get(name), of_input, steps.get(name, "")))
-    return results
+    return [
+        _one_input(problem, name, gradients.get(name), {w: e[name] for w, e in estimates.items() if name in e})
+        for name in problem.inputs
+    ]
 
 
 def in_units_of_the_gradient(problem: Problem, estimates: dict[str, Estimate]) -> dict[str, Estimate]:
@@ -164,14 +162,14 @@ def in_units_of_the_gradient(problem: Problem, estimates: dict[str, Estimate]) -
     return honest
 
 
-def _one_input(problem: Problem, name: str, gradient: Any, estimates: Mapping[str, Estimate], step: str) -> InputResult:
+def _one_input(problem: Problem, name: str, gradient: Any, estimates: Mapping[str, Estimate]) -> InputResult:
     due = np.shape(problem.inputs[name])
     count = len(as_rows(problem.inputs[name]))
     result = InputResult(name, rows=count, witnesses={w: Seen() for w in estimates})
     if gradient is None or np.shape(gradient) != due:
         what = "is missing" if gradient is None else f"has shape {np.shape(gradient)}, expected {due}"
         result.failed = count
-        result.failures.append(Failure(name, 0, (), np.nan, np.nan, np.inf, 0.0, SHAPE, what, count, count, step=step))
+        result.failures.append(Failure(name, 0, (), np.nan, np.nan, np.inf, 0.0, SHAPE, what, count, count))
         return result
     wrong = _Wrong(as_rows(np.asarray(gradient, dtype=float)))
     rows = wrong.got
@@ -208,8 +206,7 @@ def _one_input(problem: Problem, name: str, gradient: Any, estimates: Mapping[st
     result.undecided = int(np.count_nonzero(~decided & ~wrong.rows))
     result.passed = count - result.failed - result.undecided
     if result.failed:
-        sizes = {"N": float(problem.samples), "s": float(problem.inputs.get("scale", 1.0))}
-        result.failures.append(wrong.failure(name, len(due), step, {k: size for k, size in sizes.items() if size}))
+        result.failures.append(wrong.failure(name, len(due), problem.samples, float(problem.inputs.get("scale", 1.0))))
     return result
 
 
@@ -235,38 +232,38 @@ class _Wrong:
             self.expected[new], self.tolerance[new], self.measure[new] = expected[new], tolerance[new], measure[new]
             self.error[new] = row_norm(self.got[new] - expected[new])
 
-    def failure(self, name: str, dimensions: int, step: str, sizes: Mapping[str, float]) -> Failure:
+    def failure(self, name: str, dimensions: int, samples: int, scale: float) -> Failure:
         """The worst row, and what is known of all."""
         with np.errstate(all="ignore"):
             relative, allowed = self.error / self.measure, self.tolerance / self.measure
             off = np.abs(self.got - self.expected)
         r = int(np.argmax(np.where(self.rows, np.nan_to_num(relative, nan=np.inf), -1.0)))
         d = int(np.argmax(np.nan_to_num(off[r], nan=np.inf)))
-        witness, reason = self.said[r]
         return Failure(
             name, r, {2: (r, d), 1: (r,), 0: ()}[dimensions], float(self.got[r, d]), float(self.expected[r, d]),
-            float(relative[r]), float(allowed[r]), witness, reason,
-            len(self.said), len(self.got), self._factor(sizes), step,
+            float(relative[r]), float(allowed[r]), *self.said[r], len(self.said), len(self.got),
+            *self._factor(samples, scale),
         )  # fmt: skip
 
-    def _factor(self, sizes: Mapping[str, float]) -> str:
-        """c of got = c · expected in all wrong rows, up to rounding; by its name if it has one."""
+    def _factor(self, N: int, s: float) -> tuple[float | None, str]:
+        """c of got = c · expected in all wrong rows, up to rounding, and its name."""
         got, expected, room, error = (v[self.rows] for v in (self.got, self.expected, self.tolerance, self.error))
         if not np.isfinite(error).all():
-            return ""
+            return None, ""
 
         def fits(c: float) -> bool:
             left = row_norm(got - c * expected)
             return bool(np.all((left <= 4 * room * max(1.0, abs(c))) & (left <= FITS * error)))
 
-        named = {"0": 0.0, "−1": -1.0, "2": 2.0, "1/2": 0.5}
-        for letter, size in sizes.items():
-            name = f"{letter} ({letter} = {size:g})"
-            named |= {name: size, f"−{name}": -size, f"1/{name}": 1 / size, f"−1/{name}": -1 / size}
+        named = {0.0: "0", -1.0: "−1", 2.0: "2", 0.5: "1/2"}
+        for letter, size in (("N", float(N)), ("s", s)):
+            for sign, minus in ((1, ""), (-1, "−")) if size else ():
+                named.setdefault(sign * size, f"{minus}{letter} ({letter} = {size:g})")
+                named.setdefault(sign / size, f"{minus}1/{letter} ({letter} = {size:g})")
         with np.errstate(all="ignore"):
-            found = next((name for name, c in named.items() if fits(c)), "")
+            for c, name in named.items():
+                if fits(c):
+                    return c, name
             weighted = expected / room[:, None]
             fitted = float(np.sum(got / room[:, None] * weighted) / np.sum(weighted**2))
-            if found or got.size == 1 or not fits(fitted):
-                return found
-        return f"{fitted:.6g}".replace("-", "−")
+            return (fitted, "") if got.size > 1 and fits(fitted) else (None, "")
