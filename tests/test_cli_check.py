@@ -161,7 +161,7 @@ def test_a_framework_that_is_missing(capsys, kernels, monkeypatch, package):
 def test_suspects_are_listed_with_where_they_were_seen(capsys):
     status, out, _ = run(capsys, "suspects")
     assert status == 0
-    assert "upstream_ignored (upstream)" in out
+    assert "upstream_ignored (upstream; refloss/testing/diagnosis/suspects/upstream.py:" in out
     assert out.count("Seen in: ") >= 60
 
 

@@ -25,8 +25,8 @@ def lacking(name: str) -> str:
             return f"{file}: {part}"
     if name not in FAMILY:
         return f"refloss/textbook/family.py: its entry in FAMILY, {name!r}"
-    if name not in LOSSES:
-        return "refloss/losses/__init__.py: the class in LOSSES"
+    if name not in LOSSES or not hasattr(refloss, LOSSES[name].__name__):
+        return "refloss/losses/__init__.py: the class in LOSSES and in __all__"
     texts = {
         "README.md": f"| `{name}` |",
         "derivations/README.md": f"({name}.md)",

@@ -6,6 +6,7 @@ import functools
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -79,6 +80,15 @@ PLAIN_AT_ZERO = {
     "a_softmax": ("grad_x",),
     "l2_softmax": ("grad_W",),
 }
+
+
+def test_where_a_suspect_stands_is_its_code():
+    """File and line lead to the function, under its decorators."""
+    root = Path(refloss.__file__).parents[1]
+    for name, suspect in SUSPECTS.items():
+        file, _, line = suspect.where.rpartition(":")
+        below = (root / file).read_text(encoding="utf-8").splitlines()[int(line) - 1 :]
+        assert next(text for text in below if text.startswith("def ")).startswith(f"def {name}(")
 
 
 @pytest.mark.parametrize("name", refloss.losses())

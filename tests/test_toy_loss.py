@@ -86,6 +86,7 @@ PARTS: dict[str, list[Callable[[Path], None]]] = {
             "from refloss.losses.norm_face import NormFace\n",
         ),
         before("refloss/losses/__init__.py", "    )\n}", "        NormFace,\n"),
+        before("refloss/losses/__init__.py", '    "Softmax",\n', '    "NormFace",\n'),
     ],
     "README.md": [before("README.md", "| `ArcFace` |", "| `NormFace` | `norm_face` | s cos θ_j | the same | |\n")],
     "docs/api/losses.md": [before("docs/api/losses.md", "```{eval-rst}", "`refloss.NormFace`\n\n")],

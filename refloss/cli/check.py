@@ -113,7 +113,7 @@ def run_suspects(options: argparse.Namespace) -> int:
 
 
 def _as_dict(suspect: Any, losses: list[Any]) -> dict[str, Any]:
-    fields = ("name", "group", "explanation", "seen_in", "only_precision")
+    fields = ("name", "group", "explanation", "seen_in", "only_precision", "where")
     return {name: getattr(suspect, name) for name in fields} | {
         "losses": [loss.name for loss in losses if suspect.applies(loss)]
     }
@@ -121,4 +121,4 @@ def _as_dict(suspect: Any, losses: list[Any]) -> dict[str, Any]:
 
 def _shown(suspect: Any) -> str:
     body = fill(f"{suspect.explanation} Seen in: {suspect.seen_in}", 104)
-    return f"{suspect.name} ({suspect.group})\n{indent(body, '    ')}"
+    return f"{suspect.name} ({suspect.group}; {suspect.where})\n{indent(body, '    ')}"

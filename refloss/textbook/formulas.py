@@ -110,7 +110,10 @@ def l2_softmax(xp: Any, q: Any, x: Array, W: Array, b: Array, y: Array) -> Array
 
 
 def margin_logits(xp: Any, q: Any, x: Array, W: Array, b: Array, y: Array) -> Array:
-    """r cos θ_j, and r ψ(θ_y) for the target: r = ‖W_j‖‖x‖, ‖x‖ or s. (‖x‖ cos θ_j is ŵ_j·x, and so on.)"""
+    """L-Softmax, A-Softmax (SphereFace), AM-Softmax (CosFace), ArcFace: r cos θ_j, and r ψ(θ_y) for the target.
+
+    r = ‖W_j‖‖x‖, ‖x‖ or s. (‖x‖ cos θ_j is ŵ_j·x, and so on.) ψ is `annealed_psi`, `cosine_margin` or `arc_margin`.
+    """
     if q.radius == "both_norms":
         others, r_y = inner(xp, x, W), length(xp, x, q.zero_x) * length(xp, xp.matmul(y, W), _of(q.zero_W, y))
     elif q.radius == "x_norm":

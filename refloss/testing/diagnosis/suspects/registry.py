@@ -28,6 +28,7 @@ class Suspect:
         applies (function): applies(loss), whether the mistake can be made in this loss with its parameters.
         group (str): the kind of mistake, such as "margin" or "upstream".
         variants (tuple): what stands for the mistake's constant: an ε, a block's size, a dtype.
+        where (str): file and line of its code.
     """
 
     name: str
@@ -42,6 +43,12 @@ class Suspect:
     def only_precision(self) -> bool:
         """Whether the formula is right and only computed in fewer digits."""
         return self.group == "precision"
+
+    @property
+    def where(self) -> str:
+        """File and line of its code, as 'refloss/testing/diagnosis/suspects/margin.py:30'."""
+        code = self.change.__code__
+        return f"refloss{code.co_filename.rpartition('refloss')[2]}:{code.co_firstlineno}"
 
 
 SUSPECTS: dict[str, Suspect] = {}
