@@ -114,11 +114,6 @@ class Certificate(BaseReport):
         return sum(stage.undecided for stage in self.stages.values())
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything, for JSON.
-
-        Returns:
-            dict: of plain values.
-        """
         return {
             "passed": self.passed,
             "undecided": self.undecided,

@@ -154,12 +154,12 @@ def compare(problem: Problem, gradients: Mapping[str, Any], witnesses: Sequence[
 def in_units_of_the_gradient(problem: Problem, estimates: dict[str, Estimate]) -> dict[str, Estimate]:
     """The estimates times the problem's weight; no word on what passes through a term that none can differentiate."""
     weight, blind = problem.weight, problem.blind
-    honest = {}
+    scaled = {}
     for name, (gradient, error) in estimates.items():
         if blind is not None and blind.any():
             error = np.where(blind, np.inf, error) if name in problem.rowwise else np.full_like(error, np.inf)
-        honest[name] = Estimate(gradient * weight, error * weight)
-    return honest
+        scaled[name] = Estimate(gradient * weight, error * weight)
+    return scaled
 
 
 def _one_input(problem: Problem, name: str, gradient: Any, estimates: Mapping[str, Estimate]) -> InputResult:
@@ -185,8 +185,8 @@ def _one_input(problem: Problem, name: str, gradient: Any, estimates: Mapping[st
         expected = as_rows(estimate.gradient)
         # without logits of its own to measure by, a loss is measured against the witness
         measure = row_norm(expected) if scale is None else scale
-        # balls have no rounding of their own: what is left is an honest pass's
-        room = problem.honest if witness in ON_REQUEST and problem.honest else problem.rounding
+        # balls have no rounding of their own: what is left is that of a correct pass
+        room = problem.pass_error if witness in ON_REQUEST and problem.pass_error else problem.rounding
         rounding = room.get(name, np.zeros(count))
         with np.errstate(all="ignore"):
             tolerance = estimate.error + rounding + TINY

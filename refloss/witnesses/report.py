@@ -85,11 +85,6 @@ class Report(BaseReport):
         return bool(self.results) and not self.failures and not self.unseen
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything, for JSON.
-
-        Returns:
-            dict: of plain values.
-        """
         return {
             "passed": self.passed,
             "undecided": self.undecided,
