@@ -272,3 +272,29 @@ def test_import_loads_numpy_and_nothing_heavier():
     code = f"import sys, refloss; print([m for m in '{heavy}'.split() if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+class Absent:
+    """A finder by which there is no refloss.score."""
+
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        if name == "refloss.score":
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+
+@pytest.mark.parametrize(("call", "what"), [
+    (["matrix", "kill"], "refloss matrix"),
+    (["certify", "softmax", "--quick", "--peers"], "--peers"),
+    (["certify", "softmax", "--quick", "--format", "markdown"], "--format markdown"),
+])  # fmt: skip
+def test_what_only_a_checkout_has_says_so(call, what, monkeypatch, capsys):
+    """Installed, the package has no refloss.score: status 2, and one line that says what to do."""
+    if call[0] == "certify":
+        need("flint")
+    for module in [name for name in sys.modules if name.startswith("refloss.score")]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setattr(sys, "meta_path", [Absent, *sys.meta_path])
+    assert main(call) == 2
+    words = f"{what} is not in the installed package: run `python -m refloss` in a checkout of the repository"
+    assert capsys.readouterr().err == f"refloss: {words}\n"
