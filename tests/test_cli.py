@@ -214,32 +214,6 @@ def test_json_and_junit_files(tmp_path, mine):
     assert {path.name for path in tmp_path.iterdir()} == {"report.json", "report.xml", "mine.py"}
 
 
-class Absent:
-    """A finder by which there is no refloss.score."""
-
-    @staticmethod
-    def find_spec(name, path=None, target=None):
-        if name == "refloss.score":
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-
-
-@pytest.mark.parametrize(("call", "what"), [
-    (["matrix", "kill"], "refloss matrix"),
-    (["certify", "softmax", "--quick", "--peers"], "--peers"),
-    (["certify", "softmax", "--quick", "--format", "markdown"], "--format markdown"),
-])  # fmt: skip
-def test_what_only_a_checkout_has_says_so(call, what, monkeypatch, capsys):
-    """Installed, the package has no refloss.score: status 2, and one line that says what to do."""
-    if call[0] == "certify":
-        need("flint")
-    for module in [name for name in sys.modules if name.startswith("refloss.score")]:
-        monkeypatch.delitem(sys.modules, module)
-    monkeypatch.setattr(sys, "meta_path", [Absent, *sys.meta_path])
-    assert main(call) == 2
-    words = f"{what} is not in the installed package: run `python -m refloss` in a checkout of the repository"
-    assert capsys.readouterr().err == f"refloss: {words}\n"
-
-
 @pytest.mark.parametrize(("call", "words"), [
     (["gradcheck", "softmax", "-j", "0"], "-j must be at least 1, got 0"),
     (["matrix", "honest", "-j", "-2"], "-j must be at least 1, got -2"),
