@@ -127,6 +127,11 @@ class BaseReport(ABC):
             dict: of plain values.
         """
 
+    @property
+    def _heading(self) -> str:
+        """What stands above the table."""
+        return ""
+
     def _tests(self) -> list[tuple[str, str, list[str]]]:
         """Test cases of the JUnit file: class, name, what is wrong."""
         return [(type(self).__name__, "verdict", [] if self.passed else [self.verdict()])]
@@ -158,6 +163,8 @@ class BaseReport(ABC):
         Args:
             console (rich.console.Console): where to.
         """
+        if self._heading:
+            say(console, self._heading, "bold")
         console.print(self.table())
         for line in (*self.details(), self.verdict()):
             say(console, line)

@@ -214,6 +214,16 @@ def test_json_and_junit_files(tmp_path, mine):
     assert {path.name for path in tmp_path.iterdir()} == {"report.json", "report.xml", "mine.py"}
 
 
+@pytest.mark.parametrize(("call", "words"), [
+    (["gradcheck", "softmax", "-j", "0"], "-j must be at least 1, got 0"),
+    (["matrix", "honest", "-j", "-2"], "-j must be at least 1, got -2"),
+    (["check", "kernel.py:f", "--loss", "softmax", "--seed", "-1"], "--seed must not be negative, got -1"),
+])  # fmt: skip
+def test_numbers_that_commands_share_are_refused_alike(call, words, capsys):
+    assert main(call) == 2
+    assert capsys.readouterr().err == f"refloss: {words}\n"
+
+
 def test_list_names_every_loss(capsys):
     """`refloss list`: name, class and logits of every loss."""
     assert main(["list"]) == 0

@@ -67,6 +67,56 @@ def test_failure_names_loss_case_entry_and_both_numbers(data):
     json.dumps(report.to_dict(), default=str)
 
 
+def times(**factors):
+    """AM-Softmax with these gradients times these factors, each a function of (the gradient, the loss)."""
+
+    class Wrong(refloss.AMSoftmax):
+        def backward_logits(self, kept, g):
+            grads = super().backward_logits(kept, g)
+            return grads | {name: factor(grads[name], self) for name, factor in factors.items()}
+
+    return Wrong()
+
+
+@pytest.mark.parametrize(("factor", "said"), [
+    (lambda v, loss: -v, "−1"), (lambda v, loss: 2 * v, "2"), (lambda v, loss: v / N, "1/N (N = 6)"),
+    (lambda v, loss: v * loss.scale, "s (s = 30)"), (lambda v, loss: -v / loss.scale, "−1/s (s = 30)"),
+    (lambda v, loss: 0 * v, "0"), (lambda v, loss: -1.25 * v, "−1.25"), (lambda v, loss: v + 1, ""),
+    (lambda v, loss: v * np.linspace(0.5, 0.51, v.size).reshape(v.shape), ""),
+])  # fmt: skip
+def test_a_common_factor_is_named(factor, said, data):
+    """All rows wrong by one factor: it is said once, by its name if it has one; no factor, no word."""
+    [(_, failure)] = refloss.gradcheck(times(x=factor), *data).failures
+    assert (failure.rows, failure.total) == (N, N)
+    assert (failure.factor is None) == (not said)
+    assert (f"got = {said} × expected in all of them" in str(failure)) == bool(said)
+
+
+def test_a_scalar_s_factor_is_named_only_if_it_has_a_name(data):
+    """One number is some multiple of any other."""
+    report = refloss.gradcheck(times(scale=lambda v, loss: 2 * v, margin=lambda v, loss: 1.1 * v), *data)
+    assert [(f.input, f.factor) for _, f in report.failures] == [("scale", 2.0), ("margin", None)]
+
+
+def test_one_failure_for_each_input_and_case(data):
+    """The worst row of many; the page's steps; the text has one line, and names the gradients that are right."""
+
+    def one_row_worse(v, loss):
+        return v * np.where(np.arange(len(v)) == 2, 1.5, 1.001)[:, None]
+
+    loss = times(x=one_row_worse)
+    [(result, failure)] = refloss.gradcheck(loss, *data).failures
+    assert (failure.row, failure.index[0], failure.rows, failure.factor) == (2, 2, N, None)
+    assert failure.step == "am_softmax.md (7) to (9)"
+    assert next(i for i in result.inputs if i.input == "x").failed == N
+    report = gradcheck_cases(cases(loss))
+    assert len(report.failures) == len({(result.case, failure.input) for result, failure in report.failures}) > 20
+    text = str(report)
+    assert text.count("is wrong: got") == 1
+    assert f"[and {len(report.failures) - 1} more cases]" in text
+    assert "am_softmax: right in every case: grad_W, grad_scale, grad_margin" in text
+
+
 class Turned(refloss.ArcFace):
     """ArcFace whose grad_x has the wrong sign, and whose grad_W is wrong in two ways."""
 
@@ -87,10 +137,10 @@ def test_one_failure_for_each_input_and_case_with_its_step_and_a_common_factor()
     assert W.factor is None
     assert x.step == "arcface.md (7) to (9)"
     text = str(report)
-    assert text.count("grad_x is -1 × what is due, in all 7 rows that are wrong") == 1
-    assert "grad_W is" not in text.replace("grad_W[", "")
-    assert "nothing is wrong with grad_scale, grad_margin" in text
-    assert "6 rows wrong (derivations/arcface.md (7) to (9))  [and 1 more case]" in text
+    assert text.count("× expected") == text.count("got = −1 × expected in all of them") == 1
+    assert "arcface: right in every case: grad_scale, grad_margin" in text
+    assert "6 of 6 rows wrong; got = −1 × expected in all of them" in text
+    assert "in all of them (derivations/arcface.md (7) to (9))  [and 1 more case]" in text
 
 
 class Small(refloss.Softmax):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import shlex
-import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -16,13 +15,15 @@ import refloss
 from refloss.cli.shared import (
     add_common,
     add_set,
+    finish,
     make_loss,
     named,
+    nothing_ran,
     of_a_checkout,
-    progress,
     read_arrays,
     run_jobs,
-    write_report,
+    those_that_fit,
+    write,
 )
 from refloss.cli.status import NOTHING_RAN, OK, WRONG, CallError
 from refloss.losses.passes import PRECISIONS
@@ -58,9 +59,6 @@ def add_to(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """The command. Returns its exit status."""
-    if options.jobs < 1:
-        raise CallError(f"-j must be at least 1, got {options.jobs}")
-    options.losses = list(dict.fromkeys(options.losses))
     points = _on_input(options) if options.input else _of_the_grid(options)
     if options.list_points:
         return _list(points)
@@ -71,15 +69,16 @@ def run(options: argparse.Namespace) -> int:
             raise
         raise CallError(FLINT_MISSING) from error
     if not points:
-        print("refloss: nothing ran", file=sys.stderr)
-        return NOTHING_RAN
-    write = _page_writer(options) if options.format == "markdown" else None
+        return nothing_ran()
+    page = _page_writer(options) if options.format == "markdown" else None
     precisions = PRECISIONS if options.precision == "both" else (options.precision,)
     peers, versions = _peers() if options.peers else ({}, {})
     jobs = [(point, precisions, peers) for point in points]
-    lists = progress(run_jobs(run_point, jobs, options.jobs), len(jobs), "certify")
+    lists = run_jobs(run_point, jobs, options.jobs, "certify")
     report = GridReport([outcome for outcomes in lists for outcome in outcomes], versions)
-    write_report(report, options.format, options.output, write)
+    if page is None:
+        return finish(report, options)
+    write(page(report), options.output)
     return OK if report else WRONG
 
 
@@ -123,19 +122,12 @@ def _on_input(options: argparse.Namespace) -> list[Any]:
         raise CallError("--set needs the name of a loss of refloss")
     arrays = read_arrays(options.input)
     ones = (1.0,) * max(len(np.atleast_1d(arrays["W"])), 1)
-    points, skipped = [], []
-    for name in options.losses or refloss.losses():
-        try:
-            points.append(own_point(make_loss(name, options.set, ones), Path(options.input).name, **arrays))
-        except (ValueError, TypeError) as error:
-            if options.losses:
-                raise CallError(f"{options.input}: {error}") from error
-            skipped.append(f"refloss: {options.input}: {name} left out: {error}")
-    if not points:
-        raise CallError(skipped[0].removeprefix("refloss: "))
-    if skipped:
-        print(*skipped, sep="\n", file=sys.stderr)
-    return points
+    losses = [make_loss(name, options.set, ones) for name in options.losses or refloss.losses()]
+
+    def point(loss: Any) -> Any:
+        return own_point(loss, Path(options.input).name, **arrays)
+
+    return those_that_fit(losses, point, options.input, bool(options.losses))
 
 
 def _list(points: Sequence[Any]) -> int:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from textwrap import fill, indent
 from typing import Any
 
 import refloss
-from refloss.cli.shared import add_common, add_set, make_loss, progress, write_report, write_text
-from refloss.cli.status import NOTHING_RAN, OK, ORACLE, WRONG, CallError
+from refloss.cli.shared import add_common, add_set, finish, make_loss, nothing_ran, progress, write
+from refloss.cli.status import OK, ORACLE, WRONG, CallError
 from refloss.report import strict_json
 
 TAKES = (
@@ -85,15 +86,9 @@ def run(options: argparse.Namespace) -> int:
         sys.path.pop(0)
     report = checker.report()
     report.implementation = options.implementation
-    write_report(report, options.format, options.output)
-    if report.oracle_faults:
-        return ORACLE
-    if not any(result.grades or result.failures for result in report.results):
-        print("refloss: nothing ran", file=sys.stderr)
-        return NOTHING_RAN
-    if report.failures:
-        return WRONG
-    return ORACLE if report.not_checked else OK
+    status = finish(report, options, wrong=ORACLE if report.oracle_faults or not report.failures else WRONG)
+    ran = report.oracle_faults or any(result.grades or result.failures for result in report.results)
+    return status if ran else nothing_ran()
 
 
 def run_suspects(options: argparse.Namespace) -> int:
@@ -110,26 +105,20 @@ def run_suspects(options: argparse.Namespace) -> int:
     chosen = [suspect for suspect in known if not options.names or suspect.name in options.names]
     if options.format == "json":
         losses = [make(name) for name in refloss.losses()]
-        facts = ("name", "group", "explanation", "seen_in", "only_precision", "where")
-        text = strict_json(
-            {
-                "suspects": [
-                    {fact: getattr(suspect, fact) for fact in facts}
-                    | {"losses": [loss.name for loss in losses if suspect.applies(loss)]}
-                    for suspect in chosen
-                ]
-            }
-        )
+        text = strict_json({"suspects": [_as_dict(suspect, losses) for suspect in chosen]})
     else:
         text = "\n".join([*map(_shown, chosen), f"{len(chosen)} suspects"])
-    write_text(text, options.output)
+    write(text, options.output)
     return OK
 
 
-def _shown(suspect: Any) -> str:
-    from textwrap import fill
+def _as_dict(suspect: Any, losses: list[Any]) -> dict[str, Any]:
+    fields = ("name", "group", "explanation", "seen_in", "only_precision", "where")
+    return {name: getattr(suspect, name) for name in fields} | {
+        "losses": [loss.name for loss in losses if suspect.applies(loss)]
+    }
 
-    body = fill(
-        f"{suspect.explanation} Seen in: {suspect.seen_in}", 108, initial_indent="    ", subsequent_indent="    "
-    )
-    return f"{suspect.name} ({suspect.group}; {suspect.where})\n{body}"
+
+def _shown(suspect: Any) -> str:
+    body = fill(f"{suspect.explanation} Seen in: {suspect.seen_in}", 104)
+    return f"{suspect.name} ({suspect.group}; {suspect.where})\n{indent(body, '    ')}"

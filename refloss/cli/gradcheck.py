@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,8 +12,19 @@ from typing import Any
 import numpy as np
 
 import refloss
-from refloss.cli.shared import add_common, add_set, make_loss, named, progress, read_arrays, run_jobs, write_report
-from refloss.cli.status import NOTHING_RAN, OK, WRONG, CallError
+from refloss.cli.shared import (
+    add_common,
+    add_set,
+    finish,
+    make_loss,
+    named,
+    nothing_ran,
+    progress,
+    read_arrays,
+    run_jobs,
+    those_that_fit,
+)
+from refloss.cli.status import CallError
 
 
 def add_to(commands: Any) -> None:
@@ -46,23 +56,13 @@ def run(options: argparse.Namespace) -> int:
     from refloss.witnesses.report import Report
 
     witnesses = _witnesses(options.witness)
-    if options.jobs < 1:
-        raise CallError(f"-j must be at least 1, got {options.jobs}")
-    if options.seed < 0:
-        raise CallError(f"--seed must not be negative, got {options.seed}")
-    options.losses = list(dict.fromkeys(options.losses))
     if options.set and not options.losses:
         raise CallError("--set needs the name of a loss of refloss")
     if options.input and options.case:
         raise CallError("--case chooses among the built-in cases; with --input there is only yours")
     own = [_load(options.loss)] if options.loss else []
     results, losses = (_on_input if options.input else _on_cases)(own, options, witnesses)
-    if not results:
-        print("refloss: nothing ran", file=sys.stderr)
-        return NOTHING_RAN
-    report = Report(results, all_branches(losses), options.strict)
-    write_report(report, options.format, options.output)
-    return OK if report else WRONG
+    return finish(Report(results, all_branches(losses), options.strict), options) if results else nothing_ran()
 
 
 def _on_cases(own: list[Any], options: argparse.Namespace, witnesses: Sequence[str]) -> tuple[list, list]:
@@ -82,7 +82,7 @@ def _on_cases(own: list[Any], options: argparse.Namespace, witnesses: Sequence[s
         results = list(progress((_of_the_user(check_case, *job) for job in jobs), len(jobs), "gradcheck"))
     else:
         try:
-            results = list(progress(run_jobs(check_case, jobs, options.jobs), len(jobs), "gradcheck"))
+            results = run_jobs(check_case, jobs, options.jobs, "gradcheck")
         except (ValueError, TypeError) as error:
             if not options.set:
                 raise
@@ -99,34 +99,18 @@ def _on_input(own: list[Any], options: argparse.Namespace, witnesses: Sequence[s
     arrays = read_arrays(path)
     ones = (1.0,) * max(len(np.atleast_1d(arrays["W"])), 1)
     names = options.losses or ([] if own else refloss.losses())
-    losses = own + [make_loss(name, options.set, ones) for name in names]
+    losses = [make_loss(name, options.set, ones) for name in names]
     if not options.losses and np.ndim(arrays["labels"]) == 2:  # soft targets have no margin class
-        losses = [loss for loss in losses if not getattr(loss, "has_margin", False)]
+        losses = [loss for loss in losses if not loss.has_margin]
 
     def check(loss: Any) -> Any:
         b = arrays.get("b") if getattr(loss, "has_bias", True) else None
-        return gradcheck(loss, arrays["x"], arrays["W"], arrays["labels"], b, witnesses).results[0]
-
-    results: list[Any] = []
-    skipped: list[str] = []
-    for loss in progress(iter(losses), len(losses), "gradcheck"):
-        if loss in own:
-            result = _of_the_user(check, loss)
-        else:
-            try:
-                result = check(loss)
-            except (ValueError, TypeError) as error:
-                if options.losses:
-                    raise CallError(f"{path}: {error}") from error
-                skipped.append(f"refloss: {path}: {loss.name} left out: {error}")
-                continue
+        [result] = gradcheck(loss, arrays["x"], arrays["W"], arrays["labels"], b, witnesses).results
         result.case = Path(path).name
-        results.append(result)
-    if not results and skipped:
-        raise CallError(skipped[0].removeprefix("refloss: "))
-    if skipped:
-        print(*skipped, sep="\n", file=sys.stderr)
-    return results, losses
+        return result
+
+    results = [_of_the_user(check, loss) for loss in own]
+    return results + those_that_fit(losses, check, path, bool(options.losses)), own + losses
 
 
 def _of_the_user(function: Callable, *arguments: Any) -> Any:

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 
 import refloss
 from refloss.cli import certify, check, figures, gradcheck, matrix
+from refloss.cli.shared import checked
 from refloss.cli.status import INTERRUPTED, OK, UNREAD, USAGE, CallError
 
 VERDICTS = ("gradcheck", "check", "certify", "matrix")  # a closed pipe must not make them look well
@@ -41,7 +42,7 @@ def main(arguments: Sequence[str]) -> int:
     parser = _parser()
     options = parser.parse_args(arguments)
     try:
-        return options.command(options)
+        return options.command(checked(options))
     except CallError as error:
         print(f"refloss: {error}", file=sys.stderr)
         return USAGE

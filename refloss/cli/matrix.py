@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from typing import Any
 
-from refloss.cli.shared import add_common, of_a_checkout, progress, run_jobs, write_report
-from refloss.cli.status import NOTHING_RAN, OK, ORACLE, CallError
+from refloss.cli.shared import add_common, finish, nothing_ran, of_a_checkout, run_jobs
+from refloss.cli.status import ORACLE, CallError
 
 
 def add_to(commands: Any) -> None:
@@ -43,8 +42,8 @@ def run(options: argparse.Namespace) -> int:
     with of_a_checkout("refloss matrix"):
         from refloss.score.honest_matrix import HonestReport, honest_job, honest_jobs
         from refloss.score.kill_matrix import KillReport, configurations, kill_job, kill_jobs
-    if options.jobs < 1 or options.seeds < 1:
-        raise CallError(f"-j and --seeds must be at least 1, got {options.jobs} and {options.seeds}")
+    if options.seeds < 1:
+        raise CallError(f"--seeds must be at least 1, got {options.seeds}")
     dtypes = options.dtype or list(DTYPES)
     for dtype in dtypes:
         if dtype not in DTYPES:
@@ -60,11 +59,8 @@ def run(options: argparse.Namespace) -> int:
         if honest
         else kill_jobs(dtypes, names, options.quick, options.rivals)
     )
-    parts = progress(run_jobs(function, jobs, options.jobs), len(jobs), f"matrix {options.which}")
-    rows = [row for part in parts for row in part]
+    rows = [row for part in run_jobs(function, jobs, options.jobs, f"matrix {options.which}") for row in part]
     if not rows:
-        print("refloss: nothing ran", file=sys.stderr)
-        return NOTHING_RAN
+        return nothing_ran()
     report = HonestReport(rows, options.seeds) if honest else KillReport(rows)
-    write_report(report, options.format, options.output)
-    return OK if report else ORACLE
+    return finish(report, options, wrong=ORACLE)

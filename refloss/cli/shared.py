@@ -1,11 +1,11 @@
-"""What the commands share: reading arrays and parameters, processes, progress, files."""
+"""What the commands share: arguments, reading arrays and parameters, processes, progress, files, how they end."""
 
 from __future__ import annotations
 
+import argparse
 import ast
 import dataclasses
 import difflib
-import operator
 import os
 import sys
 import zipfile
@@ -18,13 +18,44 @@ from typing import Any
 import numpy as np
 
 import refloss
-from refloss.cli.status import CallError
+from refloss.cli.status import NOTHING_RAN, OK, WRONG, CallError
 from refloss.losses import LOSSES
 from refloss.report import BaseReport
 from refloss.writing import write_whole
 
 INPUTS = ("x", "W", "labels", "b")
 WORDS = {"true": "True", "false": "False"}
+
+
+# -- arguments -------------------------------------------------------------------------------------
+
+
+def add_common(parser: Any, *formats: str, jobs: int | None = None, seed: bool = False) -> None:
+    """--format, --output, and where they make sense --seed and -j with its default, 0 for every core."""
+    parser.add_argument("--format", choices=("text", *formats), default="text", help="of the result")
+    parser.add_argument("--output", metavar="F", help="write the result to this file instead of standard output")
+    if seed:
+        parser.add_argument("--seed", type=int, default=0, help="seed of the cases (default 0)")
+    if jobs is not None:
+        words = f"processes (default{f' {jobs}' if jobs else ': all cores'})"
+        parser.add_argument("-j", "--jobs", type=int, default=jobs or os.cpu_count() or 1, metavar="N", help=words)
+
+
+def add_set(parser: Any, when: str = "") -> None:
+    """--set."""
+    words = f"a parameter of the loss{when}"
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help=words)
+
+
+def checked(options: argparse.Namespace) -> argparse.Namespace:
+    """The options, of which those that several commands have are legal; a loss named twice is asked once."""
+    if getattr(options, "jobs", 1) < 1:
+        raise CallError(f"-j must be at least 1, got {options.jobs}")
+    if getattr(options, "seed", 0) < 0:
+        raise CallError(f"--seed must not be negative, got {options.seed}")
+    if hasattr(options, "losses"):
+        options.losses = list(dict.fromkeys(options.losses))
+    return options
 
 
 # -- reading ---------------------------------------------------------------------------------------
@@ -92,6 +123,26 @@ def named(things: list[Any], names: list[str], what: str) -> list[Any]:
     return [thing for thing in things if thing.name in names]
 
 
+def those_that_fit(losses: Sequence[Any], do: Callable[[Any], Any], path: str, asked: bool) -> list[Any]:
+    """do(loss) of every loss that takes the arrays of the file; the others are left out with a word.
+
+    asked: the losses were named, and one that does not fit is an error
+    """
+    done, left_out = [], []
+    for loss in progress(losses, len(losses), "arrays"):
+        try:
+            done.append(do(loss))
+        except (ValueError, TypeError) as error:
+            if asked:
+                raise CallError(f"{path}: {error}") from error
+            left_out.append(f"{path}: {loss.name} left out: {error}")
+    if left_out and not done:
+        raise CallError(left_out[0])
+    for line in left_out:
+        print(f"refloss: {line}", file=sys.stderr)
+    return done
+
+
 @contextmanager
 def of_a_checkout(what: str) -> Iterator[None]:
     """For imports from refloss.score, which is no part of the installed package."""
@@ -108,14 +159,14 @@ def of_a_checkout(what: str) -> Iterator[None]:
 # -- running ---------------------------------------------------------------------------------------
 
 
-def run_jobs(function: Callable, jobs: Sequence[tuple], processes: int) -> Iterator[Any]:
-    """function(*job) of every job, in order, on this many processes."""
+def run_jobs(function: Callable, jobs: Sequence[tuple], processes: int, command: str) -> list[Any]:
+    """function(*job) of every job, in order, on this many processes, with a progress bar."""
     if processes == 1:
-        yield from (function(*arguments) for arguments in jobs)
-        return
+        return list(progress((function(*arguments) for arguments in jobs), len(jobs), command))
     # never forked: threads (of a progress bar, of JAX) do not survive that
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-        yield from pool.map(function, *zip(*jobs, strict=True), chunksize=max(len(jobs) // (4 * processes), 1))
+        chunk = max(len(jobs) // (4 * processes), 1)
+        return list(progress(pool.map(function, *zip(*jobs, strict=True), chunksize=chunk), len(jobs), command))
 
 
 def progress(things: Iterable[Any], total: int, command: str) -> Iterator[Any]:
@@ -129,48 +180,33 @@ def progress(things: Iterable[Any], total: int, command: str) -> Iterator[Any]:
     yield from track(things, description=command, total=total, console=Console(stderr=True), transient=True)
 
 
-# -- writing ---------------------------------------------------------------------------------------
+# -- the end ---------------------------------------------------------------------------------------
 
 
-def add_common(parser: Any, *formats: str, jobs: int | None = None, seed: bool = False) -> None:
-    """--format, --output, and where they make sense --seed and -j with its default, 0 for every core."""
-    parser.add_argument("--format", choices=("text", *formats), default="text", help="of the result")
-    parser.add_argument("--output", metavar="F", help="write the result to this file instead of standard output")
-    if seed:
-        parser.add_argument("--seed", type=int, default=0, help="seed of the cases (default 0)")
-    if jobs is not None:
-        words = f"processes (default{f' {jobs}' if jobs else ': all cores'})"
-        parser.add_argument("-j", "--jobs", type=int, default=jobs or os.cpu_count() or 1, metavar="N", help=words)
-
-
-def add_set(parser: Any, when: str = "") -> None:
-    """--set."""
-    words = f"a parameter of the loss{when}"
-    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help=words)
-
-
-def write_report(report: BaseReport, form: str, output: str | None, write: Callable[[Any], str] | None = None) -> None:
-    """The report in this form (or as `write` makes it), to a file or standard output; text in colour on a terminal."""
-    if form == "text" and output is None and sys.stdout.isatty():
+def finish(report: BaseReport, options: argparse.Namespace, wrong: int = WRONG) -> int:
+    """Writes the report as --format and --output say, in colour on a terminal. Returns the exit status."""
+    if options.format == "text" and options.output is None and sys.stdout.isatty():
         from rich.console import Console
 
         report.print(Console())
-        return
-    plain = str if form == "text" else operator.methodcaller(f"to_{form}")
-    write_text((write or plain)(report), output)
-
-
-def write_text(text: str, output: str | None) -> None:
-    """To a file or standard output."""
-    if output is None:
-        print(text)
     else:
-        write_atomically(output, text + "\n")
+        forms = {"json": report.to_json, "junit": report.to_junit, "markdown": report.to_markdown}
+        write(forms.get(options.format, report.__str__)(), options.output)
+    return OK if report else wrong
 
 
-def write_atomically(path: str, text: str) -> None:
-    """The whole file or none of it."""
+def nothing_ran() -> int:
+    """Says so. Returns the exit status."""
+    print("refloss: nothing ran", file=sys.stderr)
+    return NOTHING_RAN
+
+
+def write(text: str, path: str | None) -> None:
+    """To standard output, or the whole file or none of it."""
+    if path is None:
+        print(text)
+        return
     try:
-        write_whole(path, text)
+        write_whole(path, text + "\n")
     except OSError as error:
         raise CallError(f"--output {path}: {error.strerror}") from error

@@ -20,7 +20,7 @@ from flint import arb, ctx
 from refloss.losses.loss import Loss
 from refloss.proof.enclosures import LOWEST_BITS, Enclosures, enclose
 from refloss.proof.tape import NOTHING, asks, each, exact, is_zero, total
-from refloss.report import BaseReport, Grid, MismatchError, say
+from refloss.report import BaseReport, Grid, MismatchError
 from refloss.textbook.rows import row_norm
 
 CertifyError = MismatchError  # the name that it had
@@ -37,7 +37,7 @@ _SHARP = arb(2) ** -12  # an enclosure tells enough when it is this part of a un
 _TINY: Any = arb(2) ** -1074
 
 _upper, _lower, _radius = each(arb.abs_upper), each(arb.abs_lower), each(arb.rad)
-_finite = asks(arb.is_finite)
+_finite, _sharp = asks(arb.is_finite), asks(lambda width, due: width <= due, 2)
 
 
 @dataclass(frozen=True)
@@ -114,19 +114,7 @@ class Certificate(BaseReport):
         return sum(stage.undecided for stage in self.stages.values())
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything, for JSON.
-
-        Returns:
-            dict: of plain values.
-        """
-        return {
-            "passed": self.passed,
-            "undecided": self.undecided,
-            "made_by": self.made_by,
-            "precision": self.precision,
-            "bits": self.bits,
-            "stages": {name: asdict(stage) for name, stage in self.stages.items()},
-        }
+        return {"passed": self.passed, "undecided": self.undecided} | asdict(self)
 
     def __repr__(self) -> str:
         return f"<certificate of {self.made_by}: {self.verdict()}>"
@@ -168,14 +156,9 @@ class Certificate(BaseReport):
                 lines.append(f"{word} {where}: {stage.reason}; got {stage.got:.17g}, the truth is {stage.expected}")
         return lines
 
-    def print(self, console: Any) -> None:
-        """Prints the loss, the table, the failures and the verdict.
-
-        Args:
-            console (rich.console.Console): where to.
-        """
-        say(console, f"{self.made_by}, precision {self.precision!r}", "bold")
-        super().print(console)
+    @property
+    def _heading(self) -> str:
+        return f"{self.made_by}, precision {self.precision!r}"
 
     def verdict(self) -> str:
         """The stages that failed, or how many passed; and how many entries are undecided.
@@ -298,10 +281,6 @@ def _due_width(e: Enclosures, name: str) -> np.ndarray:
     if name in ROWWISE:
         scale = scale[:, None] / arb(e.stages[name].shape[1]).sqrt()
     return each(lambda s: _SHARP * max(_U * s, _TINY) if s.is_finite() else _SHARP * _TINY)(scale)
-
-
-def _sharp(width: np.ndarray, due: np.ndarray) -> np.ndarray:
-    return asks(lambda w, d: w <= d, 2)(width, due)
 
 
 def _log2(value: arb) -> float:
@@ -513,10 +492,9 @@ def _float(value: arb) -> float:
 
 def _ceil(values: np.ndarray) -> np.ndarray:
     """float64 numbers that are not less; inf where a ball has no end."""
-    return np.asarray(np.frompyfunc(lambda v: np.nextafter(_float(v.abs_upper()), np.inf) if v != 0 else 0.0, 1, 1)(
-        values), dtype=float)  # fmt: skip
+    return each(lambda v: np.nextafter(_float(v.abs_upper()), np.inf) if v != 0 else 0.0)(values).astype(float)
 
 
 def _floor(values: np.ndarray) -> np.ndarray:
     """float64 numbers that are not more."""
-    return np.asarray(np.frompyfunc(lambda v: np.nextafter(_float(v.abs_lower()), 0.0), 1, 1)(values), dtype=float)
+    return each(lambda v: np.nextafter(_float(v.abs_lower()), 0.0))(values).astype(float)

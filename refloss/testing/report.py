@@ -174,11 +174,6 @@ class Report(BaseReport):
     # -- for machines ------------------------------------------------------------------------------
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything, for JSON.
-
-        Returns:
-            dict: of plain values.
-        """
         computed = {"passed": self.passed, "grade": self.grade, "first_divergent_stage": self.first_divergent_stage}
         return computed | asdict(self)
 

@@ -18,3 +18,8 @@ def row_norm(v: np.ndarray) -> np.ndarray:
     safe = np.where((largest > 0) & np.isfinite(largest), largest, 1.0)
     with np.errstate(invalid="ignore", over="ignore"):
         return safe * np.sqrt(np.sum((v / safe[:, None]) ** 2, axis=1))
+
+
+def or_one(lengths: np.ndarray) -> np.ndarray:
+    """Lengths to divide by or to step in: 1 for a zero row."""
+    return np.where(lengths > 0, lengths, 1.0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -35,15 +35,16 @@ ON_REQUEST = {"ball": ball}  # slower, and needs an optional package
 
 SHAPE = "shape"
 BLIND = 1e-3  # of the natural scale: a witness less certain than this abstains
+FITS = 0.01  # of a row's error: a common factor leaves less than this of it
 
 
 @dataclass(frozen=True)
 class Failure:
-    """The gradient in one input that is wrong: its worst row, what came, what was due, and by how much.
+    """One input whose gradient is wrong: its worst row, how many rows are wrong, and what they have in common.
 
     Attributes:
         input (str): x, W, b, scale, margin or alpha.
-        row (int): the worst of that input.
+        row (int): the worst row of that input.
         index (tuple): of that row's worst entry.
         got (float): that entry, as it came.
         expected (float): what the witness says.
@@ -52,8 +53,10 @@ class Failure:
         witness (str): who says so; "shape" where the array did not fit.
         reason (str): in words.
         rows (int): how many rows are wrong.
-        factor (float): a, where every wrong row is a times what is due; or None.
-        step (str): the page of derivations/ and the steps that give this gradient, or "".
+        total (int): of how many.
+        factor (float): c, where every wrong row is c times what was due; or None.
+        factor_name (str): what c is, such as "1/N"; or "".
+        step (str): the page of derivations/ and the steps that give this gradient; "" for a loss of your own.
     """
 
     input: str
@@ -66,7 +69,9 @@ class Failure:
     witness: str
     reason: str
     rows: int = 1
+    total: int = 1
     factor: float | None = None
+    factor_name: str = ""
     step: str = ""
 
     def __str__(self) -> str:
@@ -74,11 +79,16 @@ class Failure:
         if self.witness == SHAPE:
             return f"grad_{self.input} {self.reason}{where}"
         place = f"grad_{self.input}[{', '.join(map(str, self.index))}]" if self.index else f"grad_{self.input}"
-        return (
-            f"{place} {self.reason}: got {self.got:.12g}, expected {self.expected:.12g} ({self.witness}); "
-            f"row off by {self.error:.2g} of its scale, {self.tolerance:.2g} allowed; "
-            f"{self.rows} row{'s' * (self.rows != 1)} wrong{where}"
-        )
+        parts = [
+            f"{place} {self.reason}: got {self.got:.12g}, expected {self.expected:.12g} ({self.witness})",
+            f"row off by {self.error:.2g} of its scale, {self.tolerance:.2g} allowed",
+        ]
+        if self.total > 1:
+            parts.append(f"{self.rows} of {self.total} rows wrong")
+        if self.factor is not None:
+            factor = self.factor_name or f"{self.factor:.6g}".replace("-", "−")
+            parts.append(f"got = {factor} × expected" + (" in all of them" if self.rows > 1 else ""))
+        return "; ".join(parts) + where
 
 
 @dataclass
@@ -144,12 +154,12 @@ def compare(problem: Problem, gradients: Mapping[str, Any], witnesses: Sequence[
 def in_units_of_the_gradient(problem: Problem, estimates: dict[str, Estimate]) -> dict[str, Estimate]:
     """The estimates times the problem's weight; no word on what passes through a term that none can differentiate."""
     weight, blind = problem.weight, problem.blind
-    honest = {}
+    scaled = {}
     for name, (gradient, error) in estimates.items():
         if blind is not None and blind.any():
             error = np.where(blind, np.inf, error) if name in problem.rowwise else np.full_like(error, np.inf)
-        honest[name] = Estimate(gradient * weight, error * weight)
-    return honest
+        scaled[name] = Estimate(gradient * weight, error * weight)
+    return scaled
 
 
 def _one_input(problem: Problem, name: str, gradient: Any, estimates: Mapping[str, Estimate]) -> InputResult:
@@ -159,28 +169,24 @@ def _one_input(problem: Problem, name: str, gradient: Any, estimates: Mapping[st
     if gradient is None or np.shape(gradient) != due:
         what = "is missing" if gradient is None else f"has shape {np.shape(gradient)}, expected {due}"
         result.failed = count
-        result.failures.append(Failure(name, 0, (), np.nan, np.nan, np.inf, 0.0, SHAPE, what))
+        result.failures.append(Failure(name, 0, (), np.nan, np.nan, np.inf, 0.0, SHAPE, what, count, count))
         return result
-    gradient = np.asarray(gradient, dtype=float)
-    rows = as_rows(gradient)
+    wrong = _Wrong(as_rows(np.asarray(gradient, dtype=float)))
+    rows = wrong.got
     not_finite = ~np.isfinite(rows).all(axis=1)
-    failed, decided = not_finite.copy(), not_finite.copy()
-    found = [_Wrong(not_finite, np.zeros_like(rows), np.full(count, np.inf), np.zeros(count), "", "is not finite")]
-
+    wrong.add(not_finite, "is not finite")
     scale = problem.scale.get(name)
     must_vanish = problem.vanishes.get(name, np.zeros(count, dtype=bool)) & ~not_finite
     result.exact_zero = int(np.count_nonzero(must_vanish & ~rows.any(axis=1)))
-    moved = must_vanish & rows.any(axis=1)
-    found.append(found[0]._replace(where=moved, witness="nothing arrives", reason="must be exactly 0"))
-    failed |= moved
-    decided |= must_vanish
+    wrong.add(must_vanish & rows.any(axis=1), "must be exactly 0", "nothing arrives")
+    decided = not_finite | must_vanish
 
     for witness, estimate in estimates.items():
         expected = as_rows(estimate.gradient)
         # without logits of its own to measure by, a loss is measured against the witness
         measure = row_norm(expected) if scale is None else scale
-        # balls have no rounding of their own: what is left is an honest pass's
-        room = problem.honest if witness in ON_REQUEST and problem.honest else problem.rounding
+        # balls have no rounding of their own: what is left is that of a correct pass
+        room = problem.pass_error if witness in ON_REQUEST and problem.pass_error else problem.rounding
         rounding = room.get(name, np.zeros(count))
         with np.errstate(all="ignore"):
             tolerance = estimate.error + rounding + TINY
@@ -189,55 +195,75 @@ def _one_input(problem: Problem, name: str, gradient: Any, estimates: Mapping[st
             sees = looked & (tolerance <= BLIND * measure)
             error = row_norm(rows - expected)
             relative, allowed = error / measure, tolerance / measure
-        wrong = looked & ~(error <= tolerance)
         decided |= sees
         seen = result.witnesses[witness]
         seen.decided = int(np.count_nonzero(sees))
         if seen.decided:
             seen.worst, seen.resolution = float(relative[sees].max()), float(allowed[sees].max())
-        found.append(_Wrong(wrong & ~failed, expected, relative, allowed, witness, "is wrong"))
-        failed |= wrong
-    result.failed = int(np.count_nonzero(failed))
-    result.failures += [_failure(name, due, rows, found)] if failed.any() else []
-    result.undecided = int(np.count_nonzero(~decided & ~failed))
+        refuted = looked & ~(error <= tolerance)
+        wrong.add(refuted, "is wrong", witness, expected, tolerance, measure)
+    result.failed = int(np.count_nonzero(wrong.rows))
+    result.undecided = int(np.count_nonzero(~decided & ~wrong.rows))
     result.passed = count - result.failed - result.undecided
+    if result.failed:
+        result.failures.append(wrong.failure(name, len(due), problem.samples, float(problem.inputs.get("scale", 1.0))))
     return result
 
 
-class _Wrong(NamedTuple):
-    """The rows that one witness refutes, and how."""
+class _Wrong:
+    """The wrong rows of one gradient, each beside what the first witness against it says."""
 
-    where: np.ndarray  # (rows,) bool
-    expected: np.ndarray  # (rows, …)
-    error: np.ndarray  # (rows,)
-    tolerance: np.ndarray  # (rows,)
-    witness: str
-    reason: str
+    def __init__(self, got: np.ndarray) -> None:
+        self.got, self.expected = got, np.zeros(got.shape)
+        self.rows = np.zeros(len(got), dtype=bool)
+        self.error, self.measure = np.full(len(got), np.inf), np.ones(len(got))
+        self.tolerance = np.zeros(len(got))
+        self.said: dict[int, tuple[str, str]] = {}  # row → witness and reason
 
+    def add(
+        self, where: np.ndarray, reason: str, witness: str = "", expected: np.ndarray | None = None,
+        tolerance: np.ndarray | None = None, measure: np.ndarray | None = None,
+    ) -> None:  # fmt: skip
+        """Marks rows as wrong, those that are not yet."""
+        new = where & ~self.rows
+        self.rows |= where
+        self.said |= {int(r): (witness, reason) for r in np.flatnonzero(new)}
+        if expected is not None and tolerance is not None and measure is not None:
+            self.expected[new], self.tolerance[new], self.measure[new] = expected[new], tolerance[new], measure[new]
+            self.error[new] = row_norm(self.got[new] - expected[new])
 
-def _failure(name: str, shape: tuple[int, ...], rows: np.ndarray, found: Sequence[_Wrong]) -> Failure:
-    """The worst row of the first kind that there is, and what all wrong rows have in common."""
-    worst = next(wrong for wrong in found if wrong.where.any())
-    with np.errstate(all="ignore"):
-        off = np.where(worst.where, worst.error / worst.tolerance, -1.0)
-    r = int(np.argmax(np.where(np.isnan(off), np.inf, off)))
-    with np.errstate(invalid="ignore"):
-        entries = np.abs(rows[r] - worst.expected[r])
-    d = int(np.argmax(np.where(np.isnan(entries), np.inf, entries)))
-    return Failure(
-        name, r, {2: (r, d), 1: (r,), 0: ()}[len(shape)], float(rows[r, d]), float(worst.expected[r, d]),
-        float(worst.error[r]), float(worst.tolerance[r]), worst.witness, worst.reason,
-        rows=sum(int(np.count_nonzero(wrong.where)) for wrong in found), factor=_common_factor(rows, found),
-    )  # fmt: skip
+    def failure(self, name: str, dimensions: int, samples: int, scale: float) -> Failure:
+        """The worst row, and what is known of all."""
+        with np.errstate(all="ignore"):
+            relative, allowed = self.error / self.measure, self.tolerance / self.measure
+            off = np.abs(self.got - self.expected)
+        r = int(np.argmax(np.where(self.rows, np.nan_to_num(relative, nan=np.inf), -1.0)))
+        d = int(np.argmax(np.nan_to_num(off[r], nan=np.inf)))
+        return Failure(
+            name, r, {2: (r, d), 1: (r,), 0: ()}[dimensions], float(self.got[r, d]), float(self.expected[r, d]),
+            float(relative[r]), float(allowed[r]), *self.said[r], len(self.said), len(self.got),
+            *self._factor(samples, scale),
+        )  # fmt: skip
 
+    def _factor(self, N: int, s: float) -> tuple[float | None, str]:
+        """c of got = c · expected in all wrong rows, up to rounding, and its name."""
+        got, expected, room, error = (v[self.rows] for v in (self.got, self.expected, self.tolerance, self.error))
+        if not np.isfinite(error).all():
+            return None, ""
 
-def _common_factor(rows: np.ndarray, found: Sequence[_Wrong]) -> float | None:
-    """a with rows = a · expected, by least squares over the wrong rows; None if 1e-3 of them is left."""
-    got = np.concatenate([rows[wrong.where].ravel() for wrong in found])
-    due = np.concatenate([wrong.expected[wrong.where].ravel() for wrong in found])
-    size = np.max(np.abs(due), initial=0.0)
-    if not (np.isfinite(got).all() and np.isfinite(due).all() and size > 0):
-        return None
-    factor = float(np.dot(got / size, due / size) / np.dot(due / size, due / size))
-    left = np.linalg.norm(got / size - factor * (due / size))
-    return factor if left <= 1e-3 * np.linalg.norm(due / size) * max(1.0, abs(factor)) else None
+        def fits(c: float) -> bool:
+            left = row_norm(got - c * expected)
+            return bool(np.all((left <= 4 * room * max(1.0, abs(c))) & (left <= FITS * error)))
+
+        named = {0.0: "0", -1.0: "−1", 2.0: "2", 0.5: "1/2"}
+        for letter, size in (("N", float(N)), ("s", s)):
+            for sign, minus in ((1, ""), (-1, "−")) if size else ():
+                named.setdefault(sign * size, f"{minus}{letter} ({letter} = {size:g})")
+                named.setdefault(sign / size, f"{minus}1/{letter} ({letter} = {size:g})")
+        with np.errstate(all="ignore"):
+            for c, name in named.items():
+                if fits(c):
+                    return c, name
+            weighted = expected / room[:, None]
+            fitted = float(np.sum(got / room[:, None] * weighted) / np.sum(weighted**2))
+            return (fitted, "") if got.size > 1 and fits(fitted) else (None, "")

@@ -12,9 +12,9 @@ import numpy as np
 from refloss.cases.configurations import default_upstream
 from refloss.losses import CrossEntropy
 from refloss.textbook.namespaces import numpy_namespace
-from refloss.textbook.rows import row_norm
+from refloss.textbook.rows import or_one, row_norm
 from refloss.witnesses.autograd_tape import autograd
-from refloss.witnesses.problem import Problem, U, or_one
+from refloss.witnesses.problem import Problem, U
 
 INPUTS = ("x", "W", "b")
 

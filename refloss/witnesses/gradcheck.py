@@ -99,9 +99,9 @@ def _check(
     problem = loss_problem(loss, x, W, targets, b, check.real_array(upstream, "upstream"))
     results = compare(problem, {name: getattr(grads, name) for name in problem.inputs}, witnesses)
     count = None
-    if problem.target is not None:
+    if problem.target_angle is not None:
         rows, y = targets.pairs
-        count = reached(loss, problem.target.theta[rows], np.asarray(out.probabilities)[rows, y])
+        count = reached(loss, problem.target_angle.theta[rows], np.asarray(out.probabilities)[rows, y])
     note = ""
     if problem.blind is not None and problem.blind.any():
         at = ", ".join(map(str, np.flatnonzero(problem.blind)[:8]))

@@ -16,7 +16,7 @@ import numpy as np
 from refloss.textbook import formulas
 from refloss.textbook.family import differentiable, member_of, parameters, radius_of
 from refloss.textbook.namespaces import complex_namespace, numpy_namespace
-from refloss.textbook.rows import as_rows, row_norm
+from refloss.textbook.rows import as_rows, or_one, row_norm
 
 U = np.finfo(float).eps / 2
 TINY = np.finfo(float).smallest_subnormal
@@ -31,13 +31,14 @@ class Problem:
                hold many copies at once
     rowwise    inputs whose row i enters only term i
     scale      name → (rows,) natural scale of the gradient. A missing name is measured against the witness's own
-    rounding   name → (rows,) bound of the error of the textbook form, and of an honest pass, in float64
+    rounding   name → (rows,) bound of the error of the textbook form, and of a correct pass, in float64
     unit       name → (rows,) the length > 0 in which a witness steps
     step       name → (rows,) its first step in that unit; 0 where a kink or jump is too near
     noise      (N,) bound of the rounding error of each term
     vanishes   name → (rows,) bool: nothing can arrive there, so that the gradient must be exactly 0
     blind      (N,) bool: terms whose derivative float64 arithmetic cannot give at all
-    honest     name → (rows,) bound of the error of an honest pass alone, for a witness without rounding of its own
+    pass_error name → (rows,) how far a correct float64 backward may be off. Used instead of `rounding` by the ball
+               witness, which has no rounding error
     """
 
     inputs: dict[str, np.ndarray]
@@ -49,11 +50,11 @@ class Problem:
     step: dict[str, np.ndarray] = field(default_factory=dict)
     noise: np.ndarray = field(default_factory=lambda: np.zeros(0))
     runs_everywhere: bool = True  # False: only on real NumPy arrays, one copy at a time
-    target: TargetAngle | None = None  # of a margin loss
+    target_angle: TargetAngle | None = None  # of a margin loss
     weight: float = 1.0  # the gradient is this times that of `terms`
     vanishes: dict[str, np.ndarray] = field(default_factory=dict)
     blind: np.ndarray | None = None
-    honest: dict[str, np.ndarray] = field(default_factory=dict)
+    pass_error: dict[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def samples(self) -> int:
@@ -89,7 +90,7 @@ def loss_problem(
 
     q = parameters(loss)
     q.zero_x, q.zero_W = row_norm(x) == 0, row_norm(W) == 0
-    at = _target_angle(loss, q, x, W, y) if loss.has_margin else None
+    angle = _target_angle(loss, q, x, W, y) if loss.has_margin else None
     frozen: dict[int, Any] = {}
 
     def offset(xp: Any) -> Any:
@@ -105,11 +106,11 @@ def loss_problem(
     def terms(xp: Any, given: dict[str, Any], rows: Any) -> Any:
         return share[rows] * formulas.cross_entropy(xp, logits(xp, given, rows), t[rows], w)
 
-    problem = Problem(inputs, terms, rowwise=frozenset({"x"}), target=at, weight=weight)
-    if at is not None:
+    problem = Problem(inputs, terms, rowwise=frozenset({"x"}), target_angle=angle, weight=weight)
+    if angle is not None:
         # without zero_norm="zero" the formula has no direction to give a zero row (legal where m = 1)
         undefined = (q.zero_x | q.zero_W[y.argmax(axis=1)]) & (loss.zero_norm != "zero")
-        problem.blind = counts & ((at.pole < NEAR_POLE) | at.on_jump | undefined)
+        problem.blind = counts & ((angle.pole < NEAR_POLE) | angle.on_jump | undefined)
     with np.errstate(all="ignore"):
         z = logits(xp, inputs, np.arange(N))
         p = np.exp(z - xp.logsumexp(z)[:, None])
@@ -126,7 +127,7 @@ def loss_problem(
         felt = felt + 4 * TINY / U * np.abs(share)[:, None] * mass
         J = _jacobian_norms(problem, loss, logits, z)
         size = radius_of(loss).of(row_norm(x), row_norm(W))
-        off, own = _logit_error(z, size, D, y, at), _logit_error(z, size, D, y, None)
+        off, own = _logit_error(z, size, D, y, angle), _logit_error(z, size, D, y, None)
         _measure(problem, loss, J, G, felt, off, own, size, y, nothing)
         # how far rounding moves each term: its logits, and the cross-entropy itself
         losses = formulas.cross_entropy(xp, z, t, w)
@@ -147,11 +148,11 @@ def rounding_of(D: int, C: int) -> float:
     return 8.0 * (D + C + 8) * U
 
 
-def _logit_error(z: np.ndarray, size: np.ndarray, D: int, y: np.ndarray, at: TargetAngle | None) -> np.ndarray:
+def _logit_error(z: np.ndarray, size: np.ndarray, D: int, y: np.ndarray, angle: TargetAngle | None) -> np.ndarray:
     """(N, 1) how far each row's logits may be off: by their own rounding, and the target's by arccos."""
     largest = np.max(np.maximum(np.abs(z), size), axis=1, initial=0.0)
     off = rounding_of(D, z.shape[1]) * np.maximum(largest, 1.0)[:, None]
-    return off if at is None else off + np.sum(y * at.radius, axis=1, keepdims=True) * at.drift
+    return off if angle is None else off + np.sum(y * angle.radius, axis=1, keepdims=True) * angle.drift
 
 
 def _measure(
@@ -162,7 +163,8 @@ def _measure(
 
     G, felt, size, y: (N, C); off, own (without arccos), nothing: (N, 1), see above.
     """
-    x, W, at, weight = problem.inputs["x"], problem.inputs["W"], problem.target, problem.weight
+    x, W, weight = problem.inputs["x"], problem.inputs["W"], problem.weight
+    angle = problem.target_angle
     units = {
         "x": or_one(row_norm(x)),
         "W": or_one(row_norm(W)),
@@ -177,8 +179,8 @@ def _measure(
         length = units[name][:, None] if name == "x" else units[name]
         # the logits' error; and what is left of z_j's size where a projection cancels
         rounding = off * felt * J[name] + (0 if name == "b" else c * felt * size / length)
-        if at is not None:  # the target's own slope: along the tangent, or in a parameter
-            slope = at.drift if name == "scale" else at.unsure * at.radius / length
+        if angle is not None:  # the target's own slope: along the tangent, or in a parameter
+            slope = angle.drift if name == "scale" else angle.unsure * angle.radius / length
             rounding = rounding + y * felt * slope
         # besides: a zero W_j or x_i as the other factor, one dimension to turn in, a margin that is detached
         idle = (size == 0) | _cannot_turn(loss, name, x.shape[1]) | (name == "margin" and loss.detach_margin)
@@ -188,20 +190,15 @@ def _measure(
         lost = 0 if name == "b" else 8 * TINY * np.sum(size / length, axis=axis)  # where g_ij is subnormal
         problem.rounding[name] = weight * np.atleast_1d(np.sum(rounding, axis=axis)) + lost
         # a pass that keeps 1 − p_y and θ apart from rounding errs relative to the terms of g themselves
-        honest = own * G * J[name] + (0 if name == "b" else c * G * size / length)
-        problem.honest[name] = weight * np.atleast_1d(np.sum(honest, axis=axis)) + lost
+        kept_apart = own * G * J[name] + (0 if name == "b" else c * G * size / length)
+        problem.pass_error[name] = weight * np.atleast_1d(np.sum(kept_apart, axis=axis)) + lost
         problem.unit[name] = units[name]
-        problem.step[name] = _first_step(name, J[name] * length, y, at, getattr(loss, "margin", 1.0))
+        problem.step[name] = _first_step(name, J[name] * length, y, angle, getattr(loss, "margin", 1.0))
 
 
 def _cannot_turn(loss: Any, name: str, D: int) -> bool:
     """In one dimension a row that is normalised has only two directions, and no gradient."""
     return D == 1 and member_of(loss).zero_rows.get(name) == "every"
-
-
-def or_one(lengths: np.ndarray) -> np.ndarray:
-    """Lengths to step in: 1 for a zero row."""
-    return np.where(lengths > 0, lengths, 1.0)
 
 
 def _divisor(reduction: str, target: np.ndarray, w: np.ndarray, valid: np.ndarray) -> float:
@@ -286,14 +283,14 @@ def _jacobian_norms(problem: Problem, loss: Any, logits: Callable, z: np.ndarray
     return norms
 
 
-def _first_step(name: str, change: np.ndarray, y: np.ndarray, at: TargetAngle | None, m: float) -> np.ndarray:
+def _first_step(name: str, change: np.ndarray, y: np.ndarray, angle: TargetAngle | None, m: float) -> np.ndarray:
     """(rows,) a first step that changes no logit by much more than 1/4 and stays off kinks and poles.
 
     change: (N, C), how far each logit moves in one unit of the input.
     """
     gentle = 0.25 / np.maximum(np.nan_to_num(change, nan=0.0), 1.0)
-    if at is not None:
-        turn = np.minimum(0.25 / max(float(m), 1.0), at.near / 8)
+    if angle is not None:
+        turn = np.minimum(0.25 / max(float(m), 1.0), angle.near / 8)
         gentle = np.where(y > 0, np.minimum(gentle, turn[:, None]), gentle)
     if name == "x":
         return gentle.min(axis=1, initial=0.25)

@@ -59,7 +59,7 @@ class Report(BaseReport):
 
     @property
     def failures(self) -> list[tuple[CaseResult, Failure]]:
-        """(case result, failure) pairs."""
+        """(case result, failure) pairs, one for each case and input with a wrong row."""
         return [(result, failure) for result in self.results for failure in result.failures]
 
     @property
@@ -85,11 +85,6 @@ class Report(BaseReport):
         return bool(self.results) and not self.failures and not self.unseen
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything, for JSON.
-
-        Returns:
-            dict: of plain values.
-        """
         return {
             "passed": self.passed,
             "undecided": self.undecided,
@@ -139,10 +134,10 @@ class Report(BaseReport):
         for result, failure in self.failures:
             line = f"FAILED {result.made_by}, case {result.case}: {failure}"
             groups.setdefault((result.loss, failure.input), []).append(line)
-        failures = first_of_each(groups.values(), 20, "gradients, see .failures")
-        lines += self._common_lines()
+        failures = first_of_each(groups.values(), 20, "gradients that are wrong, see .failures")
         unseen = [f"NOT CHECKED {loss}: no witness could decide any row of grad_{name}" for loss, name in self.unseen]
-        return [*(part for line in lines for part in self._wrapped(line)), *failures, *unseen]
+        wrapped = [part for line in lines for part in self._wrapped(line)]
+        return [*wrapped, *failures, *self._right_lines(), *unseen]
 
     def _tests(self) -> list[tuple[str, str, list[str]]]:
         unseen = "no witness could decide any row"
@@ -151,25 +146,15 @@ class Report(BaseReport):
             *((loss, f"grad_{name} checked", [unseen]) for loss, name in self.unseen),
         ]
 
-    def _common_lines(self) -> list[str]:
-        """Of each loss with failures: which gradients are wrong, by one factor if there is one, and which are right."""
+    def _right_lines(self) -> list[str]:
+        """Of every loss with a wrong gradient, the gradients that are right: they narrow it down."""
         lines = []
         for loss in dict.fromkeys(result.loss for result, _ in self.failures):
-            inputs = [i for result in self.results if result.loss == loss for i in result.inputs]
-            by_input: dict[str, list[Failure]] = {}
-            for i in inputs:
-                by_input.setdefault(i.input, []).extend(i.failures)
-            for name, failures in by_input.items():
-                factors = [failure.factor for failure in failures if failure.factor is not None]
-                alike = bool(factors) and max(factors) - min(factors) <= 1e-3 * max(map(abs, factors))
-                if alike and len(factors) == len(failures):
-                    rows = sum(failure.rows for failure in failures)
-                    lines.append(
-                        f"{loss}: grad_{name} is {factors[0]:.4g} × what is due, in all {rows} rows that are wrong"
-                    )
-            right = [f"grad_{name}" for name, failures in by_input.items() if not failures]
+            of_loss = [i for result in self.results if result.loss == loss for i in result.inputs]
+            wrong = {i.input for i in of_loss if i.failed}
+            right = dict.fromkeys(f"grad_{i.input}" for i in of_loss if i.passed and i.input not in wrong)
             if right:
-                lines.append(f"{loss}: nothing is wrong with {', '.join(right)}")
+                lines.append(f"{loss}: right in every case: {', '.join(right)}")
         return lines
 
     def _coverage_lines(self) -> list[str]:

@@ -19,9 +19,9 @@ from refloss.steps.targets import Setting, Targets
 from refloss.textbook import formulas
 from refloss.textbook.family import parameters
 from refloss.textbook.namespaces import numpy_namespace
-from refloss.textbook.rows import as_rows, row_norm
+from refloss.textbook.rows import as_rows, or_one, row_norm
 from refloss.witnesses.compare import compare, usable
-from refloss.witnesses.problem import Problem, or_one, rounding_of
+from refloss.witnesses.problem import Problem, rounding_of
 from refloss.witnesses.report import CaseResult
 
 N, C, D = 5, 4, 6
@@ -101,19 +101,19 @@ def _margins(rng: np.random.Generator) -> Iterator[tuple[str, Problem, dict[str,
         q = parameters(get("f_norm_sphereface", margin=m))
         yield _of_angle(
             f"psi m = {m}", theta, rng,
-            lambda at, m=m: multiplied_angle(at, m),
+            lambda angles, m=m: multiplied_angle(angles, m),
             lambda xp, angle, q=q: formulas.psi(xp, q, angle), m,
         )  # fmt: skip
     theta = np.linspace(0.05, np.pi - 0.05, 9)
     cosface, arcface = parameters(get("am_softmax")), parameters(get("arcface"))
     yield _of_angle(
         "cosine_margin", theta, rng,
-        lambda at: cosine_margin(at, cosface.margin),
+        lambda angles: cosine_margin(angles, cosface.margin),
         lambda xp, angle: formulas.cosine_margin(xp, cosface, angle), 1,
     )  # fmt: skip
     yield _of_angle(
         "arc_margin", theta, rng,
-        lambda at: arc_margin(at, arcface.margin, False, "cos"),
+        lambda angles: arc_margin(angles, arcface.margin, False, "cos"),
         lambda xp, angle: formulas.arc_margin(xp, arcface, angle), 1,
     )  # fmt: skip
 
@@ -122,8 +122,8 @@ def _of_angle(
     name: str, theta: np.ndarray, rng: np.random.Generator, step: Callable, formula: Callable, slope: float
 ) -> tuple[str, Problem, dict[str, Array]]:
     weight = rng.normal(size=len(theta))
-    at = angle(np.stack([np.cos(theta), np.sin(theta)], axis=1), np.tile([1.0, 0.0], (len(theta), 1)))
-    theta = nearest(at.theta)
+    angles = angle(np.stack([np.cos(theta), np.sin(theta)], axis=1), np.tile([1.0, 0.0], (len(theta), 1)))
+    theta = nearest(angles.theta)
     problem = _problem(
         {"theta": theta[:, None]},
         lambda xp, v, rows: weight[rows] * formula(xp, v["theta"][..., 0]),
@@ -131,7 +131,7 @@ def _of_angle(
         rowwise={"theta"},
         step=np.full(len(theta), 0.05 / slope),
     )
-    return name, problem, {"theta": (weight * step(at).slope)[:, None]}
+    return name, problem, {"theta": (weight * step(angles).slope)[:, None]}
 
 
 def _cross_entropies(rng: np.random.Generator) -> Iterator[tuple[str, Problem, dict[str, Array]]]:
