@@ -81,6 +81,8 @@ def test_zero_rows(variant, rng):
             # entries cancel: relative to the largest, with some 50 roundings of the double
             size = np.max(np.abs(value), initial=0.0)
             np.testing.assert_allclose(value, same.stages()[name], rtol=0, atol=1e-14 * size, err_msg=name)
+            # where the largest is huge, small entries are held to 1e-13 (some 500 roundings of 1) all the same
+            np.testing.assert_allclose(value, same.stages()[name], rtol=1e-11, atol=1e-13, err_msg=name)
     else:
         assert_owed(loss, inputs, ulp=ONCE_ULP, u=ONCE_U)
 
