@@ -58,6 +58,25 @@ class Failure:
         return f"{self.case}: {self.message}"
 
 
+@dataclass(frozen=True)
+class Fact:
+    """One thing that is true of what came back, computed from the numbers and not from a list of known bugs.
+
+    Attributes:
+        sentence (str): what is true, in one plain sentence: "grad_x is 4 × what is due in every row".
+        evidence (str): in how many of the failing cases it holds, and that it does not hold in the passing ones.
+        stage (str): the stage it is about.
+        cases (tuple of str): the failing cases in which it holds.
+        strength (float): the share of the failing cases of that stage in which it holds; the strongest comes first.
+    """
+
+    sentence: str
+    evidence: str
+    stage: str
+    cases: tuple[str, ...] = ()
+    strength: float = 1.0
+
+
 @dataclass
 class CaseResult:
     """One case: the grade of every stage that came back.
@@ -104,6 +123,7 @@ class Report(BaseReport):
         void (list of tuple): (case, stage, wrong copy) that the tolerances would have let pass.
         not_checked (dict): gradient stage → wrong copies that no case would have caught; such a run does not pass.
         oracle_faults (list of str): where the reference itself fell out of all envelopes.
+        facts (list of refloss.testing.report.Fact): what is true of the failure, whatever its cause; strongest first.
         suspects (list of Match): known bugs that explain what came out, best first.
         laws (dict): law → (held, tried, first case that broke it).
         advice (list of str): what would fail at grade B where C can tell nothing.
@@ -130,6 +150,7 @@ class Report(BaseReport):
     void: list[tuple[str, str, str]] = field(default_factory=list)
     not_checked: dict[str, list[str]] = field(default_factory=dict)
     oracle_faults: list[str] = field(default_factory=list)
+    facts: list[Fact] = field(default_factory=list)
     suspects: list[Match] = field(default_factory=list)
     laws: dict[str, tuple[int, int, str]] = field(default_factory=dict)
     advice: list[str] = field(default_factory=list)
