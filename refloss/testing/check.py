@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -20,7 +20,7 @@ from refloss.testing.adapters import Adapter, Outcome, Takes, UnfitImplementatio
 from refloss.testing.diagnosis.match import History, Observed, name_the_bug
 from refloss.testing.judging.laws import Laws, changed
 from refloss.testing.judging.selfcheck import SelfCheck
-from refloss.testing.judging.truth import GRADES, Truth, computed_in, truth_on
+from refloss.testing.judging.truth import Truth, computed_in, required, truth_on
 from refloss.testing.judging.verdict import judge, shape_of, underflow
 from refloss.testing.report import CaseResult, Failure, Report, derived_stages
 from refloss.testing.reproduce import described, reproducer
@@ -36,7 +36,7 @@ def check(
     dtype: str = "float32",
     framework: str = "numpy",
     cases: str | Sequence[Any] = "all",
-    require: str = "C",
+    require: str | Mapping[str, str] | None = None,
     compute: str | None = None,
     device: str | None = None,
     slack: float = 1.0,
@@ -54,8 +54,9 @@ def check(
         dtype (str): "float64", "float32", "float16" or "bfloat16"; the reference sees the inputs rounded to it.
         framework (str): "numpy", "torch" or "jax".
         cases: "all", "quick", names, or `Case` objects of your own.
-        require (str): the worst grade that passes: "A", one unit in the last place; "B", a stable formula; "C", the
-            textbook formula, both in compute; "D", the textbook formula in dtype throughout.
+        require: the worst grade that passes: "A", one unit in the last place; "B", a stable formula; "C", the textbook
+            formula, both in compute; "D", that with what the steps hand on stored in dtype; "E", the textbook formula
+            in dtype throughout. By default "D" for 16 bits, else "C". Or a mapping from stages to grades.
         compute (str): the dtype that A to C are computed in: float32 for 16 bits by default, else dtype itself.
         device (str): where the framework's arrays live.
         slack (float): times what a formula may err by; 1 by default, and no other tolerance can be set.
@@ -111,12 +112,12 @@ class Checker:
     """One check. `run()` yields as cases are done, so that a caller may show how far it is; `report()` is the end."""
 
     def __init__(
-        self, kernel: Any, loss: Any, *, dtype: str, framework: str, cases: Any, require: str,
+        self, kernel: Any, loss: Any, *, dtype: str, framework: str, cases: Any, require: Any,
         compute: str | None, device: str | None, slack: float, seed: int, soft_targets: bool,
         shared: dict[Any, Truth] | None = None,
     ) -> None:  # fmt: skip
         one_of(dtype, "dtype", tuple(DTYPES))
-        one_of(require, "require", tuple(GRADES))
+        self.require = required(require, dtype)
         if compute is not None:
             one_of(compute, "compute", tuple(DTYPES))
             if DTYPES[compute].digits < DTYPES[dtype].digits:
@@ -136,10 +137,11 @@ class Checker:
         self.takes: Takes = self.adapter.signature(kernel, bare=isinstance(loss, CrossEntropy))
         self.cases = [self._fitting(case) for case in _chosen(cases, self.loss, dtype, seed, soft_targets)]
         self.found = Report(
-            described(self.loss), _name_of(kernel), dtype, compute or computed_in(dtype), framework, require,
+            described(self.loss), _name_of(kernel), dtype, compute or computed_in(dtype), framework,
+            self.require if isinstance(self.require, str) else dict(self.require),
             derived=derived_stages(self.loss), chosen="quick " if cases == "quick" else "",
         )  # fmt: skip
-        self.self_check, self.laws = SelfCheck(require), Laws(require)
+        self.self_check, self.laws = SelfCheck(self.require), Laws(self.require)
         self.coverage, self.underflow = Counter[str](), Counter[str]()
         self.observed: list[Observed] = []
         self.history = History()
@@ -164,10 +166,8 @@ class Checker:
         report.oracle_faults, report.advice = self.self_check.faults, self.self_check.advice
         report.notes = self._notes()
         if report.failures and not report.oracle_faults:
-            # what 16 bits explain is no bug to be named
-            grade = report.require if report.compute == report.dtype else max(report.require, "D")
             if any(o.failed for o in self.observed):
-                report.suspects = name_the_bug(self.loss, self.observed, grade)
+                report.suspects = name_the_bug(self.loss, self.observed, self.require)
             case, whole, failure = smallest_failing(self.loss, self.cases, report, self.judged)
             report.shrunk = f"{case.name}, {shape_of(case)}"
             options = {name: getattr(report, name) for name in ("dtype", "framework", "require")}
@@ -194,12 +194,12 @@ class Checker:
     def judged(self, case: Case) -> CaseResult:
         """One case without the questions about the oracle, and without a second call."""
         outcome = self._call(case)
-        return judge(self._truth(case, outcome), case, outcome, self.found.require)[0]
+        return judge(self._truth(case, outcome), case, outcome, self.require)[0]
 
     def _one(self, case: Case) -> CaseResult:
         outcome = self._call(case)
         truth = self._truth(case, outcome)
-        result, got = judge(truth, case, outcome, self.found.require)
+        result, got = judge(truth, case, outcome, self.require)
         self.laws.of_one_call(case.name, truth, got)
         self.underflow.update(underflow(truth, got))
         self.self_check.add(case.name, truth, got)

@@ -16,7 +16,8 @@ EXPLAINED = {
     "A": "the last place of the output's dtype",
     "B": "a stable formula in {compute}",
     "C": "the textbook formula in {compute}",
-    "D": "the textbook formula in {dtype} throughout",
+    "D": "the textbook formula in {compute}, with what the steps hand on stored in {dtype}",
+    "E": "the textbook formula in {dtype} throughout",
     "F": "nothing: it is wrong",
 }
 
@@ -116,7 +117,7 @@ class Report(BaseReport):
         dtype (str): of the inputs.
         compute (str): what grades A to C are computed in.
         framework (str): of the arrays.
-        require (str): the worst grade that passes.
+        require: the worst grade that passes, or a dict from stages to theirs (the others' is the default).
         results (list of refloss.testing.report.CaseResult): one per case.
         coverage (dict): flag, branch or regime → how many cases (of branches and regimes: rows) reached it.
         not_reached (list of str): branches and regimes that the loss has and no case reached.
@@ -143,7 +144,7 @@ class Report(BaseReport):
     dtype: str
     compute: str
     framework: str
-    require: str
+    require: str | dict[str, str]
     results: list[CaseResult] = field(default_factory=list)
     coverage: dict[str, int] = field(default_factory=dict)
     not_reached: list[str] = field(default_factory=list)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -27,24 +27,64 @@ DRAWS, LOSSY = 16, 2
 FACTOR = 4.0  # of the largest draw
 FLOOR = 2.0  # roundings of the natural scale
 FAR = 8.0  # times the draws' width: no rounding moves all of them that far to one side
-STABLE, TEXTBOOK = "stable", "textbook"
 
 
-def draw(plain: PlainLoss, dtype: DType, way: str) -> dict[str, np.ndarray]:
-    """Every stage, one copy per draw."""
+class Form(NamedTuple):
+    """One way that people write the formula.
+
+    stable         θ without the arccosine, and a cross-entropy in terms that do not cancel
+    divides_after  lengths are divided out after the inner product
+    keeps_lse      log Σe^z is kept as one rounded number, and p = e^(z − lse); so do blocks joined by such numbers, and
+                   powers of two in place of e
+    """
+
+    stable: bool
+    divides_after: bool
+    keeps_lse: bool
+
+    def fits(self, plain: PlainLoss) -> bool:
+        """Whether this differs from the forms before it: only what is normalised has a length to divide by."""
+        return not (self.stable and self.divides_after) or not (plain.bare or plain.p_x and plain.p_W)
+
+
+STABLE = (Form(True, False, False), Form(True, True, False))
+TEXTBOOK = (Form(False, False, False), Form(False, True, True))
+
+Copies = dict[str, np.ndarray]  # every stage, one copy per draw
+
+
+def draw(plain: PlainLoss, forms: Sequence[Form], dtype: DType, storage: DType | None = None) -> list[Copies]:
+    """The draws of each form in the dtype; storage: what stands between two steps is stored in this one."""
     inputs = [plain.logits_given] if plain.bare else [plain.x, plain.W]
     seed = zlib.crc32(b"".join(np.ascontiguousarray(v).tobytes() for v in inputs))
+    found = []
     with np.errstate(all="ignore"):
-        return Draws(plain, Noise(dtype, DRAWS, seed, LOSSY), way).stages()
+        for form in (form for form in forms if form.fits(plain)):
+            noise = Noise(
+                dtype, DRAWS, seed, LOSSY, divides_after=form.divides_after, keeps_lse=form.keeps_lse, storage=storage
+            )
+            found.append(Draws(plain, noise, form.stable).stages())
+    return found
 
 
 def envelope_of(
-    copies: Mapping[str, np.ndarray], stages: Mapping[str, np.ndarray], scale: Mapping[str, np.ndarray], dtype: DType
+    forms: Sequence[Copies], stages: Mapping[str, np.ndarray], scale: Mapping[str, np.ndarray], dtype: DType
 ) -> dict[str, np.ndarray]:
-    """name → FACTOR × the largest error of the draws, and at least FLOOR roundings of the natural scale.
+    """name → FACTOR × the largest error of the draws of any form, and at least FLOOR roundings of the natural scale.
 
     What the lossy draws lose is lost once, not four times over.
     """
+    return hull(*(_envelope_of_one(copies, stages, scale, dtype) for copies in forms))
+
+
+def hull(*envelopes: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """What any of them allows."""
+    return {name: np.max([envelope[name] for envelope in envelopes], axis=0) for name in envelopes[0]}
+
+
+def _envelope_of_one(
+    copies: Copies, stages: Mapping[str, np.ndarray], scale: Mapping[str, np.ndarray], dtype: DType
+) -> dict[str, np.ndarray]:
     envelope = {}
     with np.errstate(all="ignore"):
         for name, due in stages.items():
@@ -78,8 +118,8 @@ def unexplained(
 class Draws:
     """The textbook form of one case in perturbed arithmetic: every stage, one copy per draw."""
 
-    def __init__(self, plain: PlainLoss, noise: Noise, way: str) -> None:
-        self.plain, self.noise, self.way = plain, noise, way
+    def __init__(self, plain: PlainLoss, noise: Noise, stable: bool) -> None:
+        self.plain, self.noise, self.stable = plain, noise, stable
         self.rows = np.flatnonzero(plain.valid)
         self.y = plain.target[self.rows]
         # smoothing and weights are numbers that the dtype rounds too; 0 and 1 it holds
@@ -88,30 +128,41 @@ class Draws:
         self.w = np.where(plain.w == 1, 1.0, noise.of(np.broadcast_to(plain.w, (noise.draws, 1, plain.C))))
         divisor = plain.divisor() or 1.0
         self.divisor = np.full(noise.draws, divisor) if divisor == 1 else noise.of(np.full(noise.draws, divisor))
-        share = plain.share()[self.rows] * np.ones((noise.draws, 1))
+        arrives = np.broadcast_to(plain.upstream, plain.valid.shape)[self.rows]
+        share = plain.share()[self.rows]
+        self.arrives = np.ones(len(share))
+        if noise.storage is not None:  # what is stored is multiplied by what arrives afterwards
+            self.arrives = arrives
+            share = np.divide(share, arrives, out=np.zeros(len(share)), where=arrives != 0)
+        share = share * np.ones((noise.draws, 1))
         self.share = share if divisor == 1 else noise.of(share, None, 2)
 
     def stages(self) -> dict[str, np.ndarray]:
         found = self._bare() if self.plain.bare else self._with_x_and_W()
         return {name: np.asarray(value) for name, value in found.items()}
 
-    def _cross_entropy(self, z: Noisy) -> tuple[Noisy, np.ndarray]:
-        """(losses (K, R), probabilities (K, R, C))."""
-        xp = namespace(self.noise)
-        losses = (
-            stable_cross_entropy(z, self.t, self.w)
-            if self.way == STABLE
-            else formulas.cross_entropy(xp, z, self.t, self.w)
-        )
-        return losses, self._softmax(z.value)
+    def _cross_entropy(self, z: Noisy) -> Noisy:
+        """The losses (K, R)."""
+        noise = self.noise
+        if noise.storage is not None:  # the gradient is stored, then multiplied by what arrives, and stored again
+            z = z.made(z.value, (z, lambda g: noise.stored(noise.stored(g) * self.arrives[:, None])))
+        if self.stable:
+            return stable_cross_entropy(z, self.t, self.w)
+        return formulas.cross_entropy(namespace(noise), z, self.t, self.w)
+
+    def _handed_out(self, gradient: np.ndarray) -> np.ndarray:
+        """A gradient that is stored before it is multiplied by the scalar that arrives."""
+        arrives = self.plain.upstream
+        if self.noise.storage is None or self.plain.reduction == "none" or arrives == 0:
+            return gradient
+        return self.noise.stored(gradient / arrives) * arrives
 
     def _softmax(self, z: np.ndarray) -> np.ndarray:
         of = self.noise.of
         e = of(np.exp(of(z - z.max(axis=-1, keepdims=True))))
         s = of(e.sum(-1, keepdims=True), None, e.shape[-1])
-        if self.way == STABLE:
+        if not self.noise.keeps_lse:
             return of(e / s)
-        # e^{z − log Σe^z}: its exponent is rounded
         lse = of(of(np.log(s)) + z.max(axis=-1, keepdims=True))
         return of(np.exp(of(z - lse)))
 
@@ -129,10 +180,10 @@ class Draws:
 
     def _bare(self) -> dict[str, np.ndarray]:
         k = self.plain
-        lowest = -1e300 if self.noise.largest > 1e300 else -self.noise.largest / 8
+        lowest = -1e300 if self.noise.dtype.largest > 1e300 else -self.noise.dtype.largest / 8
         z = np.where(np.isneginf(k.z), lowest, k.z)
         leaf = variable(z[self.rows], self.noise)
-        losses, _ = self._cross_entropy(leaf)
+        losses = self._cross_entropy(leaf)
         (g,) = gradients(losses, self.share, [leaf])
         full = self._full(losses.value)
         every = np.broadcast_to(k.z, (self.noise.draws, *k.z.shape))
@@ -160,7 +211,7 @@ class Draws:
         for name in differentiable(k.loss):
             leaves[name] = Noisy(noise.of(np.full(noise.draws, getattr(k.loss, name))), noise)
         z, theta = self._logits(leaves)
-        losses, _ = self._cross_entropy(z)
+        losses = self._cross_entropy(z)
         names = list(leaves)
         g, *found = gradients(losses, self.share, [z, *leaves.values()])
         full = self._full(losses.value)
@@ -178,7 +229,7 @@ class Draws:
         }
         if theta is not None:
             stages["theta"] = self._full(theta)
-        for name, gradient in zip(names, found, strict=True):
+        for name, gradient in zip(names, map(self._handed_out, found), strict=True):
             stages[f"grad_{name}"] = self._full(gradient) if name == "x" else gradient
         return stages
 
@@ -196,12 +247,12 @@ class Draws:
         if k.on.any():
             y = self.y.argmax(axis=1)
             some = zero["zero_x"] | zero["zero_W"][y]
-            if self.way == STABLE and not some.any():
+            if self.stable and not some.any():
                 xp = namespace(noise, arccos=lambda c: stable_angle(x, W, y))
             if q.detach_margin:
                 q.frozen = Noisy(formulas.frozen_offset(xp, q, x, W, self.y).value, noise)  # a constant
             theta = formulas.theta(xp, q, x, W, self.y).value
-        return q.logits(xp, q, x, W, leaves.get("b"), self.y), theta
+        return q.logits(xp, q, x, W, leaves.get("b"), self.y).stored(), theta
 
     def _geometry(self) -> tuple[np.ndarray, ...]:
         """Logits of every row as if it were ignored (no margin), cosines and lengths; no derivative."""
@@ -214,5 +265,5 @@ class Draws:
         y = np.zeros((k.N, k.C))
         y[:, 0] = 1.0
         b = None if k.b is None else variable(k.b, noise)
-        z = q.logits(xp, q, x, W, b, y).value
+        z = q.logits(xp, q, x, W, b, y).stored().value
         return z[:, rows].copy(), cos, formulas.norm(xp, x).value, formulas.norm(xp, W).value

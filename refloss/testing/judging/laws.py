@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from refloss.testing.adapters import Outcome
-from refloss.testing.judging.truth import Truth
+from refloss.testing.judging.truth import Grade, Truth
 from refloss.testing.report import Failure
 
 SUM, ACROSS_X, ACROSS_W, LINEAR = "Σ_j ∂z_j = 0", "∂x ⟂ x", "∂W ⟂ W", "linear in upstream"
@@ -19,7 +19,7 @@ SUM, ACROSS_X, ACROSS_W, LINEAR = "Σ_j ∂z_j = 0", "∂x ⟂ x", "∂W ⟂ W",
 class Laws:
     """law → [held, tried, the first case that broke it], each to within the required grade."""
 
-    require: str
+    require: Grade
     seen: dict[str, list[Any]] = field(default_factory=dict)
 
     def _note(self, law: str, case: str, holds: bool) -> None:

@@ -11,13 +11,14 @@ import numpy as np
 
 from refloss.precision.dtypes import rounded
 from refloss.record import BACKWARD_STAGES
-from refloss.testing.judging.truth import Truth
+from refloss.testing.judging import units
+from refloss.testing.judging.truth import Grade, Truth
 from refloss.testing.plain_loss import PlainLoss
 
 MUTANTS = {
     "zero": "nothing comes out",
     "sign": "the sign is wrong",
-    "too_large": "2 % too large (twice as large at grade D)",
+    "too_large": "2 % too large (twice as large at grades D and E)",
     "off_target": "the terms of the other classes are dropped",
     "upstream": "what arrives from upstream is ignored",
 }
@@ -35,7 +36,7 @@ class SelfCheck:
     advice   where a stricter grade would have told more
     """
 
-    require: str
+    require: Grade
     seen: dict[tuple[str, str], Counter[str]] = field(default_factory=dict)
     void: list[tuple[str, str, str]] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
@@ -51,7 +52,7 @@ class SelfCheck:
             if fate == VOID:
                 self.void.append((case, stage, mutant))
         void = list(dict.fromkeys(stage for (stage, _), fate in found.items() if fate == VOID))
-        if self.require in "CD" and void:
+        if void:
             self._advise(case, truth, got, found, void)
 
     def _advise(
@@ -62,9 +63,10 @@ class SelfCheck:
         for stage in void:
             told = any(found[key] == VOID and sharper[key] == LIVE for key in sharper if key[0] == stage)
             passes = [truth.passes(stage, got[stage], grade) for grade in (self.require, "B")]
+            grade = self.require if isinstance(self.require, str) else self.require[stage]
             if told and passes == [True, False]:
                 self.advice.append(
-                    f"advice: in {case} a wrong {stage} could hide within grade {self.require}; "
+                    f"advice: in {case} a wrong {stage} could hide within grade {grade}; "
                     "yours is outside of grade B there"
                 )
 
@@ -79,13 +81,14 @@ class SelfCheck:
         return missed
 
 
-def fates(truth: Truth, stages: Iterable[str], grade: str) -> Fates:
+def fates(truth: Truth, stages: Iterable[str], grade: Grade) -> Fates:
     """(stage, mutant) → equal, live or void, at this grade."""
     wrong = {"off_target": _mutant(truth, _target_only), "upstream": _mutant(truth, _arrives_one)}
     found = {}
     for stage in stages:
         due, gradient = truth.stages[stage], stage in BACKWARD_STAGES
-        copies = {"zero": 0 * due, "too_large": (2.0 if grade == "D" else 1.02) * due}
+        coarse = (grade if isinstance(grade, str) else grade[stage]) in "DE"
+        copies = {"zero": 0 * due, "too_large": (2.0 if coarse else 1.02) * due}
         if gradient:
             copies["sign"] = -due
             copies |= {name: truth.as_wrong(stage, made[stage]) for name, made in wrong.items()}
@@ -94,7 +97,7 @@ def fates(truth: Truth, stages: Iterable[str], grade: str) -> Fates:
     return found
 
 
-def _fate(truth: Truth, stage: str, grade: str, copy: np.ndarray) -> str:
+def _fate(truth: Truth, stage: str, grade: Grade, copy: np.ndarray) -> str:
     held = rounded(copy, truth.dtype)
     if np.array_equal(rounded(truth.stages[stage], truth.dtype), held, equal_nan=True):
         return EQUAL

@@ -6,11 +6,13 @@ a grade:
     A   one unit in the last place of the output's dtype, and the reference's own bound
     B   that, and what a stable formula errs by in the compute dtype
     C   that, and what the textbook formula errs by in the compute dtype
-    D   that, and what the textbook formula errs by in the storage dtype throughout
+    D   that, with what the steps hand on stored in the 16 bits of the inputs
+    E   that, and what the textbook formula errs by in the storage dtype throughout
 
-What a formula errs by is four times the largest of 16 draws of the `perturbed` witness, and never less than two
-roundings of the natural scale (the terms before they cancel). Two more draws lose the gradient where cos θ is clamped,
-which counts once. Errors are judged in the `units` of their stage.
+What a formula errs by is the largest over the forms that people write it in (`judging.draws.Form`): four times the
+largest of 16 draws of the `perturbed` witness each, and never less than two roundings of the natural scale (the terms
+before they cancel). Two more draws lose the gradient where cos θ is clamped, which counts once. Errors are judged in
+the `units` of their stage.
 """
 
 from __future__ import annotations
@@ -23,13 +25,42 @@ import numpy as np
 
 from refloss.losses import CrossEntropy
 from refloss.precision.dtypes import DTYPES, DType, rounded, ulp
+from refloss.record import STAGES
 from refloss.testing.judging import units
-from refloss.testing.judging.draws import STABLE, TEXTBOOK, draw, envelope_of, unexplained
+from refloss.testing.judging.draws import STABLE, TEXTBOOK, draw, envelope_of, hull, unexplained
 from refloss.testing.judging.scales import cones, natural_scale
 from refloss.testing.plain_loss import PlainLoss
 from refloss.textbook.rows import row_norm
+from refloss.validation import one_of
 
-GRADES = "ABCD"  # and F
+GRADES = "ABCDE"  # and F; D and E are C where nothing is stored in 16 bits
+
+
+class Required(dict[str, str]):
+    """stage → the worst grade that passes; `others` of stages that are not in it."""
+
+    def __init__(self, grades: Mapping[str, str], others: str) -> None:
+        super().__init__(grades)
+        self.others = others
+
+    def __missing__(self, stage: str) -> str:
+        return self.others
+
+
+Grade = str | Required  # one for all stages, or each its own
+
+
+def required(require: Any, dtype: str) -> Grade:
+    """What a caller asks for; by default what an ordinary implementation in the dtype reaches."""
+    default = "D" if DTYPES[dtype].is_half else "C"
+    if require is None:
+        return default
+    if not isinstance(require, Mapping):
+        return one_of(require, "require", tuple(GRADES))
+    for stage, grade in require.items():
+        one_of(stage, "a stage of require", STAGES)
+        one_of(grade, f"require[{stage!r}]", tuple(GRADES))
+    return Required(require, default)
 
 
 def computed_in(dtype: str) -> str:
@@ -102,8 +133,9 @@ class Truth:
         share = np.where(across > 0, left / np.where(across > 0, row_norm(error), 1.0), 1.0)
         return np.where(self.cone[stage][:, None] > 0, rest * np.minimum(share, 1.0)[:, None], rest)
 
-    def allowed(self, stage: str, grade: str) -> np.ndarray:
+    def allowed(self, stage: str, grade: Grade) -> np.ndarray:
         """What `excess` may be at this grade."""
+        grade = grade if isinstance(grade, str) else grade[stage]
         if grade == "A":
             return np.zeros(np.shape(self.envelope["B"][stage]))
         return self.slack * self.envelope[grade][stage]
@@ -116,18 +148,18 @@ class Truth:
                 return grade
         return "F"
 
-    def passes(self, stage: str, got: np.ndarray, grade: str) -> bool:
+    def passes(self, stage: str, got: np.ndarray, grade: Grade) -> bool:
         return bool((self.excess(stage, got) <= self.allowed(stage, grade)).all())
 
     def last_place(self, stage: str) -> np.ndarray:
         """What storing an entry costs, and the reference's own bound: grade A."""
         return ulp(self.stages[stage], self.dtype) + self.bound[stage]
 
-    def room(self, stage: str, grade: str) -> np.ndarray:
+    def room(self, stage: str, grade: Grade) -> np.ndarray:
         """The largest error accepted in each unit."""
         return self.allowed(stage, grade) + units.size(stage, self.last_place(stage))
 
-    def tolerance(self, stage: str, grade: str) -> np.ndarray:
+    def tolerance(self, stage: str, grade: Grade) -> np.ndarray:
         """The largest error accepted at each entry, the others of its unit being right."""
         return self.last_place(stage) + units.spread(stage, self.allowed(stage, grade))
 
@@ -155,17 +187,17 @@ def truth_on(
     plain = PlainLoss(loss, inputs, labels, upstream)
     plain.run()
     scale = natural_scale(plain, stages)
-    stable, textbook = (draw(plain, inner, way) for way in (STABLE, TEXTBOOK))
-    found = {"B": envelope_of(stable, stages, scale, inner), "C": envelope_of(textbook, stages, scale, inner)}
-    found["D"] = found["C"]
+    stable = draw(plain, STABLE, inner)
+    envelope = {"B": envelope_of(stable, stages, scale, inner)}
+    envelope["C"] = hull(envelope["B"], envelope_of(draw(plain, TEXTBOOK, inner), stages, scale, inner))
+    envelope["D"] = envelope["E"] = envelope["C"]
     if inner is not storage:
-        found["D"] = envelope_of(draw(plain, storage, TEXTBOOK), stages, scale, storage)
-    envelope: dict[str, dict[str, np.ndarray]] = {"B": found["B"]}
-    for better, grade in ("BC", "CD"):
-        envelope[grade] = {name: np.maximum(envelope[better][name], found[grade][name]) for name in stages}
+        handed_on = envelope_of(draw(plain, TEXTBOOK, inner, storage), stages, scale, storage)
+        envelope["D"] = hull(envelope["C"], handed_on)
+        envelope["E"] = hull(envelope["D"], envelope_of(draw(plain, TEXTBOOK, storage), stages, scale, storage))
     return Truth(
         loss, storage, inner, inputs, labels, upstream, out, stages, _own_bound(out, grads, stages, storage), envelope,
-        plain, slack, cones(plain, out, stages), unexplained(stable, stages, scale, inner),
+        plain, slack, cones(plain, out, stages), unexplained(stable[0], stages, scale, inner),
     )  # fmt: skip
 
 

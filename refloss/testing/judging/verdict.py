@@ -8,12 +8,12 @@ from refloss.cases.case import Case
 from refloss.losses import CrossEntropy
 from refloss.testing.adapters import Outcome
 from refloss.testing.judging import units
-from refloss.testing.judging.truth import Truth
+from refloss.testing.judging.truth import Grade, Truth
 from refloss.testing.places import entry, first
 from refloss.testing.report import CaseResult, Failure
 
 
-def judge(truth: Truth, case: Case, outcome: Outcome, require: str) -> tuple[CaseResult, dict[str, np.ndarray]]:
+def judge(truth: Truth, case: Case, outcome: Outcome, require: Grade) -> tuple[CaseResult, dict[str, np.ndarray]]:
     """The result, and what came back in the right shape."""
     result = CaseResult(case.name, case.reason, case.flags, shape_of(case))
     result.failures = [Failure(case.name, p.stage, p.kind, p.message) for p in outcome.problems]
@@ -57,7 +57,7 @@ def _wrong_dtype(truth: Truth, came: str, due: np.ndarray) -> str:
 
 
 def _wrong_value(
-    truth: Truth, case: Case, stage: str, value: np.ndarray, require: str, result: CaseResult
+    truth: Truth, case: Case, stage: str, value: np.ndarray, require: Grade, result: CaseResult
 ) -> Failure | None:
     """What is wrong with a stage, if anything; notes how near it is to what is allowed."""
     due, grade = truth.stages[stage], result.grades[stage]
