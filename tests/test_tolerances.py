@@ -6,11 +6,12 @@ import itertools
 
 import numpy as np
 import pytest
-from helpers import NAMES
+from helpers import NAMES, need
 
 import refloss
 from refloss.cases.oracle import cases
 from refloss.precision.dtypes import DTYPES, rounded, ulp
+from refloss.testing import check
 from refloss.testing.judging.draws import Draws
 from refloss.testing.judging.perturbed import Noise, gradients, namespace, variable
 from refloss.testing.judging.truth import GRADES, truth_on
@@ -137,9 +138,10 @@ def test_envelopes_are_nested_and_hold_the_reference(name, dtype):
 def test_the_same_case_has_the_same_envelope(name):
     """Fixed seeds: a verdict can be had again."""
     (_, first), (_, second) = (next(iter(truths(make(name), "float32"))) for _ in range(2))
-    for grade in "BCD":
+    for grade in "BCDE":
         for stage in first.stages:
-            np.testing.assert_array_equal(first.envelope[grade][stage], second.envelope[grade][stage])
+            for one, again in zip(first.envelope[grade], second.envelope[grade], strict=True):
+                np.testing.assert_array_equal(one[stage], again[stage])
 
 
 def test_slack_widens_what_a_formula_may_err_by_and_nothing_else():
@@ -187,7 +189,7 @@ def test_a_jump_accepts_either_side():
     assert rows.size
     i, y = rows[0], case.labels[rows[0]]
     jump = 64 * abs(-1 - (np.cos(np.pi - 0.5) - 0.5 * np.sin(0.5)))
-    assert truth.envelope["C"]["logits"][i, y] >= jump
+    assert truth.envelope["C"].largest["logits"][i, y] >= jump
 
 
 def test_flushed_subnormals_are_no_error():
@@ -209,3 +211,25 @@ def test_a_percent_is_seen_in_float32(stage):
     wrong = truth.stages[stage].copy()
     wrong[(0,) * wrong.ndim if stage not in ROWWISE else 0] *= 1.01
     assert truth.grade_of(stage, wrong) == "F"
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_kept_log_sum_exp_is_a_form(dtype):
+    """p = e^(z − lse) errs by the rounding of lse, which grows with |z|; what is not that is wrong."""
+    z, u = np.array([[1000.0, 999.0]]), DTYPES[dtype].u
+    truth = truth_on(refloss.CrossEntropy(), {"logits": z}, np.array([0]), 1.0, dtype)
+    lse = np.logaddexp(1000.0, 999.0) * (1 + u)
+    got = np.exp(z - lse) - [[1, 0]]
+    assert truth.grade_of("grad_logits", rounded(got, truth.dtype)) == "C"
+    assert truth.grade_of("grad_logits", rounded(np.exp(z - lse * (1 + 16 * u)) - [[1, 0]], truth.dtype)) == "F"
+
+
+@pytest.mark.parametrize("seed", [2, 5, 15, 18, 25, 29])
+def test_lengths_divided_out_after_the_product_are_a_form(seed):
+    """In one dimension a unit vector is ±1 without an error, x·w / ‖w‖ is not."""
+    torch = need("torch")
+    report = check(
+        lambda x, W, labels: torch.nn.functional.cross_entropy((x @ W.T) / W.norm(dim=1), labels),
+        refloss.WNormSoftmax(), framework="torch", cases=["typical_one_dimension"], seed=seed,
+    )  # fmt: skip
+    assert not report.failures, report

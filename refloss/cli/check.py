@@ -40,7 +40,9 @@ def add_to(commands: Any) -> None:
         "--dtype", default="float32", metavar="NAME", help="float64, float32 (default), float16, bfloat16"
     )
     parser.add_argument("--device", metavar="NAME", help="where the arrays live, such as cuda")
-    parser.add_argument("--require", metavar="GRADE", help="the worst grade that passes: A to E; by default D in 16 bits, else C")
+    parser.add_argument(
+        "--require", metavar="GRADE", help="the worst grade that passes: A to E; by default D in 16 bits, else C"
+    )
     parser.add_argument("--compute", metavar="DTYPE", help="what grades A to C compute in")
     parser.add_argument("--slack", type=float, default=1.0, metavar="X", help="times what a formula may err by")
     parser.add_argument("--case", action="append", metavar="NAME", help="only cases of this name")

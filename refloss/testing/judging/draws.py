@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping, Sequence
+from functools import reduce
+from operator import or_
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -44,7 +46,7 @@ class Form(NamedTuple):
 
     def fits(self, plain: PlainLoss) -> bool:
         """Whether this differs from the forms before it: only what is normalised has a length to divide by."""
-        return not (self.stable and self.divides_after) or not (plain.bare or plain.p_x and plain.p_W)
+        return not (self.stable and self.divides_after) or not (plain.bare or (plain.p_x and plain.p_W))
 
 
 STABLE = (Form(True, False, False), Form(True, True, False))
@@ -67,34 +69,52 @@ def draw(plain: PlainLoss, forms: Sequence[Form], dtype: DType, storage: DType |
     return found
 
 
+class Envelope(NamedTuple):
+    """What a formula may err by, stage by stage, in each unit.
+
+    largest  of the error
+    least    what part of the due size must come out at least; 0 where a formula may lose all of it, or its sign
+    """
+
+    largest: dict[str, np.ndarray]
+    least: dict[str, np.ndarray]
+
+    def __or__(self, other: Envelope) -> Envelope:
+        """What either allows."""
+        return Envelope(
+            {name: np.maximum(size, other.largest[name]) for name, size in self.largest.items()},
+            {name: np.minimum(part, other.least[name]) for name, part in self.least.items()},
+        )
+
+
 def envelope_of(
     forms: Sequence[Copies], stages: Mapping[str, np.ndarray], scale: Mapping[str, np.ndarray], dtype: DType
-) -> dict[str, np.ndarray]:
-    """name → FACTOR × the largest error of the draws of any form, and at least FLOOR roundings of the natural scale.
+) -> Envelope:
+    """The hull over the forms of FACTOR × the largest error of their draws, at least FLOOR roundings of the natural
+    scale.
 
-    What the lossy draws lose is lost once, not four times over.
+    What the lossy draws lose is lost once, not four times over. Where all draws keep the sign and err by less than
+    what is due, they err by a factor: FACTOR times its logarithm is what may be lost, whatever sum that makes.
     """
-    return hull(*(_envelope_of_one(copies, stages, scale, dtype) for copies in forms))
-
-
-def hull(*envelopes: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """What any of them allows."""
-    return {name: np.max([envelope[name] for envelope in envelopes], axis=0) for name in envelopes[0]}
+    return reduce(or_, (_envelope_of_one(copies, stages, scale, dtype) for copies in forms))
 
 
 def _envelope_of_one(
     copies: Copies, stages: Mapping[str, np.ndarray], scale: Mapping[str, np.ndarray], dtype: DType
-) -> dict[str, np.ndarray]:
-    envelope = {}
+) -> Envelope:
+    found = Envelope({}, {})
     with np.errstate(all="ignore"):
         for name, due in stages.items():
             error = np.stack([units.size(name, copy - due) for copy in copies[name]])
             error = np.where(np.isnan(error), np.inf, error)
             worst, lossy = error[:DRAWS].max(axis=0), error[DRAWS:].max(axis=0)
-            least = dtype.smallest_subnormal * (np.asarray(scale[name]) > 0)
+            tiny = dtype.smallest_subnormal * (np.asarray(scale[name]) > 0)
             furthest = np.maximum(FACTOR * worst, worst + lossy)
-            envelope[name] = np.maximum(furthest, FLOOR * dtype.u * scale[name] + least)
-    return envelope
+            found.largest[name] = np.maximum(furthest, FLOOR * dtype.u * scale[name] + tiny)
+            smallest = np.min([units.times(name, copy, due) for copy in copies[name]], axis=0)
+            by_a_factor = (smallest > 0) & (error.max(axis=0) < units.size(name, due))
+            found.least[name] = np.where(by_a_factor, np.minimum(smallest, 1 / np.e**0.25) ** FACTOR, 0.0)
+    return found
 
 
 def unexplained(

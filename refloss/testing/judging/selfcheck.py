@@ -23,6 +23,7 @@ MUTANTS = {
     "upstream": "what arrives from upstream is ignored",
 }
 EQUAL, LIVE, VOID = "equal", "live", "void"
+HALF = 0.5  # of the rows or entries of a gradient: if more could be zero unnoticed than not, it is not checked
 Fates = dict[tuple[str, str], str]  # (stage, mutant) → equal, live or void
 
 
@@ -32,6 +33,7 @@ class SelfCheck:
 
     seen     (stage, mutant) → how often equal, live, void
     void     (case, stage, mutant)
+    hidden   gradient stage → [rows or entries that could be zero unnoticed, rows or entries], over all cases
     faults   what the draws say against the reference
     advice   where a stricter grade would have told more
     """
@@ -39,6 +41,7 @@ class SelfCheck:
     require: Grade
     seen: dict[tuple[str, str], Counter[str]] = field(default_factory=dict)
     void: list[tuple[str, str, str]] = field(default_factory=list)
+    hidden: dict[str, list[int]] = field(default_factory=dict)
     faults: list[str] = field(default_factory=list)
     advice: list[str] = field(default_factory=list)
 
@@ -51,6 +54,10 @@ class SelfCheck:
             self.seen.setdefault((stage, mutant), Counter())[fate] += 1
             if fate == VOID:
                 self.void.append((case, stage, mutant))
+        for stage in got:
+            if stage in BACKWARD_STAGES:
+                count = self.hidden.setdefault(stage, [0, 0])
+                count[:] = (a + b for a, b in zip(count, _hidden(truth, stage, self.require), strict=True))
         void = list(dict.fromkeys(stage for (stage, _), fate in found.items() if fate == VOID))
         if void:
             self._advise(case, truth, got, found, void)
@@ -71,14 +78,28 @@ class SelfCheck:
                 )
 
     def not_checked(self) -> dict[str, list[str]]:
-        """Gradient stage → the mutants that no case would have caught. One that is the truth everywhere (nothing
-        arrives from upstream but 1, the margin's gradient has no other classes) is not counted; a gradient that is 0
-        everywhere is."""
+        """Gradient stage → the mutants that no case would have caught, and whether most of it could be zero.
+
+        A mutant that is the truth everywhere (nothing arrives from upstream but 1, the margin's gradient has no other
+        classes) is not counted; a gradient that is 0 everywhere is.
+        """
         missed: dict[str, list[str]] = {}
         for (stage, mutant), count in self.seen.items():
             if stage in BACKWARD_STAGES and not count[LIVE] and (count[VOID] or mutant == "zero"):
                 missed.setdefault(stage, []).append(mutant)
+        for stage, (hidden, total) in self.hidden.items():
+            if hidden > HALF * total and "zero" not in missed.get(stage, []):
+                words = f"{units.name(stage)} that are zero ({hidden} of {total} could be)"
+                missed.setdefault(stage, []).append(words)
         return missed
+
+
+def _hidden(truth: Truth, stage: str, grade: Grade) -> tuple[int, int]:
+    """How many rows or entries of a stage could be zero unnoticed, of how many that are not."""
+    due = truth.stages[stage]
+    there = units.size(stage, rounded(due, truth.dtype)) > 0
+    excess, allowed = truth.judged(stage, 0 * due, grade)
+    return int(np.count_nonzero(there & (excess <= allowed))), int(np.count_nonzero(there))
 
 
 def fates(truth: Truth, stages: Iterable[str], grade: Grade) -> Fates:

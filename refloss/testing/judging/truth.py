@@ -27,7 +27,7 @@ from refloss.losses import CrossEntropy
 from refloss.precision.dtypes import DTYPES, DType, rounded, ulp
 from refloss.record import STAGES
 from refloss.testing.judging import units
-from refloss.testing.judging.draws import STABLE, TEXTBOOK, draw, envelope_of, hull, unexplained
+from refloss.testing.judging.draws import STABLE, TEXTBOOK, Envelope, draw, envelope_of, unexplained
 from refloss.testing.judging.scales import cones, natural_scale
 from refloss.testing.plain_loss import PlainLoss
 from refloss.textbook.rows import row_norm
@@ -75,8 +75,7 @@ class Truth:
     stages     name → float64, the reference's
     bound      name → what the reference itself may be off by, entry by entry
     compute    what B and C are computed in
-    envelope   grade → name → what a formula may err by in each unit; inf where the formula itself overflows in that
-               dtype
+    envelope   grade → what a formula may err by in each unit; inf where the formula itself overflows in that dtype
     untrusted  the stages where the reference lies far outside all draws of the stable form
     cone       name → (rows,) how long a part across the row is accepted besides: at x ∥ W_y the loss has no gradient
     plain      the plain loss on this case, run once: for wrong copies
@@ -91,7 +90,7 @@ class Truth:
     out: Any
     stages: dict[str, np.ndarray]
     bound: dict[str, np.ndarray]
-    envelope: dict[str, dict[str, np.ndarray]]
+    envelope: dict[str, Envelope]
     plain: PlainLoss
     slack: float = 1.0
     cone: dict[str, np.ndarray] = field(default_factory=dict)
@@ -137,19 +136,28 @@ class Truth:
         """What `excess` may be at this grade."""
         grade = grade if isinstance(grade, str) else grade[stage]
         if grade == "A":
-            return np.zeros(np.shape(self.envelope["B"][stage]))
-        return self.slack * self.envelope[grade][stage]
+            return np.zeros(np.shape(self.envelope["B"].largest[stage]))
+        return self.slack * self.envelope[grade].largest[stage]
+
+    def judged(self, stage: str, got: np.ndarray, grade: Grade) -> tuple[np.ndarray, np.ndarray]:
+        """`excess` and what is allowed of it, in each unit; less where too little of what is due came out."""
+        grade = grade if isinstance(grade, str) else grade[stage]
+        excess, allowed, due = self.excess(stage, got), self.allowed(stage, grade), self.stages[stage]
+        if grade == "A":
+            return excess, allowed
+        least = self.envelope[grade].least[stage]
+        with np.errstate(all="ignore"):
+            short = (least > 0) & (units.times(stage, got, due) < least)
+            missing = self.slack * (1 - least) * units.size(stage, due)
+        return excess, np.where(short, np.minimum(allowed, missing), allowed)
 
     def grade_of(self, stage: str, got: np.ndarray) -> str:
         """The best grade whose envelope holds all of it, or F."""
-        excess = self.excess(stage, got)
-        for grade in GRADES:
-            if (excess <= self.allowed(stage, grade)).all():
-                return grade
-        return "F"
+        return next((grade for grade in GRADES if self.passes(stage, got, grade)), "F")
 
     def passes(self, stage: str, got: np.ndarray, grade: Grade) -> bool:
-        return bool((self.excess(stage, got) <= self.allowed(stage, grade)).all())
+        excess, allowed = self.judged(stage, got, grade)
+        return bool((excess <= allowed).all())
 
     def last_place(self, stage: str) -> np.ndarray:
         """What storing an entry costs, and the reference's own bound: grade A."""
@@ -189,12 +197,12 @@ def truth_on(
     scale = natural_scale(plain, stages)
     stable = draw(plain, STABLE, inner)
     envelope = {"B": envelope_of(stable, stages, scale, inner)}
-    envelope["C"] = hull(envelope["B"], envelope_of(draw(plain, TEXTBOOK, inner), stages, scale, inner))
+    envelope["C"] = envelope["B"] | envelope_of(draw(plain, TEXTBOOK, inner), stages, scale, inner)
     envelope["D"] = envelope["E"] = envelope["C"]
     if inner is not storage:
         handed_on = envelope_of(draw(plain, TEXTBOOK, inner, storage), stages, scale, storage)
-        envelope["D"] = hull(envelope["C"], handed_on)
-        envelope["E"] = hull(envelope["D"], envelope_of(draw(plain, TEXTBOOK, storage), stages, scale, storage))
+        envelope["D"] = envelope["C"] | handed_on
+        envelope["E"] = envelope["D"] | envelope_of(draw(plain, TEXTBOOK, storage), stages, scale, storage)
     return Truth(
         loss, storage, inner, inputs, labels, upstream, out, stages, _own_bound(out, grads, stages, storage), envelope,
         plain, slack, cones(plain, out, stages), unexplained(stable[0], stages, scale, inner),

@@ -69,7 +69,7 @@ def _wrong_value(
         kind = "nan" if np.isnan(value[index]) else "inf"
         tolerance = float(truth.tolerance(stage, require)[index])
     else:
-        excess, allowed = truth.excess(stage, value), truth.allowed(stage, require)
+        excess, allowed = truth.judged(stage, value, require)
         result.ratios[stage] = _ratio(excess, allowed)
         over = ~(excess <= allowed)
         if not over.any():
