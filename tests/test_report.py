@@ -111,8 +111,8 @@ def test_cases_are_folded_to_what_differs():
     report = made_of(*(off(k, "grad_x") for k in range(20)), off(20, "grad_x", "D"), cases=40)
     rows = report._case_grid().rows
     assert [row[:2] for row in rows] == [["20", "F"], ["1", "D"], ["19", "A"]]
-    assert rows[0][-1].endswith("case_11 … and 8 more")
-    assert rows[2][-1] == "case_21, case_22, case_23 … and 16 more"
+    assert rows[0][-1].endswith("case_11, … and 8 more of these")
+    assert rows[2][-1] == "case_21, case_22, case_23, … and 16 more of these"
     assert not made_of()._case_grid().rows
 
 

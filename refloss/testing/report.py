@@ -436,20 +436,23 @@ class Report(BaseReport):
         wrong = {failure.stage for failure in self.failures}
         differ = [s for s in self.stages if len({result.grades.get(s) for result in self.results}) > 1]
         columns = [stage for stage in self.stages if stage in wrong] if wrong else differ
-        groups: dict[tuple[bool, tuple[str, ...], str], list[str]] = {}
+        groups: dict[tuple[bool, tuple[str, ...], str], list[CaseResult]] = {}
         for result in self.results:
             besides = ", ".join(dict.fromkeys(f.kind for f in result.failures if f.kind != "value"))
-            grades = tuple(result.grades.get(stage, "·") for stage in columns)
-            groups.setdefault((bool(result.failures), grades, besides), []).append(result.name)
+            bad = {failure.stage for failure in result.failures}
+            # among what is wrong, it does not matter how good the rest is
+            marks = tuple(result.grades.get(s, "·") if s in bad or not wrong else "" for s in columns)
+            groups.setdefault((bool(result.failures), marks, besides), []).append(result)
         if len(groups) < 2 and not wrong:
             return Grid((), [])
         short = [stage.replace("grad_", "∂").replace("probabilities", "p").replace("cos_theta", "cos θ")
                  .replace("theta", "θ").replace("_norm", " norm") for stage in columns]  # fmt: skip
         said = any(besides for _, _, besides in groups)
         rows, red = [], []
-        for (is_wrong, grades, besides), names in sorted(groups.items(), key=lambda group: not group[0][0]):
-            which = ", ".join(capped(names, WRONG if is_wrong else RIGHT, "")).replace(", …", " …").strip()
-            rows.append([str(len(names)), *grades, *([besides] if said else []), which])
+        for (is_wrong, _, besides), those in sorted(groups.items(), key=lambda group: not group[0][0]):
+            which = ", ".join(capped([result.name for result in those], WRONG if is_wrong else RIGHT, "of these"))
+            worst = [max((r.grades[stage] for r in those if stage in r.grades), default="·") for stage in columns]
+            rows.append([str(len(those)), *worst, *([besides] if said else []), which])
             red.append(is_wrong)
         header = ["cases", *short, *(["besides"] if said else []), "which"]
         return Grid(header, rows, "r" + "c" * len(short) + "w" * (1 + said), red)

@@ -13,7 +13,7 @@ from refloss.cases.case import Case
 from refloss.losses import CrossEntropy
 from refloss.testing.report import CaseResult, Failure, Report
 
-TRIES, SECONDS = 120, 10.0  # what shrinking may take; a trial that has begun is not cut off
+TRIES, SECONDS = 120, 20.0  # what shrinking may take; a trial that has begun is not cut off
 KEPT = 2  # dimensions: in one, every direction is parallel to every other, and hardly a kernel was written for it
 Way = Callable[[Case, np.ndarray], Case | None]  # leaves only these rows, classes or dimensions
 
