@@ -229,6 +229,19 @@ def test_what_a_failure_needs_stays():
     assert (case.upstream, case.layout) == (2.0, "strided")
 
 
+def test_of_very_many_classes_a_few_are_tried_before_the_half():
+    """What needs a thousand of 40,000 costs about what a few thousand cost."""
+    seen = []
+
+    def fails(case):
+        seen.append(len(case.inputs["W"]))
+        return len(case.inputs["W"]) >= 1000
+
+    case, _ = shrunk(LOSS, large(), fails)
+    assert 1000 <= len(case.inputs["W"]) < 1030
+    assert max(seen) < 2000
+
+
 @pytest.mark.parametrize(
     ("budget", "words"), [({"tries": 3}, "after 3 trials"), ({"seconds": 0.0}, "after 0 s, 0 trials")]
 )

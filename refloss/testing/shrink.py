@@ -14,6 +14,7 @@ from refloss.losses import CrossEntropy
 from refloss.testing.report import CaseResult, Failure, Report
 
 TRIES, SECONDS = 120, 20.0  # what shrinking may take; a trial that has begun is not cut off
+LONG = 16  # times as many classes as are kept: then it is worth a trial
 KEPT = 2  # dimensions: in one, every direction is parallel to every other, and hardly a kernel was written for it
 Way = Callable[[Case, np.ndarray], Case | None]  # leaves only these rows, classes or dimensions
 
@@ -59,8 +60,8 @@ def shrunk(
 ) -> tuple[Case, str]:
     """(the case with classes, rows and dimensions left out as long as `fails` holds, "" or what ended it early).
 
-    All that can go first, then halves, then ever smaller parts; at last upstreams of 1 and an ordinary layout in place
-    of what is not needed. Of bare logits only rows of two-dimensional logits are left out.
+    Of very many all but a few first; then all that can go, halves, ever smaller parts; at last upstreams of 1 and an
+    ordinary layout in place of what is not needed. Of bare logits only rows of two-dimensional logits are left out.
     """
     began, tried, best = time.monotonic(), 0, case
 
@@ -116,6 +117,13 @@ def _plainer(case: Case) -> Iterator[dict[str, Any]]:
 def _least(case: Case, way: Way, still: Callable[[Case], bool]) -> None:
     """Asks whether fewer of them do: parts of those that can go are left out."""
     free = _free(case, way)
+    few = 1
+    while few * LONG < len(free):  # of very many, a few first: what is left costs less from then on
+        candidate = way(case, np.delete(np.arange(_length(case, way)), free[few:]))
+        if candidate is not None and still(candidate):
+            case, free = candidate, _free(candidate, way)
+            break
+        few *= 4
     part, least = len(free), KEPT if way is _dimensions else 1
     while part >= 1:
         start = 0
