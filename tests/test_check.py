@@ -302,7 +302,7 @@ def test_the_steps_that_a_report_cites_are_in_the_derivation(name):
 
 
 def test_the_failing_case_is_shrunk():
-    """Wrong for class 3 alone: one row and two classes are left."""
+    """Wrong for the last class alone: one row, two classes and two dimensions are left."""
     loss = make("softmax")
 
     def kernel(x, W, labels, b=None, upstream=1.0):
@@ -312,7 +312,7 @@ def test_the_failing_case_is_shrunk():
         return made
 
     report = quick(kernel, loss)
-    assert "N = 1, C = 2, D = 1" in report.shrunk, report.shrunk
+    assert "N = 1, C = 2, D = 2" in report.shrunk, report.shrunk
 
 
 def test_the_reproducer_runs_and_fails_the_same_way(capsys):
@@ -687,4 +687,4 @@ def test_an_ignored_label_among_the_classes_keeps_its_name_while_a_case_shrinks(
     """ignore_index=3: were classes left out and renumbered, other rows would be ignored."""
     loss = make("softmax", ignore_index=3)
     report = quick(kernel_of(loss, change=broken("loss", lambda v: v + 1)), loss, cases=["typical"])
-    assert "N = 1, C = 6, D = 1" in report.shrunk
+    assert "N = 1, C = 6, D = 2" in report.shrunk

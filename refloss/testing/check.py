@@ -133,6 +133,7 @@ class Checker:
                 raise TypeError(f"loss must be one of refloss, got {type(loss).__name__}")
             member_of(loss)  # says what is missing
         self.kernel, self.loss, self.slack = kernel, replace(loss, precision="double"), float(slack)
+        self.device, self.seed, self.soft_targets = device, int(seed), soft_targets
         self.adapter = Adapter(framework, dtype, device)
         self.takes: Takes = self.adapter.signature(kernel, bare=isinstance(loss, CrossEntropy))
         self.cases = [self._fitting(case) for case in _chosen(cases, self.loss, dtype, seed, soft_targets)]
@@ -168,11 +169,21 @@ class Checker:
         if report.failures and not report.oracle_faults:
             if any(o.failed for o in self.observed):
                 report.suspects = name_the_bug(self.loss, self.observed, self.require)
-            case, whole, failure = smallest_failing(self.loss, self.cases, report, self.judged)
-            report.shrunk = f"{case.name}, {shape_of(case)}"
-            options = {name: getattr(report, name) for name in ("dtype", "framework", "require")}
+            case, whole, failure, ended = smallest_failing(self.loss, self.cases, report, self.judged)
+            report.shrunk = f"{case.name}, {shape_of(case)}{f'; {ended}' if ended else ''}"
+            options = self._unusual()
             report.reproducer = reproducer(self.kernel, self.loss, case, whole, options, failure)
         return report
+
+    def _unusual(self) -> dict[str, Any]:
+        """The options of `check` that are not as they are by default."""
+        report = self.found
+        usual = {"dtype": "float32", "framework": "numpy", "device": None, "slack": 1.0, "seed": 0,
+                 "soft_targets": False, "require": required(None, report.dtype),
+                 "compute": computed_in(report.dtype)}  # fmt: skip
+        given = {name: getattr(report, name) for name in ("dtype", "framework", "require", "compute")}
+        given |= {name: getattr(self, name) for name in ("device", "slack", "seed", "soft_targets")}
+        return {name: value for name, value in given.items() if value != usual[name]}
 
     def _notes(self) -> list[str]:
         notes = []

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from refloss.cases.case import Case
+from refloss.cases.oracle import cases
 from refloss.testing.adapters import FROM_FILE
 from refloss.testing.report import Failure
 from refloss.testing.shrink import entries
@@ -30,7 +31,7 @@ def described(loss: Any) -> str:
 
 
 def reproducer(
-    kernel: Any, loss: Any, case: Case, whole: Case, options: Mapping[str, str], failure: Failure | None
+    kernel: Any, loss: Any, case: Case, whole: Case, options: Mapping[str, Any], failure: Failure | None
 ) -> str:
     """Code that runs the kernel on this case alone; `whole` is the named case that it was cut from."""
     module, name = str(getattr(kernel, "__module__", "")), getattr(kernel, "__qualname__", "")
@@ -42,23 +43,26 @@ def reproducer(
     else:
         lines.append("kernel = ...  # yours")
     lines.append("")
-    arguments = ", ".join(f"{key}={value!r}" for key, value in options.items())
     if entries(case) > PRINTED:
-        chosen = f"[{whole.name!r}]"
+        soft, seed = options.get("soft_targets", False), options.get("seed", 0)
+        known = any(other.name == whole.name for other in cases(loss, "float32", seed, soft))
+        chosen = f"[{whole.name!r}]" if known else "[case]"
+        lines += [] if known else [f"case = ...  # yours, {whole.name!r}"]
     else:
+        options = {name: value for name, value in options.items() if name not in ("seed", "soft_targets")}
         chosen = "[case]"
         lines += ["case = Case(", f"    name={case.name!r}, reason='shrunk', flags=(),", "    inputs={"]
         lines += [f"        {key!r}: {_array(value)}," for key, value in case.inputs.items()]
-        lines += [
-            "    },",
-            f"    labels={_array(case.labels)},",
-            f"    upstream={float(case.upstream)!r},",
-            f"    upstreams={_array(case.upstreams)},",
-        ]
+        lines += ["    },", f"    labels={_array(case.labels)},"]
+        if case.upstream != 1:
+            lines.append(f"    upstream={float(case.upstream)!r},")
+        if (case.upstreams != 1).any() or case.upstreams.shape != case.labels.shape:
+            lines.append(f"    upstreams={_array(case.upstreams)},")
         if case.layout != "contiguous":
             lines.append(f"    layout={case.layout!r},")
         lines.append(")")
-    lines += [f"loss = {described(loss)}", f"print(check({called}, loss, {arguments}, cases={chosen}))"]
+    arguments = [called, "loss", *(f"{key}={value!r}" for key, value in options.items()), f"cases={chosen}"]
+    lines += [f"loss = {described(loss)}", f"print(check({', '.join(arguments)}))"]
     if failure is not None:
         lines.append(f"# {failure.message}")
     return "\n".join(lines)

@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from refloss.precision.dtypes import rounded
 from refloss.testing.adapters import Outcome
+from refloss.testing.judging import units
 from refloss.testing.judging.truth import Grade, Truth
 from refloss.testing.report import Failure
 
@@ -34,12 +36,15 @@ class Laws:
         with np.errstate(invalid="ignore", over="ignore"):
             if "grad_logits" in got:
                 axis, room = getattr(truth.loss, "axis", -1), truth.tolerance("grad_logits", self.require)
-                holds = np.abs(got["grad_logits"].sum(axis)) <= room.sum(axis)
+                g, due = got["grad_logits"], truth.stages["grad_logits"]
+                more = _times_too_large(np.abs(g).sum(axis), np.abs(due).sum(axis))
+                holds = np.abs(g.sum(axis)) <= more * room.sum(axis)
                 self._note(SUM, case, bool(holds.all()))
             for law, stage, length in ((ACROSS_X, "grad_x", "x_norm"), (ACROSS_W, "grad_W", "W_norm")):
                 if stage in got and not getattr(truth.loss, f"feels_{length}", True):
                     along = np.abs(np.sum(got[stage] * truth.row_directions(stage), axis=1))
-                    self._note(law, case, bool((along <= truth.room(stage, self.require)).all()))
+                    more = _times_too_large(units.size(stage, got[stage]), units.size(stage, truth.stages[stage]))
+                    self._note(law, case, bool((along <= more * truth.room(stage, self.require)).all()))
 
     def of_twice_the_upstream(
         self, case: str, truth: Truth, first: Outcome, twice: Outcome, stages: Iterable[str]
@@ -50,12 +55,22 @@ class Laws:
             one, two = first.stages.get(stage), twice.stages.get(stage)
             if one is None or two is None or stage not in truth.stages or one.shape != truth.stages[stage].shape:
                 continue
-            with np.errstate(invalid="ignore"):
-                off = np.abs(two - 2 * one)
-                if not broken and not (off <= 3 * truth.tolerance(stage, self.require)).all():
+            with np.errstate(invalid="ignore", over="ignore"):
+                more = _times_too_large(units.size(stage, one), units.size(stage, truth.stages[stage]))
+                room = 3 * units.spread(stage, more) * truth.tolerance(stage, self.require)
+                # beyond the dtype, or no number, before it doubles: another failure says so
+                same = (two == rounded(2 * one, truth.dtype)) | ~np.isfinite(one)
+                if not broken and not ((np.abs(two - 2 * one) <= room) | same).all():
                     broken = stage
         self._note(LINEAR, case, not broken)
         return broken
+
+
+def _times_too_large(came: np.ndarray, due: np.ndarray) -> np.ndarray:
+    """How many times what is due came back, at least 1: so many times larger are its own roundings as well."""
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+        more = np.where(due > 0, came / due, 1.0)
+        return np.where(np.isfinite(more), np.maximum(more, 1.0), 1.0)
 
 
 def changed(case: str, first: Outcome, second: Outcome) -> list[Failure]:
