@@ -111,7 +111,7 @@ def test_the_report_of_arcface(arcface):
     assert text.startswith("Grade C needs float32 in: ")
     assert "only lse" in text
     assert max(map(len, text.splitlines())) <= arcface.width
-    assert json.loads(arcface.to_json())["only"]["lse"]["loss"]["error"] > 1
+    assert json.loads(arcface.to_json())["only"]["lse"]["losses"]["error"] > 1
 
 
 @pytest.mark.parametrize("grade", ["C", "D"])
