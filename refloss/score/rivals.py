@@ -337,7 +337,8 @@ def _webnn(run: Run, loss: Any, dtype: str) -> bool:
 def _tosa(run: Run, loss: Any, dtype: str) -> bool:
     """Three statistics of each tensor's T errors, in units of u times its bound, the sum of the terms' sizes: max ≤
     2 ksb, Σ err² ≤ 1.6 ksb T, |Σ err| ≤ √(10 · 1.6 ksb T), the rule for dot products of ksb terms. It has no losses and
-    no gradients: the bound is what p, the target and each later term add up to, ksb = N + C + D. randn x (32, 64), W (16, 64), upstream 1.
+    no gradients: the bound is what p, the target and each later term add up to, ksb = N + C + D.
+    randn x (32, 64), W (16, 64), upstream 1.
     arm/tosa-reference-model:reference_model/src/verify/verify_dot_product.cc
     """
     given, kind = gaussian(loss, dtype), DTYPES[dtype]

@@ -55,7 +55,7 @@ def precision(
         >>> import refloss
         >>> report = precision(refloss.CrossEntropy(), cases=["typical"])
         >>> report.needed["C"]
-        ['lse', 'probabilities', 'sum_exp', 'accumulator of sum_exp', 'logits - maximum']
+        ['lse', 'accumulator of sum_exp', 'sum_exp', 'probabilities', 'logits - maximum']
     """
     study = Study(loss, dtype=dtype, compute=compute, cases=cases, seed=seed)
     for _ in study.run():
