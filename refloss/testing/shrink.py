@@ -13,6 +13,8 @@ from refloss.losses import CrossEntropy
 from refloss.testing.report import CaseResult, Failure, Report
 
 TRIES = 120
+# each costs a process, or comes from another call: the case stays as it is
+NOT_AGAIN = ("exited", "memory", "crashed", "timeout", "global_state", "overwritten", "printed")
 Way = Callable[[Case, np.ndarray], Case | None]  # leaves only these rows, classes or dimensions
 
 
@@ -24,7 +26,8 @@ def smallest_failing(
     It fails in the first stage that diverges, where that has grade F, on the smallest of the report's cases.
     """
     by_name = {case.name: case for case in cases}
-    order = sorted((r for r in report.results if r.failures), key=lambda r: entries(by_name[r.name]))
+    ran = [r for r in report.results if r.failures and r.failures[0].kind != "not_run"]
+    order = sorted(ran, key=lambda r: entries(by_name[r.name]))
     first = report.first_divergent_stage
     most = max(report.failures, key=lambda f: (f.grade == "F", f.stage == first))
     failure = next(f for r in order for f in r.failures if (f.stage, f.grade) == (most.stage, most.grade))
@@ -34,6 +37,8 @@ def smallest_failing(
         return next(same, None)
 
     whole = case = by_name[failure.case]
+    if failure.kind in NOT_AGAIN:
+        return whole, whole, failure
     if failure.kind not in ("mutated", "nondeterministic", "law"):
         case = shrunk(loss, whole, lambda candidate: again(candidate) is not None)
     return case, whole, again(case)

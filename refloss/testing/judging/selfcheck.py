@@ -69,12 +69,12 @@ class SelfCheck:
                 )
 
     def not_checked(self) -> dict[str, list[str]]:
-        """Gradient stage → the mutants that no case would have caught. One that is the truth everywhere (nothing
-        arrives from upstream but 1, the margin's gradient has no other classes) is not counted; a gradient that is 0
+        """Gradient stage or loss → the mutants that no case would have caught. One that is the truth everywhere
+        (nothing arrives from upstream but 1, the margin's gradient has no other classes) is not counted; what is 0
         everywhere is."""
         missed: dict[str, list[str]] = {}
         for (stage, mutant), count in self.seen.items():
-            if stage in BACKWARD_STAGES and not count[LIVE] and (count[VOID] or mutant == "zero"):
+            if stage in (*BACKWARD_STAGES, "loss", "losses") and not count[LIVE] and (count[VOID] or mutant == "zero"):
                 missed.setdefault(stage, []).append(mutant)
         return missed
 
