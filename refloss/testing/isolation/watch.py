@@ -50,7 +50,8 @@ class Watch:
 
     def after(self) -> tuple[list[str], list[str]]:
         """(what is wrong, what is worth a note) since `before`, in words."""
-        wrong, notes = self.replaced(), []
+        wrong: list[str] = []
+        notes: list[str] = []
         settings = _settings()
         for name, value in settings.items():
             if name in self.settings and value != self.settings[name]:
@@ -72,6 +73,7 @@ class Watch:
         torch = sys.modules.get("torch")
         if torch is not None and torch.default_generator.initial_seed() != self.numbers:
             wrong.append("the random numbers of torch were reseeded")
+        wrong += self.replaced()  # last: some are the settings' doing
         self.look()
         return list(dict.fromkeys(wrong)), notes
 
