@@ -145,10 +145,11 @@ def test_a_wrong_call_is_one_line_and_status_2(capsys, kernels, arguments, words
 
 
 @pytest.mark.parametrize("package", ["torch", "jax"])
-def test_a_framework_that_is_missing(capsys, kernels, monkeypatch, package):
-    for name in [n for n in sys.modules if n.split(".")[0] == package]:
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, package, None)  # what import finds is that there is none
+def test_a_framework_that_is_missing(capsys, kernels, monkeypatch, package, tmp_path):
+    # what the kernel's process finds is that there is none
+    words = f"raise ModuleNotFoundError('No module named {package}', name={package!r})\n"
+    (tmp_path / f"{package}.py").write_text(words)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     status, _, err = run(capsys, "check", f"{kernels}:right", "--loss", "softmax", "--framework", package)
     assert status == 2
     assert err.count("\n") == 1

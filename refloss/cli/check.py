@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
-import sys
 from textwrap import fill, indent
 from typing import Any
 
@@ -48,6 +46,8 @@ def add_to(commands: Any) -> None:
     parser.add_argument("--case", action="append", metavar="NAME", help="only cases of this name")
     parser.add_argument("--quick", action="store_true", help="the most telling dozen of cases")
     parser.add_argument("--soft-targets", action="store_true", help="soft targets in place of labels")
+    parser.add_argument("--time-limit", type=float, default=60.0, metavar="S", help="seconds a call (default 60)")
+    parser.add_argument("--memory-limit", type=float, default=4096, metavar="MIB", help="for its arrays (default 4096)")
     add_common(parser, "json", "junit", seed=True)
     parser.set_defaults(command=run)
 
@@ -65,27 +65,23 @@ def add_to(commands: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     """The command. Returns its exit status."""
     from refloss.cases.configurations import WEIGHTS
-    from refloss.testing.adapters import load
     from refloss.testing.check import Checker
 
     if options.quick and options.case:
         raise CallError("--quick and --case exclude each other")
     loss = make_loss(options.loss, options.set, WEIGHTS, bare=True)
-    file = options.implementation.rpartition(":")[0]
-    sys.path.insert(0, os.path.dirname(os.path.abspath(file)))  # for what the function imports when it runs
     try:
         checker = Checker(
-            load(options.implementation), loss, dtype=options.dtype, framework=options.framework,
+            options.implementation, loss, dtype=options.dtype, framework=options.framework,
             cases=options.case or ("quick" if options.quick else "all"), require=options.require,
             compute=options.compute, device=options.device, slack=options.slack, seed=options.seed,
-            soft_targets=options.soft_targets,
+            soft_targets=options.soft_targets, isolated=True, time_limit=options.time_limit,
+            memory_limit=options.memory_limit,
         )  # fmt: skip
         for _ in progress(checker.run(), len(checker.cases), "check"):
             pass
     except (ValueError, TypeError) as error:  # what the implementation raises is in the report
         raise CallError(" ".join(str(error).split())) from error
-    finally:
-        sys.path.pop(0)
     report = checker.report()
     report.implementation = options.implementation
     status = finish(report, options, wrong=ORACLE if report.oracle_faults or not report.failures else WRONG)

@@ -16,8 +16,9 @@ from refloss.losses import CrossEntropy
 from refloss.losses.loss import Loss
 from refloss.precision.dtypes import DTYPES, rounded
 from refloss.record import BACKWARD_STAGES
-from refloss.testing.adapters import Adapter, Outcome, Takes, UnfitImplementation
+from refloss.testing.adapters import LOST, Adapter, Outcome, Problem, Takes, UnfitImplementation
 from refloss.testing.diagnosis.match import History, Observed, name_the_bug
+from refloss.testing.isolation import IsolatedAdapter
 from refloss.testing.judging.laws import Laws, changed
 from refloss.testing.judging.selfcheck import SelfCheck
 from refloss.testing.judging.truth import Truth, computed_in, required, truth_on
@@ -42,6 +43,9 @@ def check(
     slack: float = 1.0,
     seed: int = 0,
     soft_targets: bool = False,
+    isolated: bool = False,
+    time_limit: float = 60.0,
+    memory_limit: float = 4096.0,
 ) -> Report:
     """Checks a kernel, an implementation of a loss, on aimed cases; the report's truth value is the verdict.
 
@@ -62,6 +66,11 @@ def check(
         slack (float): times what a formula may err by; 1 by default, and no other tolerance can be set.
         seed (int): of the cases' random parts.
         soft_targets (bool): cases with soft targets (N, C) in place of labels.
+        isolated (bool): run the kernel in a process of its own, as the command line does: a kernel that exits, crashes,
+            hangs or changes what is around it is a failure in the report. It is found there by its name: a function
+            of a module or file, or "FILE.py:FUNCTION".
+        time_limit (float): seconds for each call of an isolated kernel, and for the import of its file.
+        memory_limit (float): MiB that an isolated kernel may take besides what its framework takes (on Linux).
 
     Returns:
         Report: verdict, grade, first divergent stage, suspects, reproducer.
@@ -83,7 +92,8 @@ def check(
     """
     return Checker(
         implementation, loss, dtype=dtype, framework=framework, cases=cases, require=require, compute=compute,
-        device=device, slack=slack, seed=seed, soft_targets=soft_targets,
+        device=device, slack=slack, seed=seed, soft_targets=soft_targets, isolated=isolated, time_limit=time_limit,
+        memory_limit=memory_limit,
     ).report()  # fmt: skip
 
 
@@ -114,7 +124,8 @@ class Checker:
     def __init__(
         self, kernel: Any, loss: Any, *, dtype: str, framework: str, cases: Any, require: Any,
         compute: str | None, device: str | None, slack: float, seed: int, soft_targets: bool,
-        shared: dict[Any, Truth] | None = None,
+        shared: dict[Any, Truth] | None = None, isolated: bool = False, time_limit: float = 60.0,
+        memory_limit: float = 4096.0,
     ) -> None:  # fmt: skip
         one_of(dtype, "dtype", tuple(DTYPES))
         self.require = required(require, dtype)
@@ -134,11 +145,17 @@ class Checker:
             member_of(loss)  # says what is missing
         self.kernel, self.loss, self.slack = kernel, replace(loss, precision="double"), float(slack)
         self.device, self.seed, self.soft_targets = device, int(seed), soft_targets
-        self.adapter = Adapter(framework, dtype, device)
-        self.takes: Takes = self.adapter.signature(kernel, bare=isinstance(loss, CrossEntropy))
-        self.cases = [self._fitting(case) for case in _chosen(cases, self.loss, dtype, seed, soft_targets)]
+        bare, chosen = isinstance(loss, CrossEntropy), _chosen(cases, self.loss, dtype, seed, soft_targets)
+        self.adapter: Adapter | IsolatedAdapter
+        if isolated:
+            self.adapter = IsolatedAdapter(kernel, bare, framework, dtype, device, time_limit, memory_limit)
+            self.kernel = self.adapter.kernel
+        else:
+            self.adapter = Adapter(framework, dtype, device)
+        self.takes: Takes = self.adapter.signature(kernel, bare)
+        self.cases = [self._fitting(case) for case in chosen]
         self.found = Report(
-            described(self.loss), _name_of(kernel), dtype, compute or computed_in(dtype), framework,
+            described(self.loss), _name_of(self.kernel), dtype, compute or computed_in(dtype), framework,
             self.require if isinstance(self.require, str) else dict(self.require),
             derived=derived_stages(self.loss), chosen="quick " if cases == "quick" else "",
         )  # fmt: skip
@@ -153,6 +170,8 @@ class Checker:
         """Every case, one after the other."""
         for case in self.cases:
             self.found.results.append(self._one(case))
+            if case is self.cases[-1]:
+                self.found.results[-1].failures += _failures(case, self.adapter.finish())
             yield self.found.results[-1]
 
     def report(self) -> Report:
@@ -173,6 +192,8 @@ class Checker:
             report.shrunk = f"{case.name}, {shape_of(case)}{f'; {ended}' if ended else ''}"
             options = self._unusual()
             report.reproducer = reproducer(self.kernel, self.loss, case, whole, options, failure)
+        self.adapter.close()
+        report.notes += self.adapter.notes
         return report
 
     def _unusual(self) -> dict[str, Any]:
@@ -208,13 +229,17 @@ class Checker:
         return judge(self._truth(case, outcome), case, outcome, self.require)[0]
 
     def _one(self, case: Case) -> CaseResult:
+        if self.adapter.stopped:
+            whole = "losses" if self.loss.reduction == "none" else "loss"
+            failure = Failure(case.name, whole, "not_run", self.adapter.stopped)
+            return CaseResult(case.name, case.reason, case.flags, shape_of(case), failures=[failure])
         outcome = self._call(case)
         truth = self._truth(case, outcome)
         result, got = judge(truth, case, outcome, self.require)
         self.laws.of_one_call(case.name, truth, got)
         self.underflow.update(underflow(truth, got))
         self.self_check.add(case.name, truth, got)
-        if not any(f.kind == "exception" for f in result.failures):
+        if not any(f.kind in LOST for f in result.failures):
             self._again(case, outcome, truth, result)
         self.coverage.update(case.flags)
         self.coverage.update(regimes(self.loss, truth.out, case.labels))
@@ -225,10 +250,17 @@ class Checker:
 
     def _again(self, case: Case, outcome: Outcome, truth: Truth, result: CaseResult) -> None:
         """A second call must give the same bits; with twice the upstream, twice the gradient."""
-        result.failures += changed(case.name, outcome, self._call(case))
+        second = self._call(case)
+        result.failures += _failures(case, second.problems, outcome.problems)
+        if any(problem.kind in LOST for problem in second.problems):
+            return
+        result.failures += changed(case.name, outcome, second)
         if not (case.quick and (self.takes.upstream or outcome.differentiated)):
             return
         doubled = self._call(case, scale=2.0)
+        result.failures += _failures(case, doubled.problems, outcome.problems, second.problems)
+        if any(problem.kind in LOST for problem in doubled.problems):
+            return
         stages = BACKWARD_STAGES if self.takes.upstream else outcome.differentiated
         broken = self.laws.of_twice_the_upstream(case.name, truth, outcome, doubled, stages)
         if broken and not any(f.stage == broken for f in result.failures):
@@ -275,6 +307,12 @@ class Checker:
 
 
 # -- helpers ---------------------------------------------------------------------------------------
+
+
+def _failures(case: Case, problems: Sequence[Problem], *known: Sequence[Problem]) -> list[Failure]:
+    """Of a later call: the problems of a kind that the calls before did not have there."""
+    told = {(problem.kind, problem.stage) for before in known for problem in before}
+    return [Failure(case.name, p.stage, p.kind, p.message) for p in problems if (p.kind, p.stage) not in told]
 
 
 def _chosen(chosen: Any, loss: Any, dtype: str, seed: int, soft: bool) -> list[Case]:

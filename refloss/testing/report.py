@@ -34,7 +34,8 @@ class Failure:
         case (str): the case's name.
         stage (str): the stage's name.
         kind (str): "value"; or "nan", "inf", "shape", "dtype", "exception", "mutated", "unwritten",
-            "nondeterministic", "no_gradient", "wrong_type", "law".
+            "nondeterministic", "no_gradient", "wrong_type", "law", "overwritten", "exited", "memory"; of an isolated
+            kernel also "crashed", "timeout", "not_run", "global_state", "printed".
         message (str): in one line.
         grade (str): what the stage got, "F" unless an envelope wider than the required one explains it.
         index (tuple): of the worst entry.
@@ -126,7 +127,8 @@ class Report(BaseReport):
         coverage (dict): flag, branch or regime → how many cases (of branches and regimes: rows) reached it.
         not_reached (list of str): branches and regimes that the loss has and no case reached.
         void (list of tuple): (case, stage, wrong copy) that the tolerances would have let pass.
-        not_checked (dict): gradient stage → wrong copies that no case would have caught; such a run does not pass.
+        not_checked (dict): gradient stage or loss → wrong copies that no case would have caught; such a run does not
+            pass.
         oracle_faults (list of str): where the reference itself fell out of all envelopes.
         facts (list of refloss.testing.report.Fact): what is true of the failure, whatever its cause; strongest first.
         suspects (list of Match): known bugs that explain what came out, best first.

@@ -39,7 +39,7 @@ def reproducer(
     called = name if importable else "kernel"
     lines = ["import numpy as np", "import refloss", "from refloss.testing import Case, check"]
     if importable:
-        lines += _import_of(module, name)
+        lines += _import_of(module, name, getattr(kernel, "__file__", None))
     else:
         lines.append("kernel = ...  # yours")
     lines.append("")
@@ -68,9 +68,9 @@ def reproducer(
     return "\n".join(lines)
 
 
-def _import_of(module: str, name: str) -> list[str]:
+def _import_of(module: str, name: str, file: str | None) -> list[str]:
     """As it can be imported again: a file that the command line ran is found by its folder."""
-    file = getattr(sys.modules.get(module), "__file__", None)
+    file = file or getattr(sys.modules.get(module), "__file__", None)
     if not module.startswith(FROM_FILE) or file is None:
         return [f"from {module} import {name}"]
     folder, stem = os.path.dirname(file), module.removeprefix(FROM_FILE)

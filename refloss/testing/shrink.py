@@ -16,6 +16,9 @@ from refloss.testing.report import CaseResult, Failure, Report
 TRIES, SECONDS = 120, 20.0  # what shrinking may take; a trial that has begun is not cut off
 LONG = 16  # times as many classes as are kept: then it is worth a trial
 KEPT = 2  # dimensions: in one, every direction is parallel to every other, and hardly a kernel was written for it
+# what costs a process each, or comes from another call: the case stays as it is
+NOT_AGAIN = ("exited", "memory", "crashed", "timeout", "global_state", "overwritten", "printed")
+NOT_AGAIN += ("mutated", "nondeterministic", "law")
 Way = Callable[[Case, np.ndarray], Case | None]  # leaves only these rows, classes or dimensions
 
 
@@ -28,12 +31,13 @@ def smallest_failing(
     says so if the budget ended it before nothing more could be left out, and is empty else.
     """
     by_name = {case.name: case for case in cases}
-    order = sorted((r for r in report.results if r.failures), key=lambda r: _cost(by_name[r.name]))
+    ran = [r for r in report.results if r.failures and r.failures[0].kind != "not_run"]
+    order = sorted(ran, key=lambda r: _cost(by_name[r.name]))
     first = report.first_divergent_stage
     most = max(report.failures, key=lambda f: (f.grade == "F", f.stage == first))
     failure = next(f for r in order for f in r.failures if (f.stage, f.grade) == (most.stage, most.grade))
     whole = by_name[failure.case]
-    if failure.kind in ("mutated", "nondeterministic", "law"):
+    if failure.kind in NOT_AGAIN:
         return whole, whole, failure, ""
     last = [failure]
 

@@ -7,14 +7,14 @@ be made at all is an `UnfitImplementation`. A framework is imported when an adap
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from refloss.cases.case import Case
 from refloss.precision.dtypes import DTYPES
-from refloss.testing.adapters.call import Call, Outcome, Problem
+from refloss.testing.adapters.call import LOST, Call, Outcome, Problem
 from refloss.testing.adapters.jax import JAX
-from refloss.testing.adapters.loading import FROM_FILE, load
+from refloss.testing.adapters.loading import FROM_FILE, load, named_object
 from refloss.testing.adapters.numpy import Framework
 from refloss.testing.adapters.signature import Takes, taken_by
 from refloss.testing.adapters.torch import Torch
@@ -26,6 +26,9 @@ FRAMEWORKS: dict[str, type[Framework]] = {"numpy": Framework, "torch": Torch, "j
 class Adapter:
     """Calls kernels with arrays of one framework ("numpy", "torch", "jax") and dtype on one device."""
 
+    stopped = ""  # why nothing more is called
+    notes: Iterable[str] = ()  # what is worth a note in the report
+
     def __init__(self, framework: str = "numpy", dtype: str = "float32", device: str | None = None) -> None:
         for value, name, known in ((framework, "framework", FRAMEWORKS), (dtype, "dtype", DTYPES)):
             if value not in known:
@@ -34,6 +37,7 @@ class Adapter:
         self.framework, self.dtype, self.device = framework, dtype, device
         with quiet():
             self._in: Framework = FRAMEWORKS[framework](dtype, device)
+        self._last: Call | None = None
 
     def signature(self, kernel: Any, bare: bool = False) -> Takes:
         """What it takes by keyword; raises unless it can be called as f(x, W, labels), bare: f(logits, targets)."""
@@ -53,7 +57,25 @@ class Adapter:
         upstream_scale  times what arrives
         """
         with quiet(), self._in.context():
-            return Call(self._in, kernel, case, takes, per_sample, out_shapes, upstream_scale).run()
+            now = Call(self._in, kernel, case, takes, per_sample, out_shapes, upstream_scale)
+            outcome = self._run(now)
+        outcome.problems += self.finish()
+        self._last = now
+        return outcome
+
+    def _run(self, call: Call) -> Outcome:
+        return call.run()
+
+    def finish(self) -> list[Problem]:
+        """What is wrong after the last call: what it returned is no longer what it was."""
+        last, self._last = self._last, None
+        changed = last.changed_since() if last is not None else []
+        words = "changed after it had come back: a later call, or something left running, wrote into it"
+        return [Problem("overwritten", stage, f"{stage} {words}") for stage in changed]
+
+    def close(self) -> None:
+        """Ends what was started for it."""
 
 
-__all__ = ["FROM_FILE", "Adapter", "Outcome", "Problem", "Takes", "UnfitImplementation", "load"]
+__all__ = ["FROM_FILE", "LOST", "Adapter", "Call", "Outcome", "Problem", "Takes", "UnfitImplementation", "load",
+           "named_object"]  # fmt: skip

@@ -22,13 +22,17 @@ from refloss.testing.places import entry, first
 class Problem:
     """What went wrong in a call, apart from the numbers.
 
-    kind   "exception" · "mutated" · "wrong_type" · "unwritten" · "no_gradient"
+    kind   "exception" · "exited" · "memory" · "mutated" · "overwritten" · "wrong_type" · "unwritten" · "no_gradient";
+           of a process of its own also "crashed" · "timeout" · "not_run" · "global_state"
     stage  where it shows: of an exception, what would have come next
     """
 
     kind: str
     stage: str
     message: str
+
+
+LOST = ("exception", "exited", "memory", "crashed", "timeout", "not_run")  # kinds after which nothing came back
 
 
 @dataclass
@@ -119,8 +123,24 @@ class Call:
         self.inputs = [name for name in case.inputs if name != "b" or takes.b]
         self.whole = "losses" if per_sample else "loss"  # where a problem of the whole call is noted
         self.outcome = Outcome()
+        self.values: dict[str, Any] = {}  # what came back, as the framework has it
 
     def run(self) -> Outcome:
+        try:
+            return self._run()
+        except UnfitImplementation:
+            raise
+        except Exception as error:  # what came back is no honest array or mapping: asking it for its shape raised
+            self.outcome = Outcome()
+            self.outcome.note("wrong_type", self.whole, f"what came back cannot be read: {described(error)}")
+            return self.outcome
+
+    def changed_since(self) -> list[str]:
+        """The stages that no longer are what they were when they came back."""
+        kept = {stage: bits for stage, bits in self.outcome.bits.items() if stage in self.values}
+        return [stage for stage, bits in kept.items() if _bits_of(self.values[stage]) != bits]
+
+    def _run(self) -> Outcome:
         track = self.framework.has_graph and self.out_shapes is None
         returned, error = self._attempt(track)
         if error is not None and track and minds_tracking(error):
@@ -129,9 +149,9 @@ class Call:
             if failed is None and isinstance(again, Mapping):
                 returned, error = again, None
         if error is not None:
-            self.outcome.note("exception", self.whole, described(error))
+            self.outcome.note(kind_of_error(error), self.whole, described(error))
             return self.outcome
-        values = self._named(returned)
+        values = self.values = self._named(returned)
         for stage, value in values.items():
             self.outcome.add(stage, value)
             self._unwritten(stage, value)
@@ -142,7 +162,7 @@ class Call:
             self._mutated(given)
         return self.outcome.ordered()
 
-    def _attempt(self, track: bool) -> tuple[Any, Exception | None]:
+    def _attempt(self, track: bool) -> tuple[Any, BaseException | None]:
         """(what came back, what was raised), of new arrays. track: the inputs are leaves of torch's graph."""
         dtype = self.framework.dtype
         self.given: list[Given] = []
@@ -162,7 +182,9 @@ class Call:
             self.keywords["out"] = dict(self.buffers)
         try:
             return self._once({}), None
-        except Exception as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # SystemExit is the kernel's doing as well
             return None, error
 
     def _once(self, others: Mapping[str, Any]) -> Any:
@@ -276,10 +298,12 @@ class Call:
 
         try:
             found = self.framework.gradients(values[source], wanted, partial(self._give, "upstream", arriving), again)
-        except Exception as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
             if missing:
                 words = f"while it was differentiated: {described(error)}"
-                self.outcome.note("exception", f"grad_{missing[0]}", words)
+                self.outcome.note(kind_of_error(error), f"grad_{missing[0]}", words)
             return
         self.outcome.reduced = "losses" if each else "loss"
         for name, gradient in found.items():
@@ -292,7 +316,20 @@ class Call:
                 self.outcome.note("no_gradient", stage, words)
 
 
-def minds_tracking(error: Exception) -> bool:
+def kind_of_error(error: BaseException) -> str:
+    """As what kind of problem it is told."""
+    kinds = {SystemExit: "exited", MemoryError: "memory"}
+    return next((kind for type_, kind in kinds.items() if isinstance(error, type_)), "exception")
+
+
+def _bits_of(value: Any) -> bytes | None:
+    try:
+        return read(value)[2]
+    except Exception:
+        return None
+
+
+def minds_tracking(error: BaseException) -> bool:
     """Whether torch complains that an input requires grad."""
     return isinstance(error, RuntimeError) and any(
         words in str(error) for words in ("requires grad", "requires_grad", "automatic differentiation")

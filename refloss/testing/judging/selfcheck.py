@@ -78,14 +78,14 @@ class SelfCheck:
                 )
 
     def not_checked(self) -> dict[str, list[str]]:
-        """Gradient stage → the mutants that no case would have caught, and whether most of it could be zero.
+        """Gradient stage or loss → the mutants that no case would have caught, and whether most of it could be zero.
 
         A mutant that is the truth everywhere (nothing arrives from upstream but 1, the margin's gradient has no other
-        classes) is not counted; a gradient that is 0 everywhere is.
+        classes) is not counted; what is 0 everywhere is.
         """
         missed: dict[str, list[str]] = {}
         for (stage, mutant), count in self.seen.items():
-            if stage in BACKWARD_STAGES and not count[LIVE] and (count[VOID] or mutant == "zero"):
+            if stage in (*BACKWARD_STAGES, "loss", "losses") and not count[LIVE] and (count[VOID] or mutant == "zero"):
                 missed.setdefault(stage, []).append(mutant)
         for stage, (hidden, total) in self.hidden.items():
             if hidden > HALF * total and "zero" not in missed.get(stage, []):
