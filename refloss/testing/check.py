@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -42,12 +43,18 @@ def check(
     slack: float = 1.0,
     seed: int = 0,
     soft_targets: bool = False,
+    arguments: Mapping[str, str] | None = None,
+    returns: int | None = None,
+    mutates: Sequence[str] = (),
+    deterministic: bool = True,
+    without: Sequence[str] = (),
 ) -> Report:
     """Checks a kernel, an implementation of a loss, on aimed cases; the report's truth value is the verdict.
 
     Args:
         implementation: f(x, W, labels), or f(logits, targets) for `refloss.CrossEntropy`, on arrays of the framework;
-            gets b, upstream and out by keyword if its signature has that name (b and upstream also by ``**kwargs``).
+            gets b, upstream and out by keyword if its signature has that name (b and upstream also by ``**kwargs``);
+            a b without default always, zeros where there is no bias.
             Returns a loss, () or (N,), which torch and JAX then differentiate; or a mapping from stage names to
             arrays, any of them. out is a mapping of buffers, full of NaN, to be written instead.
         loss (Loss or CrossEntropy): the refloss object with the kernel's parameters.
@@ -61,6 +68,13 @@ def check(
         slack (float): times what a formula may err by; 1 by default, and no other tolerance can be set.
         seed (int): of the cases' random parts.
         soft_targets (bool): cases with soft targets (N, C) in place of labels.
+        arguments (mapping): the kernel's names for x, W, labels (or logits, labels), b, upstream, out, as in
+            ``{"b": "bias", "labels": "target"}``; where the kernel takes no names, their order is that of the mapping.
+        returns (int): which of the tuple that comes back is the result.
+        mutates (list of str): arguments that the kernel may overwrite, such as ``["logits"]``.
+        deterministic (bool): False: sums may come in varying order; two calls are judged each by the truth, and not
+            against each other bit by bit.
+        without (list of str): families of cases, by their flag, that the kernel was not made for; the report says so.
 
     Returns:
         Report: verdict, grade, first divergent stage, suspects, reproducer.
@@ -82,7 +96,8 @@ def check(
     """
     return Checker(
         implementation, loss, dtype=dtype, framework=framework, cases=cases, require=require, compute=compute,
-        device=device, slack=slack, seed=seed, soft_targets=soft_targets,
+        device=device, slack=slack, seed=seed, soft_targets=soft_targets, arguments=arguments, returns=returns,
+        mutates=mutates, deterministic=deterministic, without=without,
     ).report()  # fmt: skip
 
 
@@ -113,7 +128,8 @@ class Checker:
     def __init__(
         self, kernel: Any, loss: Any, *, dtype: str, framework: str, cases: Any, require: str,
         compute: str | None, device: str | None, slack: float, seed: int, soft_targets: bool,
-        shared: dict[Any, Truth] | None = None,
+        shared: dict[Any, Truth] | None = None, arguments: Mapping[str, str] | None = None, returns: int | None = None,
+        mutates: Sequence[str] = (), deterministic: bool = True, without: Sequence[str] = (),
     ) -> None:  # fmt: skip
         one_of(dtype, "dtype", tuple(DTYPES))
         one_of(require, "require", tuple(GRADES))
@@ -125,6 +141,8 @@ class Checker:
             raise ValueError(f"slack must be a positive number, got {slack!r}")
         if not (isinstance(seed, (int, np.integer)) and seed >= 0):
             raise ValueError(f"seed must be an integer ≥ 0, got {seed!r}")
+        if not isinstance(deterministic, bool):
+            raise TypeError(f"deterministic must be True or False, got {deterministic!r}")
         if isinstance(loss, type):
             raise TypeError(f"loss must be an object, got the class {loss.__name__}: pass {loss.__name__}(…)")
         if not isinstance(loss, CrossEntropy):
@@ -133,8 +151,23 @@ class Checker:
             member_of(loss)  # says what is missing
         self.kernel, self.loss, self.slack = kernel, replace(loss, precision="double"), float(slack)
         self.adapter = Adapter(framework, dtype, device)
-        self.takes: Takes = self.adapter.signature(kernel, bare=isinstance(loss, CrossEntropy))
-        self.cases = [self._fitting(case) for case in _chosen(cases, self.loss, dtype, seed, soft_targets)]
+        bare = isinstance(loss, CrossEntropy)
+        self.takes: Takes = self.adapter.signature(kernel, bare, arguments, returns, mutates)
+        chosen = _chosen(cases, self.loss, dtype, seed, soft_targets)
+        kept = _without(without, chosen, lambda: all_cases(self.loss, dtype, seed, soft_targets))
+        self.left_out = len(chosen) - len(kept)
+        self.cases = [self._fitting(case) for case in kept]
+        self.deterministic = deterministic
+        declared: dict[str, Any] = {"arguments": arguments, "returns": returns, "mutates": tuple(self.takes.mutates),
+                    "deterministic": deterministic, "without": _names(without)}  # fmt: skip
+        usual: dict[str, Any] = {
+            "arguments": None,
+            "returns": None,
+            "mutates": (),
+            "deterministic": True,
+            "without": (),
+        }
+        self.declared = {name: value for name, value in declared.items() if value != usual[name]}
         self.found = Report(
             described(self.loss), _name_of(kernel), dtype, compute or computed_in(dtype), framework, require,
             derived=derived_stages(self.loss), chosen="quick " if cases == "quick" else "",
@@ -144,6 +177,7 @@ class Checker:
         self.observed: list[Observed] = []
         self.history = History()
         self.upstream_is_one = False
+        self.before: Case | None = None  # the case whose calls came last
         self.shared = shared  # truths by case, for those who check several kernels
 
     def run(self) -> Iterator[CaseResult]:
@@ -171,6 +205,7 @@ class Checker:
             case, whole, failure = smallest_failing(self.loss, self.cases, report, self.judged)
             report.shrunk = f"{case.name}, {shape_of(case)}"
             options = {name: getattr(report, name) for name in ("dtype", "framework", "require")}
+            options |= {name: value for name, value in self.declared.items() if name != "without"}
             report.reproducer = reproducer(self.kernel, self.loss, case, whole, options, failure)
         return report
 
@@ -180,6 +215,14 @@ class Checker:
             notes.append("the kernel takes no upstream and returns its own gradients: only upstream 1 was tried")
         if getattr(self.loss, "has_bias", False) and not self.takes.b:
             notes.append("the kernel takes no b: no case has a bias")
+        if self.takes.needs_b and not getattr(self.loss, "has_bias", False):
+            notes.append("the kernel needs b and this loss has none: it was given zeros, and its grad_b was not judged")
+        if "without" in self.declared:
+            notes.append(f"left out: {self.left_out} cases flagged {' or '.join(self.declared['without'])}")
+        if self.takes.mutates:
+            notes.append(f"declared: the kernel may overwrite {', '.join(self.takes.mutates)}")
+        if not self.deterministic:
+            notes.append("declared: not deterministic; two calls were judged each, not compared bit by bit")
         seen = {stage for result in self.found.results for stage in result.grades}
         if "losses" in seen and "loss" not in seen and self.loss.reduction != "none":
             notes.append(
@@ -213,8 +256,33 @@ class Checker:
         return result
 
     def _again(self, case: Case, outcome: Outcome, truth: Truth, result: CaseResult) -> None:
-        """A second call must give the same bits; with twice the upstream, twice the gradient."""
-        result.failures += changed(case.name, outcome, self._call(case))
+        """A second call must give the same bits, whatever was called meanwhile; twice the upstream, twice as much.
+
+        On quick cases the kernel is called with the case before, of other shapes, between that call's forward and
+        its backward.
+        """
+        meanwhile, self.before = self.before, case
+        between = None if meanwhile is None or not case.quick else partial(self._call, meanwhile)
+        second = self._call(case, between=between)
+        if self.deterministic:
+            moved = changed(case.name, outcome, second)
+            if (
+                moved
+                and meanwhile is not None
+                and between is not None
+                and not changed(case.name, outcome, self._call(case))
+            ):
+                words = f" when a call on {shape_of(meanwhile)} lies between: something is kept from call to call"
+                moved = [replace(failure, message=failure.message + words) for failure in moved]
+            result.failures += moved
+        else:
+            other, _ = judge(truth, case, second, self.found.require)
+            seen = {(f.stage, f.kind) for f in result.failures}
+            result.failures += [f for f in other.failures if (f.stage, f.kind) not in seen]
+            for stage, grade in other.grades.items():
+                result.grades[stage] = max(grade, result.grades.get(stage, grade))
+            for stage, ratio in other.ratios.items():
+                result.ratios[stage] = max(ratio, result.ratios.get(stage, ratio))
         if not (case.quick and (self.takes.upstream or outcome.differentiated)):
             return
         doubled = self._call(case, scale=2.0)
@@ -224,7 +292,7 @@ class Checker:
             words = f"{broken} is not linear in what arrives: twice the upstream does not give twice the gradient"
             result.failures.append(Failure(case.name, broken, "law", words))
 
-    def _call(self, case: Case, scale: float = 1.0) -> Outcome:
+    def _call(self, case: Case, scale: float = 1.0, between: Callable[[], Any] | None = None) -> Outcome:
         shapes = None
         if self.takes.out:
             bare, unreduced = isinstance(self.loss, CrossEntropy), self.loss.reduction == "none"
@@ -233,7 +301,7 @@ class Checker:
             shapes = {name: np.shape(stages[name]) for name in owed if name in stages}
         return self.adapter.call(
             self.kernel, case, self.takes, per_sample=self.loss.reduction == "none", out_shapes=shapes,
-            upstream_scale=scale,
+            upstream_scale=scale, between=between,
         )  # fmt: skip
 
     def _truth(self, case: Case, outcome: Outcome | None) -> Truth:
@@ -248,16 +316,21 @@ class Checker:
         if own and not self.takes.upstream:
             self.upstream_is_one = True
             upstream = np.ones_like(upstream)
-        key = (case.name, tuple(case.inputs), loss.reduction, np.asarray(upstream).tobytes())
+        inputs = case.inputs
+        if outcome is not None and "grad_b" in outcome.stages and "b" not in inputs and loss.has_bias:
+            inputs = {**inputs, "b": np.zeros(len(inputs["W"]))}  # no bias, and still its gradient
+        key = (case.name, tuple(inputs), loss.reduction, np.asarray(upstream).tobytes())
         if self.shared is not None and key in self.shared:
             return self.shared[key]
-        found = truth_on(loss, case.inputs, case.labels, upstream, self.found.dtype, self.found.compute, self.slack)
+        found = truth_on(loss, inputs, case.labels, upstream, self.found.dtype, self.found.compute, self.slack)
         if self.shared is not None:
             self.shared[key] = found
         return found
 
     def _fitting(self, case: Case) -> Case:
-        """Without the bias that the kernel does not take."""
+        """Without the bias that the kernel does not take; with zeros for one that it needs."""
+        if "b" not in case.inputs and self.takes.needs_b and getattr(self.loss, "has_bias", False):
+            return replace(case, inputs={**case.inputs, "b": np.zeros(len(case.inputs["W"]))})
         if "b" not in case.inputs or self.takes.b:
             return case
         return replace(case, inputs={name: v for name, v in case.inputs.items() if name != "b"})
@@ -273,6 +346,10 @@ def _chosen(chosen: Any, loss: Any, dtype: str, seed: int, soft: bool) -> list[C
     every = all_cases(loss, dtype, seed, soft)
     if isinstance(chosen, str) and chosen in ("all", "quick"):
         return [case for case in every if chosen == "all" or case.quick]
+    if not isinstance(chosen, (str, Sequence)):
+        raise TypeError(f"cases must be 'all', 'quick', names or Case objects, got {type(chosen).__name__}")
+    if not chosen:
+        raise ValueError("cases must not be empty: 'all', 'quick', names or Case objects")
     names = [chosen] if isinstance(chosen, str) else list(chosen)
     known = {case.name: case for case in every}
     unknown = [str(name) for name in names if name not in known]
@@ -282,6 +359,24 @@ def _chosen(chosen: Any, loss: Any, dtype: str, seed: int, soft: bool) -> list[C
             f"there are {', '.join(known)}"
         )
     return [known[name] for name in names]
+
+
+def _names(given: Any) -> tuple[str, ...]:
+    return (given,) if isinstance(given, str) else tuple(given)
+
+
+def _without(flags: Any, chosen: list[Case], every: Callable[[], list[Case]]) -> list[Case]:
+    """Those of none of these flags."""
+    if not (flags := _names(flags)):
+        return chosen
+    known = sorted({flag for case in (*chosen, *every()) for flag in case.flags})
+    if unknown := [str(flag) for flag in flags if flag not in known]:
+        words = f"without must name flags of cases; unknown for this loss: {', '.join(unknown)}"
+        raise ValueError(f"{words}; there are {', '.join(known)}")
+    kept = [case for case in chosen if not set(flags) & set(case.flags)]
+    if not kept:
+        raise ValueError(f"without={list(flags)} leaves no case")
+    return kept
 
 
 def _rounded(case: Case, dtype: str) -> Case:

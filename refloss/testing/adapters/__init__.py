@@ -7,7 +7,7 @@ be made at all is an `UnfitImplementation`. A framework is imported when an adap
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from refloss.cases.case import Case
@@ -35,9 +35,17 @@ class Adapter:
         with quiet():
             self._in: Framework = FRAMEWORKS[framework](dtype, device)
 
-    def signature(self, kernel: Any, bare: bool = False) -> Takes:
-        """What it takes by keyword; raises unless it can be called as f(x, W, labels), bare: f(logits, targets)."""
-        takes = taken_by(kernel, bare)
+    def signature(
+        self, kernel: Any, bare: bool = False, arguments: Mapping[str, str] | None = None, returns: int | None = None,
+        mutates: Sequence[str] = (),
+    ) -> Takes:  # fmt: skip
+        """How it is called; raises unless it can be called as f(x, W, labels), bare: f(logits, targets).
+
+        arguments  what is given → the kernel's name for it, and by position their order
+        returns    which of the tuple that comes back
+        mutates    what it may overwrite
+        """
+        takes = taken_by(kernel, bare, arguments, returns, mutates)
         if takes.out and self.framework == "jax":
             raise UnfitImplementation("out is not for framework 'jax': its arrays cannot be written")
         return takes
@@ -45,15 +53,17 @@ class Adapter:
     def call(
         self, kernel: Any, case: Case, takes: Takes, *, per_sample: bool,
         out_shapes: Mapping[str, tuple[int, ...]] | None = None, upstream_scale: float = 1.0,
+        between: Callable[[], Any] | None = None,
     ) -> Outcome:  # fmt: skip
         """One call on one case; what autograd has to give is taken as well.
 
         per_sample      the loss is not reduced: a vector arrives at it, `case.upstreams`
         out_shapes      stage → shape of the buffers that a kernel with `out` is given
         upstream_scale  times what arrives
+        between         is done after the forward call and before it is differentiated
         """
         with quiet(), self._in.context():
-            return Call(self._in, kernel, case, takes, per_sample, out_shapes, upstream_scale).run()
+            return Call(self._in, kernel, case, takes, per_sample, out_shapes, upstream_scale, between).run()
 
 
 __all__ = ["FROM_FILE", "Adapter", "Outcome", "Problem", "Takes", "UnfitImplementation", "load"]
