@@ -222,7 +222,7 @@ def test_without():
     assert not quick(kernel, BARE, chosen).passed
     report = quick(kernel, BARE, chosen, without=["masked"])
     assert report.passed, report
-    assert "left out: 1 cases flagged masked" in report.notes
+    assert "left out: cases flagged masked (1)" in report.notes
     assert quick(kernel, BARE, chosen, without="masked").passed
     message = words_of(ValueError, kernel, BARE, chosen, without=["maskd"])
     assert "unknown for this loss: maskd; there are" in message
@@ -390,3 +390,114 @@ def test_names_of_cases_are_their_own():
         assert len(set(names)) == len(names)
         assert {"layout_padded", "upstream_expanded", "upstream_masked"} <= set(names)
         assert ("image_channels_last" in names) == (loss is IMAGES)
+
+
+# -- other derivatives -----------------------------------------------------------------------------
+
+FEW = ("typical", "no_bias", "mixed_x", "frozen_x")
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("asked", ["second", "forward_mode"])
+def test_other_derivatives(asked, dtype):
+    """Through torch's own functions they are right."""
+    need("torch")
+    report = quick(torch_head, chosen=FEW, framework="torch", dtype=dtype, **{asked: True})
+    assert report.passed, report
+    report = quick(lambda z, y: torch_head_of(z, y).sum(), refloss.CrossEntropy(reduction="sum"),
+                   ["typical", "upstream_mixed", "masked_classes"], framework="torch", dtype=dtype,
+                   **{asked: True})  # fmt: skip
+    assert report.passed, report
+
+
+def torch_head_of(z, y):
+    import torch
+
+    return torch.nn.functional.cross_entropy(z, y, reduction="none")
+
+
+@pytest.mark.parametrize("asked", ["second", "forward_mode"])
+def test_other_derivatives_of_each_sample(asked):
+    """With an upstream for each, in a mapping."""
+    need("torch")
+    loss = refloss.CrossEntropy(reduction="none")
+    report = quick(lambda logits, targets: {"losses": torch_head_of(logits, targets)}, loss,
+                   ["typical", "upstream_mixed", "upstream_masked"], framework="torch", **{asked: True})  # fmt: skip
+    assert report.passed, report
+
+
+def test_jax_has_them_too():
+    jax = need("jax")
+
+    def kernel(logits, targets, power=1.0):
+        return -(jax.nn.log_softmax(logits)[jax.numpy.arange(len(logits)), targets]).mean()
+
+    @jax.custom_jvp
+    def value(logits, targets):
+        return kernel(logits, targets)
+
+    @value.defjvp
+    def rule(primals, tangents):
+        return value(*primals), 1.5 * jax.jvp(lambda z: kernel(z, primals[1]), primals[:1], tangents[:1])[1]
+
+    options = {"framework": "jax", "chosen": ["typical", "upstream_mixed"], "second": True, "forward_mode": True}
+    assert quick(lambda logits, targets: kernel(logits, targets), BARE, **options).passed
+    wrong = quick(lambda logits, targets: value(logits, targets), BARE, **options)
+    assert any(failure.message.startswith("forward mode gives") for failure in wrong.failures)
+
+
+def test_wrong_other_derivatives():
+    """Gradients that are right, with a constant in place of p in the backward of the backward, and half a jvp."""
+    torch = need("torch")
+
+    class Own(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, logits, targets):
+            ctx.save_for_backward(logits, targets)
+            ctx.save_for_forward(logits, targets)
+            return torch.nn.functional.cross_entropy(logits, targets)
+
+        @staticmethod
+        def backward(ctx, g):
+            logits, targets = ctx.saved_tensors
+            p = logits.detach().softmax(1) * (1 + (logits - logits.detach()))
+            return g * (p - torch.nn.functional.one_hot(targets, logits.shape[1])) / len(p), None
+
+        @staticmethod
+        def jvp(ctx, moved, _):
+            logits, targets = ctx.saved_tensors
+            grad = logits.softmax(1) - torch.nn.functional.one_hot(targets, logits.shape[1])
+            return (grad * moved).sum() / len(grad) / 2
+
+    chosen = ["typical", "upstream_mixed"]
+    assert quick(Own.apply, BARE, chosen, framework="torch").passed
+    for asked, words in (("second", "second derivatives: grad_logits along"), ("forward_mode", "forward mode gives")):
+        report = quick(Own.apply, BARE, chosen, framework="torch", **{asked: True})
+        assert {(failure.case, failure.kind) for failure in report.failures} == {(name, "law") for name in chosen}
+        assert report.failures[0].message.startswith(words)
+        assert f"{asked}=True" in report.reproducer
+
+
+def test_no_other_derivatives():
+    torch = need("torch")
+
+    class Once(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, logits, targets):
+            p = logits.softmax(1)
+            ctx.save_for_backward((p - torch.nn.functional.one_hot(targets, p.shape[1])) / len(p))
+            return torch.nn.functional.cross_entropy(logits, targets)
+
+        @staticmethod
+        @torch.autograd.function.once_differentiable
+        def backward(ctx, g):
+            return ctx.saved_tensors[0] * g, None
+
+    chosen = ["typical", "upstream_mixed"]
+    assert quick(Once.apply, BARE, chosen, framework="torch").passed
+    for asked, words in (("second", "second derivatives: "), ("forward_mode", "forward mode: ")):
+        report = quick(Once.apply, BARE, chosen, framework="torch", **{asked: True})
+        assert {failure.kind for failure in report.failures} == {"exception"}
+        assert report.failures[0].message.startswith(words)
+        assert words_of(ValueError, softmax, **{asked: True}).startswith(f"{asked} needs a loss that torch or jax")
+        assert words_of(TypeError, softmax, **{asked: "no"}).startswith(f"{asked} must be True or False")

@@ -51,6 +51,8 @@ def add_to(commands: Any) -> None:
     parser.add_argument("--returns", type=int, metavar="N", help="which of the tuple that comes back is the result")
     parser.add_argument("--mutates", action="append", default=[], metavar="NAME", help="it may overwrite this argument")
     parser.add_argument("--nondeterministic", action="store_true", help="sums may come in varying order")
+    parser.add_argument("--second", action="store_true", help="second derivatives too (torch, jax)")
+    parser.add_argument("--forward-mode", action="store_true", help="derivatives by forward mode too (torch, jax)")
     parser.add_argument("--without", action="append", default=[], metavar="FLAG", help="leave out cases of this flag")
     parser.add_argument("--soft-targets", action="store_true", help="soft targets in place of labels")
     add_common(parser, "json", "junit", seed=True)
@@ -85,6 +87,7 @@ def run(options: argparse.Namespace) -> int:
             compute=options.compute, device=options.device, slack=options.slack, seed=options.seed,
             soft_targets=options.soft_targets, arguments=_arguments(options.argument), returns=options.returns,
             mutates=options.mutates, deterministic=not options.nondeterministic, without=options.without,
+            second=options.second, forward_mode=options.forward_mode,
         )  # fmt: skip
         for _ in progress(checker.run(), len(checker.cases), "check"):
             pass

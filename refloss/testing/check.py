@@ -19,6 +19,7 @@ from refloss.precision.dtypes import DTYPES, rounded
 from refloss.record import BACKWARD_STAGES
 from refloss.testing.adapters import Adapter, Outcome, Takes, UnfitImplementation
 from refloss.testing.diagnosis.match import History, Observed, name_the_bug
+from refloss.testing.judging.directions import directions, second_derivatives, tangent
 from refloss.testing.judging.laws import Laws, changed
 from refloss.testing.judging.selfcheck import SelfCheck
 from refloss.testing.judging.truth import GRADES, Truth, computed_in, truth_on
@@ -48,6 +49,8 @@ def check(
     mutates: Sequence[str] = (),
     deterministic: bool = True,
     without: Sequence[str] = (),
+    second: bool = False,
+    forward_mode: bool = False,
 ) -> Report:
     """Checks a kernel, an implementation of a loss, on aimed cases; the report's truth value is the verdict.
 
@@ -75,6 +78,9 @@ def check(
         deterministic (bool): False: sums may come in varying order; two calls are judged each by the truth, and not
             against each other bit by bit.
         without (list of str): families of cases, by their flag, that the kernel was not made for; the report says so.
+        second (bool): second derivatives too, through the backward of torch or JAX, against central differences of
+            the reference's gradients.
+        forward_mode (bool): the loss's derivative along directions too, by forward mode of torch or JAX.
 
     Returns:
         Report: verdict, grade, first divergent stage, suspects, reproducer.
@@ -97,7 +103,7 @@ def check(
     return Checker(
         implementation, loss, dtype=dtype, framework=framework, cases=cases, require=require, compute=compute,
         device=device, slack=slack, seed=seed, soft_targets=soft_targets, arguments=arguments, returns=returns,
-        mutates=mutates, deterministic=deterministic, without=without,
+        mutates=mutates, deterministic=deterministic, without=without, second=second, forward_mode=forward_mode,
     ).report()  # fmt: skip
 
 
@@ -130,6 +136,7 @@ class Checker:
         compute: str | None, device: str | None, slack: float, seed: int, soft_targets: bool,
         shared: dict[Any, Truth] | None = None, arguments: Mapping[str, str] | None = None, returns: int | None = None,
         mutates: Sequence[str] = (), deterministic: bool = True, without: Sequence[str] = (),
+        second: bool = False, forward_mode: bool = False,
     ) -> None:  # fmt: skip
         one_of(dtype, "dtype", tuple(DTYPES))
         one_of(require, "require", tuple(GRADES))
@@ -141,8 +148,10 @@ class Checker:
             raise ValueError(f"slack must be a positive number, got {slack!r}")
         if not (isinstance(seed, (int, np.integer)) and seed >= 0):
             raise ValueError(f"seed must be an integer ≥ 0, got {seed!r}")
-        if not isinstance(deterministic, bool):
-            raise TypeError(f"deterministic must be True or False, got {deterministic!r}")
+        switches = {"deterministic": deterministic, "second": second, "forward_mode": forward_mode}
+        for name, value in switches.items():
+            if not isinstance(value, bool):
+                raise TypeError(f"{name} must be True or False, got {value!r}")
         if isinstance(loss, type):
             raise TypeError(f"loss must be an object, got the class {loss.__name__}: pass {loss.__name__}(…)")
         if not isinstance(loss, CrossEntropy):
@@ -155,19 +164,18 @@ class Checker:
         self.takes: Takes = self.adapter.signature(kernel, bare, arguments, returns, mutates)
         chosen = _chosen(cases, self.loss, dtype, seed, soft_targets)
         kept = _without(without, chosen, lambda: all_cases(self.loss, dtype, seed, soft_targets))
+        self.left_open = 0  # units whose second derivatives central differences do not give
         self.left_out = len(chosen) - len(kept)
         self.cases = [self._fitting(case) for case in kept]
-        self.deterministic = deterministic
-        declared: dict[str, Any] = {"arguments": arguments, "returns": returns, "mutates": tuple(self.takes.mutates),
-                    "deterministic": deterministic, "without": _names(without)}  # fmt: skip
-        usual: dict[str, Any] = {
-            "arguments": None,
-            "returns": None,
-            "mutates": (),
-            "deterministic": True,
-            "without": (),
-        }
-        self.declared = {name: value for name, value in declared.items() if value != usual[name]}
+        self.deterministic, self.second, self.forward_mode = deterministic, second, forward_mode
+        for name in ("second", "forward_mode"):
+            if switches[name] and (self.takes.out or framework == "numpy"):
+                where = "a kernel that writes into out" if self.takes.out else "framework 'numpy'"
+                raise ValueError(f"{name} needs a loss that torch or jax differentiates, and is not for {where}")
+        declared: dict[str, Any] = {"arguments": arguments, "returns": returns, "mutates": self.takes.mutates,
+                                    **switches, "without": _names(without)}  # fmt: skip
+        self.declared = {name: value for name, value in declared.items()
+                         if not (value is None or value == () or value is (name == "deterministic"))}  # fmt: skip
         self.found = Report(
             described(self.loss), _name_of(kernel), dtype, compute or computed_in(dtype), framework, require,
             derived=derived_stages(self.loss), chosen="quick " if cases == "quick" else "",
@@ -218,9 +226,11 @@ class Checker:
         if self.takes.needs_b and not getattr(self.loss, "has_bias", False):
             notes.append("the kernel needs b and this loss has none: it was given zeros, and its grad_b was not judged")
         if "without" in self.declared:
-            notes.append(f"left out: {self.left_out} cases flagged {' or '.join(self.declared['without'])}")
+            notes.append(f"left out: cases flagged {' or '.join(self.declared['without'])} ({self.left_out})")
         if self.takes.mutates:
             notes.append(f"declared: the kernel may overwrite {', '.join(self.takes.mutates)}")
+        if self.left_open:
+            notes.append(f"second derivatives: {self.left_open} rows left open, next to where the gradient bends")
         if not self.deterministic:
             notes.append("declared: not deterministic; two calls were judged each, not compared bit by bit")
         seen = {stage for result in self.found.results for stage in result.grades}
@@ -248,6 +258,7 @@ class Checker:
         self.self_check.add(case.name, truth, got)
         if not any(f.kind == "exception" for f in result.failures):
             self._again(case, outcome, truth, result)
+            self._along(case, outcome, truth, result)
         self.coverage.update(case.flags)
         self.coverage.update(regimes(self.loss, truth.out, case.labels))
         if got:
@@ -291,6 +302,30 @@ class Checker:
         if broken and not any(f.stage == broken for f in result.failures):
             words = f"{broken} is not linear in what arrives: twice the upstream does not give twice the gradient"
             result.failures.append(Failure(case.name, broken, "law", words))
+
+    def _along(self, case: Case, outcome: Outcome, truth: Truth, result: CaseResult) -> None:
+        """Forward mode and second derivatives, along fixed directions."""
+        if not (self.second or self.forward_mode) or case.layout.startswith("frozen_") or outcome.reduced is None:
+            return
+        per_sample = self.loss.reduction == "none"
+        if np.shape(truth.upstream) == () and not per_sample:
+            case = replace(case, upstream=float(truth.upstream))
+        for way in directions(truth):
+            for asked, second in ((self.forward_mode, False), (self.second, True)):
+                if not asked:
+                    continue
+                found, raised = self.adapter.along(
+                    self.kernel, case, self.takes, way, per_sample=per_sample, second=second
+                )
+                if raised:
+                    kind, words = "exception", f"{'second derivatives' if second else 'forward mode'}: {raised}"
+                elif second:
+                    kind, (words, left_open) = "law", second_derivatives(truth, way, found)
+                    self.left_open += left_open
+                else:
+                    kind, words = "law", tangent(truth, way, found["loss"])
+                if words and not any((f.kind, f.stage) == (kind, outcome.reduced) for f in result.failures):
+                    result.failures.append(Failure(case.name, outcome.reduced, kind, words))
 
     def _call(self, case: Case, scale: float = 1.0, between: Callable[[], Any] | None = None) -> Outcome:
         shapes = None

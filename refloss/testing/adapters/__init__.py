@@ -18,7 +18,7 @@ from refloss.testing.adapters.loading import FROM_FILE, load
 from refloss.testing.adapters.numpy import Framework
 from refloss.testing.adapters.signature import Takes, taken_by
 from refloss.testing.adapters.torch import Torch
-from refloss.testing.adapters.words import UnfitImplementation, quiet
+from refloss.testing.adapters.words import UnfitImplementation, described, quiet
 
 FRAMEWORKS: dict[str, type[Framework]] = {"numpy": Framework, "torch": Torch, "jax": JAX}
 
@@ -64,6 +64,16 @@ class Adapter:
         """
         with quiet(), self._in.context():
             return Call(self._in, kernel, case, takes, per_sample, out_shapes, upstream_scale, between).run()
+
+    def along(
+        self, kernel: Any, case: Case, takes: Takes, way: Mapping[str, Any], *, per_sample: bool, second: bool
+    ) -> tuple[dict[str, Any], str]:
+        """(derivatives along `way`, what was raised instead): {"loss": …} by forward mode, or second ones by input."""
+        try:
+            with quiet(), self._in.context():
+                return Call(self._in, kernel, case, takes, per_sample, None, 1.0).along(way, second), ""
+        except Exception as error:
+            return {}, described(error)
 
 
 __all__ = ["FROM_FILE", "Adapter", "Outcome", "Problem", "Takes", "UnfitImplementation", "load"]

@@ -146,8 +146,41 @@ class Call:
             self._mutated(given)
         return self.outcome.ordered()
 
+    def along(self, way: Mapping[str, np.ndarray], second: bool) -> dict[str, np.ndarray]:
+        """The derivative of what `way` moves: of the loss (per sample, or whole), by forward mode; or second ones.
+
+        Raises what the kernel raises, or the framework.
+        """
+        dtype = self.framework.dtype
+        self._prepare(second and self.framework.has_graph)
+        moving = {name: self.framework.array(to_bits(way[name], dtype), dtype) for name in self.inputs}
+
+        def value(inputs: Mapping[str, Any]) -> Any:
+            returned = self._one_of(self._once(inputs))
+            if isinstance(returned, Mapping):
+                returned = next(returned[stage] for stage in ("loss", "losses") if stage in returned)
+            self.shape = shape_of(returned)
+            return returned
+
+        def arriving(kind: str) -> Any:
+            return self._give("upstream", self._arriving(self._each(self.shape)), kind)
+
+        if not second:
+            moved = read(self.framework.tangent(value, self.arrays, moving))[0]
+            return {"loss": np.sum(self._arriving(self._each(self.shape)) * moved)}
+        found = self.framework.second(value, self.leaves, moving, arriving)
+        return {name: read(array)[0] for name, array in found.items()}
+
     def _attempt(self, track: bool) -> tuple[Any, Exception | None]:
         """(what came back, what was raised), of new arrays. track: the inputs are leaves of torch's graph."""
+        self._prepare(track)
+        try:
+            return self._once({}), None
+        except Exception as error:
+            return None, error
+
+    def _prepare(self, track: bool) -> None:
+        """New arrays."""
         dtype = self.framework.dtype
         self.given: list[Given] = []
         self.arrays = {name: self._give(name, self.case.inputs[name], dtype) for name in self.inputs}
@@ -171,10 +204,6 @@ class Call:
                 bits = np.full(shape, UNWRITTEN[dtype], dtype=BITS[dtype])
                 self.buffers[stage] = self.framework.array(bits, dtype)
             self.keywords["out"] = dict(self.buffers)
-        try:
-            return self._once({}), None
-        except Exception as error:
-            return None, error
 
     def _once(self, others: Mapping[str, Any]) -> Any:
         """One call; `others` in place of the inputs of those names."""

@@ -66,6 +66,17 @@ class Framework:
         """
         raise NotImplementedError
 
+    def tangent(self, function: Callable[[Any], Any], inputs: Mapping[str, Any], way: Mapping[str, Any]) -> Any:
+        """The derivative of function(inputs) along `way`, by forward mode."""
+        raise NotImplementedError
+
+    def second(
+        self, function: Callable[[Any], Any], inputs: Mapping[str, Any], way: Mapping[str, Any],
+        give: Callable[[str], Any],
+    ) -> dict[str, Any]:  # fmt: skip
+        """The derivative of the gradients of sum(upstream * function(inputs)) along `way`, by backward mode twice."""
+        raise NotImplementedError
+
 
 def imported(name: str) -> Any:
     try:
