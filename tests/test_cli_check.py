@@ -209,3 +209,22 @@ def test_a_matrix_of_nothing(capsys):
     status, _, err = run(capsys, "matrix", "kill", "--dtype", "float8")
     assert status == 2
     assert refloss.losses()
+
+
+def test_what_a_kernel_declares(capsys, tmp_path):
+    path = tmp_path / "declared.py"
+    renamed = (
+        "\n\ndef renamed(features, W, target, bias, dout):\n    return 3, right(features, W, target, bias, dout)\n"
+    )
+    path.write_text(KERNELS + renamed, encoding="utf-8")
+    names = ("x=features", "labels=target", "b=bias", "upstream=dout")
+    options = [word for name in names for word in ("--argument", name)]
+    call = ["check", f"{path}:renamed", "--loss", "softmax", "--case", "typical", "--case", "upstream_mixed"]
+    status, out, _ = run(capsys, *call, *options, "--returns", "1", "--nondeterministic", "--without", "blocks")
+    assert status == 0, out
+    assert "not deterministic" in out
+    status, _, err = run(capsys, *call, "--argument", "x")
+    assert (status, err) == (2, "refloss: --argument takes OURS=YOURS, such as b=bias, got 'x'\n")
+    status, _, err = run(capsys, *call, *options, "--second")
+    assert status == 2
+    assert err.startswith("refloss: second needs a loss that torch or jax differentiates")

@@ -48,7 +48,8 @@ class Case:
             or theirs.
         upstream (scalar): arrives at a reduced loss; 1 by default.
         upstreams (N,): arrive at the losses of the samples, and have their shape; 1 by default, in the labels' shape.
-        layout (str): "contiguous", "strided", "transposed", "read_only" or "upstream_strided".
+        layout (str): "contiguous", "strided", "transposed", "padded", "channels_last", "read_only",
+            "upstream_strided", "upstream_expanded"; "frozen_x" or "frozen_W": nothing differentiates this one.
         quick (bool): whether it belongs to cases="quick".
     """
 

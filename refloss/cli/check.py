@@ -45,6 +45,15 @@ def add_to(commands: Any) -> None:
     parser.add_argument("--slack", type=float, default=1.0, metavar="X", help="times what a formula may err by")
     parser.add_argument("--case", action="append", metavar="NAME", help="only cases of this name")
     parser.add_argument("--quick", action="store_true", help="the most telling dozen of cases")
+    parser.add_argument(
+        "--argument", action="append", default=[], metavar="OURS=YOURS", help="your name for an argument: b=bias"
+    )
+    parser.add_argument("--returns", type=int, metavar="N", help="which of the tuple that comes back is the result")
+    parser.add_argument("--mutates", action="append", default=[], metavar="NAME", help="it may overwrite this argument")
+    parser.add_argument("--nondeterministic", action="store_true", help="sums may come in varying order")
+    parser.add_argument("--second", action="store_true", help="second derivatives too (torch, jax)")
+    parser.add_argument("--forward-mode", action="store_true", help="derivatives by forward mode too (torch, jax)")
+    parser.add_argument("--without", action="append", default=[], metavar="FLAG", help="leave out cases of this flag")
     parser.add_argument("--soft-targets", action="store_true", help="soft targets in place of labels")
     parser.add_argument("--time-limit", type=float, default=60.0, metavar="S", help="seconds a call (default 60)")
     parser.add_argument("--memory-limit", type=float, default=4096, metavar="MIB", help="for its arrays (default 4096)")
@@ -76,7 +85,9 @@ def run(options: argparse.Namespace) -> int:
             cases=options.case or ("quick" if options.quick else "all"), require=options.require,
             compute=options.compute, device=options.device, slack=options.slack, seed=options.seed,
             soft_targets=options.soft_targets, isolated=True, time_limit=options.time_limit,
-            memory_limit=options.memory_limit,
+            memory_limit=options.memory_limit, arguments=_arguments(options.argument), returns=options.returns,
+            mutates=options.mutates, deterministic=not options.nondeterministic, without=options.without,
+            second=options.second, forward_mode=options.forward_mode,
         )  # fmt: skip
         for _ in progress(checker.run(), len(checker.cases), "check"):
             pass
@@ -87,6 +98,14 @@ def run(options: argparse.Namespace) -> int:
     status = finish(report, options, wrong=ORACLE if report.oracle_faults or not report.failures else WRONG)
     ran = report.oracle_faults or any(result.grades or result.failures for result in report.results)
     return status if ran else nothing_ran()
+
+
+def _arguments(given: list[str]) -> dict[str, str] | None:
+    """--argument OURS=YOURS, in order."""
+    pairs = [each.partition("=") for each in given]
+    if wrong := [each for each, (ours, _, yours) in zip(given, pairs, strict=True) if not (ours and yours)]:
+        raise CallError(f"--argument takes OURS=YOURS, such as b=bias, got {wrong[0]!r}")
+    return {ours: yours for ours, _, yours in pairs} or None
 
 
 def run_suspects(options: argparse.Namespace) -> int:

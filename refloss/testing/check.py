@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -19,6 +19,7 @@ from refloss.record import BACKWARD_STAGES
 from refloss.testing.adapters import LOST, Adapter, Outcome, Problem, Takes, UnfitImplementation
 from refloss.testing.diagnosis.match import History, Observed, name_the_bug
 from refloss.testing.isolation import IsolatedAdapter
+from refloss.testing.judging.directions import directions, second_derivatives, tangent
 from refloss.testing.judging.laws import Laws, changed
 from refloss.testing.judging.selfcheck import SelfCheck
 from refloss.testing.judging.truth import Truth, computed_in, required, truth_on
@@ -46,12 +47,20 @@ def check(
     isolated: bool = False,
     time_limit: float = 60.0,
     memory_limit: float = 4096.0,
+    arguments: Mapping[str, str] | None = None,
+    returns: int | None = None,
+    mutates: Sequence[str] = (),
+    deterministic: bool = True,
+    without: Sequence[str] = (),
+    second: bool = False,
+    forward_mode: bool = False,
 ) -> Report:
     """Checks a kernel, an implementation of a loss, on aimed cases; the report's truth value is the verdict.
 
     Args:
         implementation: f(x, W, labels), or f(logits, targets) for `refloss.CrossEntropy`, on arrays of the framework;
-            gets b, upstream and out by keyword if its signature has that name (b and upstream also by ``**kwargs``).
+            gets b, upstream and out by keyword if its signature has that name (b and upstream also by ``**kwargs``);
+            a b without default always, zeros where there is no bias.
             Returns a loss, () or (N,), which torch and JAX then differentiate; or a mapping from stage names to
             arrays, any of them. out is a mapping of buffers, full of NaN, to be written instead.
         loss (Loss or CrossEntropy): the refloss object with the kernel's parameters.
@@ -71,6 +80,16 @@ def check(
             of a module or file, or "FILE.py:FUNCTION".
         time_limit (float): seconds for each call of an isolated kernel, and for the import of its file.
         memory_limit (float): MiB that an isolated kernel may take besides what its framework takes (on Linux).
+        arguments (mapping): the kernel's names for x, W, labels (or logits, labels), b, upstream, out, as in
+            ``{"b": "bias", "labels": "target"}``; where the kernel takes no names, their order is that of the mapping.
+        returns (int): which of the tuple that comes back is the result.
+        mutates (list of str): arguments that the kernel may overwrite, such as ``["logits"]``.
+        deterministic (bool): False: sums may come in varying order; two calls are judged each by the truth, and not
+            against each other bit by bit.
+        without (list of str): families of cases, by their flag, that the kernel was not made for; the report says so.
+        second (bool): second derivatives too, through the backward of torch or JAX, against central differences of
+            the reference's gradients.
+        forward_mode (bool): the loss's derivative along directions too, by forward mode of torch or JAX.
 
     Returns:
         Report: verdict, grade, first divergent stage, suspects, reproducer.
@@ -93,7 +112,8 @@ def check(
     return Checker(
         implementation, loss, dtype=dtype, framework=framework, cases=cases, require=require, compute=compute,
         device=device, slack=slack, seed=seed, soft_targets=soft_targets, isolated=isolated, time_limit=time_limit,
-        memory_limit=memory_limit,
+        memory_limit=memory_limit, arguments=arguments, returns=returns, mutates=mutates, deterministic=deterministic,
+        without=without, second=second, forward_mode=forward_mode,
     ).report()  # fmt: skip
 
 
@@ -125,7 +145,9 @@ class Checker:
         self, kernel: Any, loss: Any, *, dtype: str, framework: str, cases: Any, require: Any,
         compute: str | None, device: str | None, slack: float, seed: int, soft_targets: bool,
         shared: dict[Any, Truth] | None = None, isolated: bool = False, time_limit: float = 60.0,
-        memory_limit: float = 4096.0,
+        memory_limit: float = 4096.0, arguments: Mapping[str, str] | None = None, returns: int | None = None,
+        mutates: Sequence[str] = (), deterministic: bool = True, without: Sequence[str] = (),
+        second: bool = False, forward_mode: bool = False,
     ) -> None:  # fmt: skip
         one_of(dtype, "dtype", tuple(DTYPES))
         self.require = required(require, dtype)
@@ -137,6 +159,10 @@ class Checker:
             raise ValueError(f"slack must be a positive number, got {slack!r}")
         if not (isinstance(seed, (int, np.integer)) and seed >= 0):
             raise ValueError(f"seed must be an integer ≥ 0, got {seed!r}")
+        switches = {"deterministic": deterministic, "second": second, "forward_mode": forward_mode}
+        for name, value in switches.items():
+            if not isinstance(value, bool):
+                raise TypeError(f"{name} must be True or False, got {value!r}")
         if isinstance(loss, type):
             raise TypeError(f"loss must be an object, got the class {loss.__name__}: pass {loss.__name__}(…)")
         if not isinstance(loss, CrossEntropy):
@@ -146,14 +172,28 @@ class Checker:
         self.kernel, self.loss, self.slack = kernel, replace(loss, precision="double"), float(slack)
         self.device, self.seed, self.soft_targets = device, int(seed), soft_targets
         bare, chosen = isinstance(loss, CrossEntropy), _chosen(cases, self.loss, dtype, seed, soft_targets)
+        kept = _without(without, chosen, lambda: all_cases(self.loss, dtype, seed, soft_targets))
         self.adapter: Adapter | IsolatedAdapter
         if isolated:
-            self.adapter = IsolatedAdapter(kernel, bare, framework, dtype, device, time_limit, memory_limit)
+            self.adapter = IsolatedAdapter(
+                kernel, bare, framework, dtype, device, time_limit, memory_limit, arguments, returns, mutates
+            )
             self.kernel = self.adapter.kernel
         else:
             self.adapter = Adapter(framework, dtype, device)
-        self.takes: Takes = self.adapter.signature(kernel, bare)
-        self.cases = [self._fitting(case) for case in chosen]
+        self.takes: Takes = self.adapter.signature(kernel, bare, arguments, returns, mutates)
+        self.left_open = 0  # units whose second derivatives central differences do not give
+        self.left_out = len(chosen) - len(kept)
+        self.cases = [self._fitting(case) for case in kept]
+        self.deterministic, self.second, self.forward_mode = deterministic, second, forward_mode
+        for name in ("second", "forward_mode"):
+            if switches[name] and (self.takes.out or framework == "numpy"):
+                where = "a kernel that writes into out" if self.takes.out else "framework 'numpy'"
+                raise ValueError(f"{name} needs a loss that torch or jax differentiates, and is not for {where}")
+        declared: dict[str, Any] = {"arguments": arguments, "returns": returns, "mutates": self.takes.mutates,
+                                    **switches, "without": _names(without)}  # fmt: skip
+        self.declared = {name: value for name, value in declared.items()
+                         if not (value is None or value == () or value is (name == "deterministic"))}  # fmt: skip
         self.found = Report(
             described(self.loss), _name_of(self.kernel), dtype, compute or computed_in(dtype), framework,
             self.require if isinstance(self.require, str) else dict(self.require),
@@ -164,6 +204,7 @@ class Checker:
         self.observed: list[Observed] = []
         self.history = History()
         self.upstream_is_one = False
+        self.before: Case | None = None  # the case whose calls came last
         self.shared = shared  # truths by case, for those who check several kernels
 
     def run(self) -> Iterator[CaseResult]:
@@ -191,6 +232,7 @@ class Checker:
             case, whole, failure, ended = smallest_failing(self.loss, self.cases, report, self.judged)
             report.shrunk = f"{case.name}, {shape_of(case)}{f'; {ended}' if ended else ''}"
             options = self._unusual()
+            options |= {name: value for name, value in self.declared.items() if name != "without"}
             report.reproducer = reproducer(self.kernel, self.loss, case, whole, options, failure)
         self.adapter.close()
         report.notes += self.adapter.notes
@@ -212,6 +254,16 @@ class Checker:
             notes.append("the kernel takes no upstream and returns its own gradients: only upstream 1 was tried")
         if getattr(self.loss, "has_bias", False) and not self.takes.b:
             notes.append("the kernel takes no b: no case has a bias")
+        if self.takes.needs_b and not getattr(self.loss, "has_bias", False):
+            notes.append("the kernel needs b and this loss has none: it was given zeros, and its grad_b was not judged")
+        if "without" in self.declared:
+            notes.append(f"left out: cases flagged {' or '.join(self.declared['without'])} ({self.left_out})")
+        if self.takes.mutates:
+            notes.append(f"declared: the kernel may overwrite {', '.join(self.takes.mutates)}")
+        if self.left_open:
+            notes.append(f"second derivatives: {self.left_open} rows left open, next to where the gradient bends")
+        if not self.deterministic:
+            notes.append("declared: not deterministic; two calls were judged each, not compared bit by bit")
         seen = {stage for result in self.found.results for stage in result.grades}
         if "losses" in seen and "loss" not in seen and self.loss.reduction != "none":
             notes.append(
@@ -241,6 +293,7 @@ class Checker:
         self.self_check.add(case.name, truth, got)
         if not any(f.kind in LOST for f in result.failures):
             self._again(case, outcome, truth, result)
+            self._along(case, outcome, truth, result)
         self.coverage.update(case.flags)
         self.coverage.update(regimes(self.loss, truth.out, case.labels))
         if got:
@@ -249,12 +302,31 @@ class Checker:
         return result
 
     def _again(self, case: Case, outcome: Outcome, truth: Truth, result: CaseResult) -> None:
-        """A second call must give the same bits; with twice the upstream, twice the gradient."""
-        second = self._call(case)
+        """A second call must give the same bits, whatever was called meanwhile; twice the upstream, twice as much.
+
+        On quick cases the kernel is called with the case before, of other shapes, between that call's forward and
+        its backward.
+        """
+        meanwhile, self.before = self.before, case
+        between = meanwhile if case.quick and not self.takes.out else None
+        second = self._call(case, between=between)
         result.failures += _failures(case, second.problems, outcome.problems)
         if any(problem.kind in LOST for problem in second.problems):
             return
-        result.failures += changed(case.name, outcome, second)
+        if self.deterministic:
+            moved = changed(case.name, outcome, second)
+            if moved and between is not None and not changed(case.name, outcome, self._call(case)):
+                words = f" when a call on {shape_of(between)} lies between: something is kept from call to call"
+                moved = [replace(failure, message=failure.message + words) for failure in moved]
+            result.failures += moved
+        else:
+            other, _ = judge(truth, case, second, self.require)
+            seen = {(f.stage, f.kind) for f in result.failures}
+            result.failures += [f for f in other.failures if (f.stage, f.kind) not in seen]
+            for stage, grade in other.grades.items():
+                result.grades[stage] = max(grade, result.grades.get(stage, grade))
+            for stage, ratio in other.ratios.items():
+                result.ratios[stage] = max(ratio, result.ratios.get(stage, ratio))
         if not (case.quick and (self.takes.upstream or outcome.differentiated)):
             return
         doubled = self._call(case, scale=2.0)
@@ -267,7 +339,31 @@ class Checker:
             words = f"{broken} is not linear in what arrives: twice the upstream does not give twice the gradient"
             result.failures.append(Failure(case.name, broken, "law", words))
 
-    def _call(self, case: Case, scale: float = 1.0) -> Outcome:
+    def _along(self, case: Case, outcome: Outcome, truth: Truth, result: CaseResult) -> None:
+        """Forward mode and second derivatives, along fixed directions."""
+        if not (self.second or self.forward_mode) or case.layout.startswith("frozen_") or outcome.reduced is None:
+            return
+        per_sample = self.loss.reduction == "none"
+        if np.shape(truth.upstream) == () and not per_sample:
+            case = replace(case, upstream=float(truth.upstream))
+        for way in directions(truth):
+            for asked, second in ((self.forward_mode, False), (self.second, True)):
+                if not asked:
+                    continue
+                found, raised = self.adapter.along(
+                    self.kernel, case, self.takes, way, per_sample=per_sample, second=second
+                )
+                if raised:
+                    kind, words = "exception", f"{'second derivatives' if second else 'forward mode'}: {raised}"
+                elif second:
+                    kind, (words, left_open) = "law", second_derivatives(truth, way, found)
+                    self.left_open += left_open
+                else:
+                    kind, words = "law", tangent(truth, way, found["loss"])
+                if words and not any((f.kind, f.stage) == (kind, outcome.reduced) for f in result.failures):
+                    result.failures.append(Failure(case.name, outcome.reduced, kind, words))
+
+    def _call(self, case: Case, scale: float = 1.0, between: Case | None = None) -> Outcome:
         shapes = None
         if self.takes.out:
             bare, unreduced = isinstance(self.loss, CrossEntropy), self.loss.reduction == "none"
@@ -276,7 +372,7 @@ class Checker:
             shapes = {name: np.shape(stages[name]) for name in owed if name in stages}
         return self.adapter.call(
             self.kernel, case, self.takes, per_sample=self.loss.reduction == "none", out_shapes=shapes,
-            upstream_scale=scale,
+            upstream_scale=scale, between=between,
         )  # fmt: skip
 
     def _truth(self, case: Case, outcome: Outcome | None) -> Truth:
@@ -291,16 +387,21 @@ class Checker:
         if own and not self.takes.upstream:
             self.upstream_is_one = True
             upstream = np.ones_like(upstream)
-        key = (case.name, tuple(case.inputs), loss.reduction, np.asarray(upstream).tobytes())
+        inputs = case.inputs
+        if outcome is not None and "grad_b" in outcome.stages and "b" not in inputs and loss.has_bias:
+            inputs = {**inputs, "b": np.zeros(len(inputs["W"]))}  # no bias, and still its gradient
+        key = (case.name, tuple(inputs), loss.reduction, np.asarray(upstream).tobytes())
         if self.shared is not None and key in self.shared:
             return self.shared[key]
-        found = truth_on(loss, case.inputs, case.labels, upstream, self.found.dtype, self.found.compute, self.slack)
+        found = truth_on(loss, inputs, case.labels, upstream, self.found.dtype, self.found.compute, self.slack)
         if self.shared is not None:
             self.shared[key] = found
         return found
 
     def _fitting(self, case: Case) -> Case:
-        """Without the bias that the kernel does not take."""
+        """Without the bias that the kernel does not take; with zeros for one that it needs."""
+        if "b" not in case.inputs and self.takes.needs_b and getattr(self.loss, "has_bias", False):
+            return replace(case, inputs={**case.inputs, "b": np.zeros(len(case.inputs["W"]))})
         if "b" not in case.inputs or self.takes.b:
             return case
         return replace(case, inputs={name: v for name, v in case.inputs.items() if name != "b"})
@@ -322,6 +423,10 @@ def _chosen(chosen: Any, loss: Any, dtype: str, seed: int, soft: bool) -> list[C
     every = all_cases(loss, dtype, seed, soft)
     if isinstance(chosen, str) and chosen in ("all", "quick"):
         return [case for case in every if chosen == "all" or case.quick]
+    if not isinstance(chosen, (str, Sequence)):
+        raise TypeError(f"cases must be 'all', 'quick', names or Case objects, got {type(chosen).__name__}")
+    if not chosen:
+        raise ValueError("cases must not be empty: 'all', 'quick', names or Case objects")
     names = [chosen] if isinstance(chosen, str) else list(chosen)
     known = {case.name: case for case in every}
     unknown = [str(name) for name in names if name not in known]
@@ -331,6 +436,24 @@ def _chosen(chosen: Any, loss: Any, dtype: str, seed: int, soft: bool) -> list[C
             f"there are {', '.join(known)}"
         )
     return [known[name] for name in names]
+
+
+def _names(given: Any) -> tuple[str, ...]:
+    return (given,) if isinstance(given, str) else tuple(given)
+
+
+def _without(flags: Any, chosen: list[Case], every: Callable[[], list[Case]]) -> list[Case]:
+    """Those of none of these flags."""
+    if not (flags := _names(flags)):
+        return chosen
+    known = sorted({flag for case in (*chosen, *every()) for flag in case.flags})
+    if unknown := [str(flag) for flag in flags if flag not in known]:
+        words = f"without must name flags of cases; unknown for this loss: {', '.join(unknown)}"
+        raise ValueError(f"{words}; there are {', '.join(known)}")
+    kept = [case for case in chosen if not set(flags) & set(case.flags)]
+    if not kept:
+        raise ValueError(f"without={list(flags)} leaves no case")
+    return kept
 
 
 def _rounded(case: Case, dtype: str) -> Case:

@@ -16,9 +16,9 @@ from refloss.testing.report import CaseResult, Failure, Report
 TRIES, SECONDS = 120, 20.0  # what shrinking may take; a trial that has begun is not cut off
 LONG = 16  # times as many classes as are kept: then it is worth a trial
 KEPT = 2  # dimensions: in one, every direction is parallel to every other, and hardly a kernel was written for it
-# what costs a process each, or comes from another call: the case stays as it is
-NOT_AGAIN = ("exited", "memory", "crashed", "timeout", "global_state", "overwritten", "printed")
-NOT_AGAIN += ("mutated", "nondeterministic", "law")
+# what costs a process each, or comes of another call: the case stays as it is
+NOT_AGAIN = ("exited", "memory", "crashed", "timeout", "global_state", "overwritten", "printed", "mutated",
+             "nondeterministic", "law")  # fmt: skip
 Way = Callable[[Case, np.ndarray], Case | None]  # leaves only these rows, classes or dimensions
 
 

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import weakref
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -64,45 +64,62 @@ class IsolatedAdapter:
 
     def __init__(
         self, kernel: Any, bare: bool, framework: str, dtype: str, device: str | None, time_limit: float,
-        memory_limit: float,
+        memory_limit: float, arguments: Mapping[str, str] | None = None, returns: int | None = None,
+        mutates: Sequence[str] = (),
     ) -> None:  # fmt: skip
         for name, value in (("time_limit", time_limit), ("memory_limit", memory_limit)):
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float("inf"):
                 raise ValueError(f"{name} must be a positive number, got {value!r}")
         self.kernel = NamedKernel(kernel)
         self.time_limit, self.memory_limit, self.bare = time_limit, memory_limit, bare
+        self.declared = {"arguments": arguments, "returns": returns, "mutates": mutates}
         self.started = {"framework": framework, "dtype": dtype, "device": device, "memory": memory_limit}
         self.stopped, self.deaths, self.printed, self.notes = "", 0, 0, dict[str, None]()
         self._process: Process | None = None
         self._takes = self._start()
 
-    def signature(self, kernel: Any, bare: bool = False) -> Takes:
-        """What the kernel takes by keyword."""
+    def signature(self, *asked: Any) -> Takes:
+        """How the kernel is called; it was asked when it was loaded."""
         return self._takes
 
     def call(
         self, kernel: Any, case: Case, takes: Takes, *, per_sample: bool,
         out_shapes: Mapping[str, tuple[int, ...]] | None = None, upstream_scale: float = 1.0,
+        between: Case | None = None,
     ) -> Outcome:  # fmt: skip
         """As `Adapter.call`; that the process is gone or did not answer is a problem of the outcome."""
-        whole = "losses" if per_sample else "loss"
-        labels = np.asarray(case.labels)
-        return self._asked(whole, {
+        asked = {
             "do": "call",
-            "inputs": {name: np.asarray(v, dtype=np.float64) for name, v in case.inputs.items()},
-            "labels": labels.astype(np.int64 if labels.dtype.kind in "iu" else np.float64),
-            "upstream": np.asarray(case.upstream, dtype=np.float64),
-            "upstreams": np.asarray(case.upstreams, dtype=np.float64),
-            "layout": case.layout,
+            "case": _told(case),
             "takes": vars(takes),
             "per_sample": per_sample,
             "out_shapes": None if out_shapes is None else {s: list(shape) for s, shape in out_shapes.items()},
             "upstream_scale": upstream_scale,
-        })  # fmt: skip
+            "between": None if between is None else _told(between),
+        }
+        answer = self._asked("losses" if per_sample else "loss", asked)
+        return answer if isinstance(answer, Outcome) else self._read("losses" if per_sample else "loss", answer)
+
+    def along(
+        self, kernel: Any, case: Case, takes: Takes, way: Mapping[str, Any], *, per_sample: bool, second: bool
+    ) -> tuple[dict[str, Any], str]:
+        """As `Adapter.along`."""
+        asked = {"do": "along", "case": _told(case), "takes": vars(takes), "way": dict(way), "per_sample": per_sample,
+                 "second": second}  # fmt: skip
+        answer = self._asked("losses" if per_sample else "loss", asked)
+        if isinstance(answer, Outcome):
+            return {}, answer.problems[0].message
+        found = answer.get("along")
+        if not isinstance(found, dict) or not all(isinstance(array, np.ndarray) for array in found.values()):
+            return {}, _words(answer.get("raised") or BAD)
+        return dict(found), _words(answer.get("raised", ""))
 
     def finish(self) -> list[Problem]:
         """What is wrong after the last call."""
-        problems = self._asked("loss", {"do": "finish"}).problems if self._process is not None else []
+        problems: list[Problem] = []
+        if self._process is not None:
+            answer = self._asked("loss", {"do": "finish"})
+            problems = (answer if isinstance(answer, Outcome) else self._read("loss", answer)).problems
         printed = self.printed + (self._process.printing.printed if self._process is not None else 0)
         if printed > PRINTED:
             problems.append(Problem("printed", "loss", f"the kernel printed {printed:,} bytes"))
@@ -133,22 +150,24 @@ class IsolatedAdapter:
         except Died as death:
             raise UnfitImplementation(f"the process for the kernel does not start: {death}") from None
         try:
-            asked = {"do": "load", "kernel": where, "folder": self.kernel.folder, "bare": self.bare}
+            asked = {"do": "load", "kernel": where, "folder": self.kernel.folder, "bare": self.bare,
+                     **self.declared}  # fmt: skip
             answer = process.ask(asked, self.time_limit, WORDS)
             self._unfit(answer)
             if problems := answer.get("problems"):
                 raise UnfitImplementation(f"{where} fails on import: {_words(problems[0][2])}")
-            return Takes(*(bool(answer["takes"][name]) for name in ("b", "upstream", "out")))
+            return Takes.read(answer["takes"])
         except Died as death:
             raise UnfitImplementation(f"{where} fails on import: {death}") from None
-        except (LookupError, TypeError):
+        except (LookupError, TypeError, ValueError):
             raise UnfitImplementation(f"{where} fails on import: {BAD}") from None
 
     def _unfit(self, answer: Mapping[str, Any]) -> None:
         if "unfit" in answer:
             raise UnfitImplementation(_words(answer["unfit"]))
 
-    def _asked(self, whole: str, message: dict[str, Any]) -> Outcome:
+    def _asked(self, whole: str, message: dict[str, Any]) -> Outcome | dict[str, Any]:
+        """The answer, or the outcome of a call that has none."""
         if self.stopped:
             return Outcome(problems=[Problem("not_run", whole, self.stopped)])
         try:
@@ -160,12 +179,14 @@ class IsolatedAdapter:
         assert self._process is not None
         try:
             answer = self._process.ask(message, self.time_limit, int(self.memory_limit * 2**20))
-            self._unfit(answer)
-            outcome, notes = _read(answer)
-        except UnfitImplementation:
-            raise
         except Died as death:
             return self._lost(whole, death)
+        self._unfit(answer)
+        return answer
+
+    def _read(self, whole: str, answer: dict[str, Any]) -> Outcome:
+        try:
+            outcome, notes = _read(answer)
         except (LookupError, TypeError, ValueError):
             return self._lost(whole, Died("crashed", BAD))
         self.notes |= dict.fromkeys(notes)
@@ -314,6 +335,18 @@ def _end(popen: Any, printing: threading.Thread, asking: list[threading.Thread])
             for stream in streams:
                 with contextlib.suppress(OSError):
                     stream.close()
+
+
+def _told(case: Case) -> dict[str, Any]:
+    """What a process needs of it."""
+    labels = np.asarray(case.labels)
+    return {
+        "inputs": {name: np.asarray(v, dtype=np.float64) for name, v in case.inputs.items()},
+        "labels": labels.astype(np.int64 if labels.dtype.kind in "iu" else np.float64),
+        "upstream": np.asarray(case.upstream, dtype=np.float64),
+        "upstreams": np.asarray(case.upstreams, dtype=np.float64),
+        "layout": case.layout,
+    }
 
 
 # -- what it says, read with care ------------------------------------------------------------------

@@ -90,7 +90,8 @@ class Worker:
         watch = Watch()
         sys.path.insert(0, message["folder"])  # for what the function imports when it runs
         self.kernel = load(message["kernel"])
-        takes = self.adapter.signature(self.kernel, bare=message["bare"])
+        declared = (message[name] for name in ("arguments", "returns", "mutates"))
+        takes = self.adapter.signature(self.kernel, message["bare"], *declared)
         # other packages that it imports may do such things; the file itself may not
         words = [f"{words} while the file was imported" for words in watch.replaced()]
         self.pending = [Problem("global_state", "loss", line) for line in words]
@@ -99,16 +100,19 @@ class Worker:
 
     def _call(self, message: dict[str, Any]) -> dict[str, Any]:
         shapes = message["out_shapes"]
-        case = Case(
-            "", "", (), message["inputs"], message["labels"], message["upstream"][()], message["upstreams"],
-            layout=message["layout"],
-        )  # fmt: skip
         outcome = self.adapter.call(
-            self.kernel, case, Takes(**message["takes"]), per_sample=message["per_sample"],
+            self.kernel, _case(message["case"]), Takes.read(message["takes"]), per_sample=message["per_sample"],
             out_shapes=shapes and {stage: tuple(shape) for stage, shape in shapes.items()},
-            upstream_scale=message["upstream_scale"],
+            upstream_scale=message["upstream_scale"], between=message["between"] and _case(message["between"]),
         )  # fmt: skip
         return self._said(outcome)
+
+    def _along(self, message: dict[str, Any]) -> dict[str, Any]:
+        found, raised = self.adapter.along(
+            self.kernel, _case(message["case"]), Takes.read(message["takes"]), message["way"],
+            per_sample=message["per_sample"], second=message["second"],
+        )  # fmt: skip
+        return {"along": {name: np.asarray(value, dtype=np.float64) for name, value in found.items()}, "raised": raised}
 
     def _finish(self, message: dict[str, Any]) -> dict[str, Any]:
         outcome = Outcome(problems=self.adapter.finish())
@@ -133,6 +137,11 @@ class Worker:
         else:
             bits = outcome.bits[stage]
         return {"stage": stage, "dtype": dtype, "bits": np.frombuffer(bits, dtype=held).reshape(values.shape)}
+
+
+def _case(told: dict[str, Any]) -> Case:
+    return Case("", "", (), told["inputs"], told["labels"], told["upstream"][()], told["upstreams"],
+                layout=told["layout"])  # fmt: skip
 
 
 def limit_memory(mebibytes: float) -> None:
