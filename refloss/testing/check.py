@@ -17,6 +17,7 @@ from refloss.losses.loss import Loss
 from refloss.precision.dtypes import DTYPES, rounded
 from refloss.record import BACKWARD_STAGES
 from refloss.testing.adapters import Adapter, Outcome, Takes, UnfitImplementation
+from refloss.testing.diagnosis.facts import facts_of
 from refloss.testing.diagnosis.match import History, Observed, name_the_bug
 from refloss.testing.judging.laws import Laws, changed
 from refloss.testing.judging.selfcheck import SelfCheck
@@ -166,7 +167,10 @@ class Checker:
         if report.failures and not report.oracle_faults:
             # what 16 bits explain is no bug to be named
             grade = report.require if report.compute == report.dtype else max(report.require, "D")
-            if any(o.failed for o in self.observed):
+            report.facts = facts_of(self.cases, report.results, self.observed, grade)
+            raised = sum(any(f.kind == "exception" for f in result.failures) for result in report.results)
+            # of a kernel that raised in most cases too little is known
+            if any(o.failed for o in self.observed) and 2 * raised <= len(report.results):
                 report.suspects = name_the_bug(self.loss, self.observed, grade)
             case, whole, failure = smallest_failing(self.loss, self.cases, report, self.judged)
             report.shrunk = f"{case.name}, {shape_of(case)}"
