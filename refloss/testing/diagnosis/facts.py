@@ -207,7 +207,7 @@ def biases(observed: Sequence[Observed]) -> list[Fact]:
     error is beyond the largest of the draws, a quarter of what grade C allows: rounding of one constant, the same in
     every row, is one of the draws' errors.
     """
-    found, held = "", []
+    parts, held = [], []
     for o in observed:
         if "losses" not in o.got:
             continue
@@ -215,20 +215,23 @@ def biases(observed: Sequence[Observed]) -> list[Fact]:
         due = t.stages["losses"]
         with np.errstate(all="ignore"):
             drawn = t.allowed("losses", "C") / (4 * t.slack) + t.last_place("losses")
-            error = ((o.got["losses"] - due) / drawn)[due != 0]
-        moved = error[error != 0]
-        low = int(np.count_nonzero(moved < 0))
-        more = max(low, moved.size - low)
-        if moved.size < INDEPENDENT or not np.isfinite(error).all():
-            continue
-        if abs(error.mean()) > 1 and _coin(moved.size, more) < SURE:
-            held.append(o.case)
-            side = "low" if low == more else "high"
-            size = f"on average by {abs(error.mean()):.3g} times the largest of the draws, spread {error.std():.2g}"
-            found = found or f"{more} of {moved.size} losses of {o.case} are too {side}, {size}"
-    if not held:
+            error = (o.got["losses"] - due) / drawn
+        kept = (due != 0) & (error != 0) & np.isfinite(error)
+        parts.append(np.stack([due[kept], error[kept]]))
+        held.append(o.case)
+    if not parts:
         return []
-    return [Fact(found, f"in {len(held)} cases; no rounding gives that", "losses", tuple(held), 1.0)]
+    every = np.concatenate(parts, axis=1)
+    # the same row in another layout is no other row
+    error = every[1][np.unique(every[0], return_index=True)[1]]
+    low = int(np.count_nonzero(error < 0))
+    more = max(low, error.size - low)
+    if error.size < INDEPENDENT or abs(error.mean()) <= 1 or _coin(error.size, more) >= SURE:
+        return []
+    side = "low" if low == more else "high"
+    words = f"{more} of {error.size} losses that differ are too {side}, on average by {abs(error.mean()):.3g} times"
+    words += f" the largest error of the draws (spread {error.std():.2g}): no rounding gives that"
+    return [Fact(words, f"over {len(held)} cases", "losses", tuple(held), 1.0)]
 
 
 def _coin(n: int, k: int) -> float:

@@ -49,7 +49,7 @@ def as_if(failing: Sequence[Observed], passing: Sequence[Observed], grade: str) 
     if len(clear) < 2:
         return None
     middle = len(clear) // 3
-    first, second = clear[middle], clear[-1]
+    first, second = clear[middle], clear[2 * len(clear) // 3]
     few = [clear[i] for i in np.unique(np.linspace(0, len(clear) - 1, TRIED).astype(int))]
     right = [passing[i] for i in np.unique(np.linspace(0, len(passing) - 1, 4).astype(int))] if passing else []
     best: AsIf | None = None
