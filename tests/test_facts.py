@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import refloss
+from refloss.cases.case import Case
 from refloss.testing import check
 from refloss.testing.check import Checker
 from refloss.testing.diagnosis.facts import facts_of, weightiest_stage
@@ -130,3 +131,33 @@ def test_a_factor_without_a_name_has_none():
     names = {"N": 7.0}
     assert factor_name([(7.0, 1e-6, names), (8.0, 1e-6, {"N": 8.0})])[0] == "N"
     assert factor_name([(7.0, 1e-6, names), (5.0, 1e-6, {"N": 8.0})])[0] is None
+
+
+def losses_of(total):
+    """A float32 cross-entropy whose sum over the classes is total(e (N, C))."""
+
+    def kernel(logits, targets):
+        top = logits.max(axis=1)
+        sums = total(np.exp(logits - top[:, None]))
+        return {"losses": np.log(sums) + top - logits[np.arange(len(logits)), targets]}
+
+    return kernel
+
+
+def towards_zero(e):
+    """Σ_j e_ij, each step cut off."""
+    sums = np.zeros(len(e), dtype=np.float32)
+    for column in e.T:
+        exact = sums.astype(float) + column
+        sums = exact.astype(np.float32)
+        sums = np.where(sums > exact, np.nextafter(sums, np.float32(0)), sums)
+    return sums
+
+
+@pytest.mark.parametrize(("total", "biased"), [(towards_zero, True), (lambda e: np.cumsum(e, axis=1)[:, -1], False)])
+def test_a_sum_cut_off_towards_zero_is_told_and_one_in_order_is_not(total, biased):
+    rng = np.random.default_rng(0)
+    z, y = rng.normal(size=(256, 1000)).astype(np.float32).astype(float), rng.integers(0, 1000, 256)
+    case = Case("many", "a bias", (), {"logits": z}, y, 1.0, np.ones(256))
+    report = check(losses_of(total), refloss.CrossEntropy(reduction="none"), cases=[case])
+    assert any("losses that differ are too low" in note for note in report.notes) == biased

@@ -17,7 +17,7 @@ from refloss.losses.loss import Loss
 from refloss.precision.dtypes import DTYPES, rounded
 from refloss.record import BACKWARD_STAGES
 from refloss.testing.adapters import Adapter, Outcome, Takes, UnfitImplementation
-from refloss.testing.diagnosis.facts import facts_of
+from refloss.testing.diagnosis.facts import biases, facts_of
 from refloss.testing.diagnosis.match import History, Observed, name_the_bug
 from refloss.testing.judging.laws import Laws, changed
 from refloss.testing.judging.selfcheck import SelfCheck
@@ -179,7 +179,7 @@ class Checker:
         return report
 
     def _notes(self) -> list[str]:
-        notes = []
+        notes = [fact.sentence for fact in biases(self.observed)]
         if self.upstream_is_one:
             notes.append("the kernel takes no upstream and returns its own gradients: only upstream 1 was tried")
         if getattr(self.loss, "has_bias", False) and not self.takes.b:

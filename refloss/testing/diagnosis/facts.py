@@ -18,7 +18,7 @@ from refloss.precision.dtypes import DTYPES
 from refloss.record import STAGES
 from refloss.testing.diagnosis.facts_as_if import as_if
 from refloss.testing.diagnosis.facts_common import Common, common, pooled
-from refloss.testing.diagnosis.facts_known import View, facts_about_rows, view
+from refloss.testing.diagnosis.facts_known import View, facts_about_rows, flat, view
 from refloss.testing.diagnosis.facts_relations import Relation, relations
 from refloss.testing.diagnosis.match import SMALL, Observed
 from refloss.testing.judging import units
@@ -27,6 +27,7 @@ from refloss.testing.report import CaseResult, Fact
 AT_MOST = 6
 VALUES = ("value", "nan", "inf")
 INDEPENDENT = 64  # rows whose signs tell a bias
+CONSTANTS = 2.0  # roundings that are the same in every row
 SURE = 2.0**-60  # of rounding that gives so many errors of one sign
 VALUES_POOLED = 100_000  # units that properties are looked for in
 
@@ -203,19 +204,21 @@ def _digits(stage: str, failing: Sequence[View]) -> Fact | None:
 def biases(observed: Sequence[Observed]) -> list[Fact]:
     """Losses whose errors lie on one side, more than rounding explains.
 
-    Told where so many rows of one sign have a probability below 2⁻⁶⁰ if the signs were a coin's, and where the mean
-    error is beyond the largest of the draws, a quarter of what grade C allows: rounding of one constant, the same in
-    every row, is one of the draws' errors.
+    Told where so many rows of one sign have a probability below 2⁻⁶⁰ if the signs were a coin's, and where the middle
+    error, the median, is more than two roundings of lse and z_y, whose difference a loss is: an honest kernel
+    has at most two rounded constants that err alike in every row (s and cos m, log₂ e and ln 2).
     """
     parts, held = [], []
     for o in observed:
         if "losses" not in o.got:
             continue
         t = o.truth
-        due = t.stages["losses"]
+        due, got = (flat(t.plain, v["losses"]) for v in (t.stages, o.got))
+        z_y = t.plain.z[np.arange(t.plain.N), t.plain.y]
         with np.errstate(all="ignore"):
-            drawn = t.allowed("losses", "C") / (4 * t.slack) + t.last_place("losses")
-            error = (o.got["losses"] - due) / drawn
+            # what is subtracted from each other
+            size = np.maximum(np.abs(t.plain.lse) + np.abs(z_y), np.abs(due))
+            error = (got - due) / (2.0**-t.dtype.digits * size)
         kept = (due != 0) & (error != 0) & np.isfinite(error)
         parts.append(np.stack([due[kept], error[kept]]))
         held.append(o.case)
@@ -226,11 +229,15 @@ def biases(observed: Sequence[Observed]) -> list[Fact]:
     error = every[1][np.unique(every[0], return_index=True)[1]]
     low = int(np.count_nonzero(error < 0))
     more = max(low, error.size - low)
-    if error.size < INDEPENDENT or abs(error.mean()) <= 1 or _coin(error.size, more) >= SURE:
+    if error.size < INDEPENDENT or abs(np.median(error)) <= CONSTANTS or _coin(error.size, more) >= SURE:
         return []
+    q = np.quantile(error, [0.25, 0.75])
     side = "low" if low == more else "high"
-    words = f"{more} of {error.size} losses that differ are too {side}, on average by {abs(error.mean()):.3g} times"
-    words += f" the largest error of the draws (spread {error.std():.2g}): no rounding gives that"
+    words = (
+        f"{more} of {error.size} losses that differ are too {side}, in the middle by {abs(np.median(error)):.3g} times"
+    )
+    words += f" a rounding of lse and z_y (a quarter below {q[0]:.2g}, a quarter above {q[1]:.2g})"
+    words += ": no rounding is so one-sided"
     return [Fact(words, f"over {len(held)} cases", "losses", tuple(held), 1.0)]
 
 
@@ -245,7 +252,7 @@ def _coin(n: int, k: int) -> float:
 def _of_kinds(cases: Sequence[Case], results: Sequence[CaseResult]) -> list[Fact]:
     """Exceptions, shapes, NaN: which cases, and what they have in common."""
     found = []
-    kinds = Counter(f.kind for r in results for f in r.failures if f.kind != "value")
+    kinds = Counter(f.kind for r in results for f in r.failures if f.kind not in ("value", "bias"))
     for kind in kinds:
         bad = [r for r in results if any(f.kind == kind for f in r.failures)]
         first = next(f for f in bad[0].failures if f.kind == kind)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -128,7 +129,7 @@ def _switches(plain: PlainLoss) -> Iterator[tuple[str, Change]]:
     yield "ignored rows had a gradient", to("reached", lambda p: np.ones_like(p.reached))
     for reduction in ("mean", "sum", "weighted_mean"):
         if plain.loss.reduction != "none":
-            yield f"reduction were {reduction!r}", to("reduction", lambda p, r=reduction: r)
+            yield f"reduction were {reduction!r}", to("reduction", _constant(reduction))
     yield "every label were one class on", to("target", lambda p: np.roll(p.target, 1, axis=1))
     yield "every label were one class back", to("target", lambda p: np.roll(p.target, -1, axis=1))
     if plain.bare:
@@ -141,7 +142,7 @@ def _switches(plain: PlainLoss) -> Iterator[tuple[str, Change]]:
         )
         without = bool(getattr(plain, f"p_{side}"))
         words = f"{name} were {'no' if without else 'a'} factor of the logits"
-        yield words, to(f"p_{side}", lambda p, v=not without: int(v))
+        yield words, to(f"p_{side}", _constant(int(not without)))
     if not plain.loss.has_margin:
         return
     m = float(np.real(getattr(plain.q, "margin", 0.0)))
@@ -154,30 +155,24 @@ def _switches(plain: PlainLoss) -> Iterator[tuple[str, Change]]:
         "cos θ − m sin m": lambda t: np.cos(t) - m * np.sin(m), "−1": lambda t: -1 + 0 * t,
     }  # fmt: skip
     if m >= 1:
-        k_of = {
+        k_of: dict[str, Callable[[Any], Any]] = {
             "k": np.floor,
             "k rounded": np.round,
             "k + 1": lambda v: np.floor(v) + 1,
             "k − 1": lambda v: np.floor(v) - 1,
         }
         for name, of in k_of.items():
-
-            def k(t: Any, of: Callable = of) -> Any:
-                return of(m * np.real(t) / np.pi)
-
-            others[f"(−1)^k cos mθ − 2k with {name} in place of k"] = lambda t, k=k: (
-                (-1.0) ** k(t) * np.cos(m * t) - 2 * k(t)
-            )
+            others[f"(−1)^k cos mθ − 2k with {name} in place of k"] = partial(_by_k, m, of)
         others["cos mθ − 2k, without (−1)^k"] = lambda t: np.cos(m * t) - 2 * np.floor(m * np.real(t) / np.pi)
         others["(−1)^k cos mθ, without −2k"] = lambda t: (-1.0) ** np.floor(m * np.real(t) / np.pi) * np.cos(m * t)
     turns = {"π − m": np.pi - m, "π/2": np.pi / 2, "π/m": np.pi / m if m else np.inf}
     for words, psi in others.items():
-        yield f"ψ(θ) were {words}", to("psi", lambda p, psi=psi: psi)
+        yield f"ψ(θ) were {words}", to("psi", _constant(psi))
         for where, turn in turns.items():
             for sign, beyond in ((">", True), ("<", False)):
                 yield (
                     f"ψ(θ) were {words} where θ {sign} {where}",
-                    to("psi", lambda p, a=(psi, turn, beyond): _beyond(p, *a)),
+                    to("psi", partial(_beyond, psi=psi, turn=turn, beyond=beyond)),
                 )
     yield "the margin's slope were left out (ψ detached)", lambda p: setattr(p, "slope", lambda: np.ones_like(p.cos))
 
@@ -233,9 +228,35 @@ def _of_arrays(plain: PlainLoss) -> dict[str, Callable[[Any, PlainLoss], Any]]:
     for name in numbers(plain):
         if name in ("N − 1", "C − 1"):
             continue
-        made["{} were multiplied by " + name] = lambda v, p, name=name: v * numbers(p)[name]
-        made["{} were divided by " + name] = lambda v, p, name=name: v / numbers(p)[name]
+        made["{} were multiplied by " + name] = partial(_times, name)
+        made["{} were divided by " + name] = partial(_over, name)
     return made
+
+
+def _constant(value: Any) -> Callable[[PlainLoss], Any]:
+    return lambda p: value
+
+
+def _by_k(m: float, of: Callable[[Any], Any], theta: Any) -> Any:
+    """(−1)^k cos mθ − 2k with k = of(mθ/π)."""
+    k = of(m * np.real(theta) / np.pi)
+    return (-1.0) ** k * np.cos(m * theta) - 2 * k
+
+
+def _times(name: str, v: Any, p: PlainLoss) -> Any:
+    return v * numbers(p)[name]
+
+
+def _over(name: str, v: Any, p: PlainLoss) -> Any:
+    return v / numbers(p)[name]
+
+
+def _set_parameter(name: str, plain: PlainLoss, value: float) -> None:
+    setattr(plain.q, name, float(value))
+
+
+def _at(setter: Callable[[PlainLoss, float], None], value: float, plain: PlainLoss) -> None:
+    setter(plain, value)
 
 
 def _only(v: np.ndarray, rows: slice) -> np.ndarray:
@@ -250,7 +271,7 @@ def _only(v: np.ndarray, rows: slice) -> np.ndarray:
 
 def _parameters(plain: PlainLoss) -> Iterator[tuple[str, float, Sequence[float], Callable[[PlainLoss, float], None]]]:
     """(words, the true value, where to start, how to set it)."""
-    small = 10.0 ** np.arange(-12, 0, 1.5)
+    small = [float(v) for v in 10.0 ** np.arange(-12, 0, 1.5)]
     if plain.smoothing or plain.C > 1:
         yield "label smoothing were {}", plain.smoothing, (0.05, 0.3), lambda p, v: setattr(p, "smoothing", v)
     yield "p were at least {}", 0.0, small, _set("softmax", np.maximum)
@@ -261,7 +282,7 @@ def _parameters(plain: PlainLoss) -> Iterator[tuple[str, float, Sequence[float],
         true = getattr(plain.q, name, None)
         if isinstance(true, (int, float)) and true and not (name == "margin" and isinstance(true, int)):
             starts = [true * f for f in (0.3, 0.8, 1.1, 2.0)]
-            yield name + " were {}", float(true), starts, lambda p, v, name=name: setattr(p.q, name, float(v))
+            yield name + " were {}", float(true), starts, partial(_set_parameter, name)
     for words, at in (("", 0), (" on the target", 1), (" on the other classes", -1)):
         yield f"the factor of the logits{words} were {{}} times as large", 1.0, (0.1, 0.7, 1.4, 5.0), _scaled(at)
     for site in ("x_length", "W_length"):
@@ -298,9 +319,9 @@ def _fitted(few: Sequence[Observed], grade: str) -> Iterator[tuple[str, Change]]
     def rest(setter: Callable, value: float) -> np.ndarray | None:
         parts = []
         for o in few:
-            stages = made(o, lambda p: setter(p, value))
+            stages = made(o, partial(_at, setter, value))
             for stage, got in o.got.items():
-                if stages is None or np.shape(stages.get(stage)) != np.shape(got):
+                if stages is None or stage not in stages or np.shape(stages[stage]) != np.shape(got):
                     return None
                 parts.append(((stages[stage] - got) / np.maximum(o.truth.tolerance(stage, grade), 1e-300)).ravel())
         every = np.concatenate(parts)
@@ -327,4 +348,4 @@ def _fitted(few: Sequence[Observed], grade: str) -> Iterator[tuple[str, Change]]
                 break
         if now is not None and value != true:
             instead = f" in place of {true:.6g}" if true and np.isfinite(true) else ""
-            yield words.format(f"{value:.5g}") + instead, lambda p, v=value, setter=setter: setter(p, v)
+            yield words.format(f"{value:.5g}") + instead, partial(_at, setter, value)

@@ -188,7 +188,7 @@ def _of_scalar(v: View) -> Arrays:
     """Of the loss and the gradients in scale, alpha and margin."""
     plain = v.plain
     losses = flat(plain, plain.stages["losses"])
-    made: Arrays = {"1": np.float64(1)}
+    made: dict[str, Any] = {"1": 1.0}
     if v.stage == "loss":
         made |= {
             "the sum of the losses": losses.sum(), "the largest loss": losses.max(), "the first loss": losses[0],
