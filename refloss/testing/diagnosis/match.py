@@ -240,10 +240,10 @@ def _fit(loss: Any, observed: Sequence[Observed], made: Made, grade: str) -> flo
 
 
 def _with_a_name(loss: Any, factor: float) -> float | None:
-    """The sign, a power of two or a parameter of the loss that the factor is; any other one explains nothing."""
+    """The sign, a power of two or ten, or a parameter of the loss that the factor is; others explain nothing."""
     own = [v for name in ("scale", "alpha", "margin") if isinstance(v := getattr(loss, name, None), (int, float)) and v]
-    known = [1.0, 2.0, 4.0, *map(float, own)]
+    known = [1.0, 2.0, 4.0, 10.0, 100.0, 1000.0, *map(float, own)]  # an ε is a power of ten
     for value in [w for v in known for w in (v, 1 / v, -v, -1 / v)]:
-        if value != 1 and abs(factor - value) <= 1e-3 * abs(value):
+        if value != 1 and abs(factor - value) <= NEAR * abs(value):
             return value
     return None
