@@ -17,6 +17,7 @@ from refloss.losses.loss import Loss
 from refloss.precision.dtypes import DTYPES, rounded
 from refloss.record import BACKWARD_STAGES
 from refloss.testing.adapters import LOST, Adapter, Outcome, Problem, Takes, UnfitImplementation
+from refloss.testing.diagnosis.facts import biases, facts_of
 from refloss.testing.diagnosis.match import History, Observed, name_the_bug
 from refloss.testing.isolation import IsolatedAdapter
 from refloss.testing.judging.directions import directions, second_derivatives, tangent
@@ -227,7 +228,10 @@ class Checker:
         report.oracle_faults, report.advice = self.self_check.faults, self.self_check.advice
         report.notes = self._notes()
         if report.failures and not report.oracle_faults:
-            if any(o.failed for o in self.observed):
+            report.facts = facts_of(self.cases, report.results, self.observed, self.require)
+            lost = sum(any(f.kind in LOST for f in result.failures) for result in report.results)
+            # of a kernel that raised in most cases too little is known
+            if any(o.failed for o in self.observed) and 2 * lost <= len(report.results):
                 report.suspects = name_the_bug(self.loss, self.observed, self.require)
             case, whole, failure, ended = smallest_failing(self.loss, self.cases, report, self.judged)
             report.shrunk = f"{case.name}, {shape_of(case)}{f'; {ended}' if ended else ''}"
@@ -249,7 +253,7 @@ class Checker:
         return {name: value for name, value in given.items() if value != usual[name]}
 
     def _notes(self) -> list[str]:
-        notes = []
+        notes = [fact.sentence for fact in biases(self.observed)]
         if self.upstream_is_one:
             notes.append("the kernel takes no upstream and returns its own gradients: only upstream 1 was tried")
         if getattr(self.loss, "has_bias", False) and not self.takes.b:

@@ -141,7 +141,7 @@ def _score(suspect: Suspect, variant: Any, observed: Sequence[Observed], grade: 
         return exact, 1.0
     if suspect.only_precision:  # its roundings fall elsewhere: their size must do
         return max(exact, ALIKE * _alike(observed, made, grade)), 1.0
-    factor = _fit(observed, made, grade)
+    factor = _fit(observed[0].truth.loss, observed, made, grade) if observed else None
     if factor is None:
         return exact, 1.0
     fitted = _explained(observed, made, grade, factor)
@@ -215,8 +215,8 @@ def _alike(observed: Sequence[Observed], made: Made, grade: Grade) -> float:
     return float(np.mean(parts)) if parts else 0.0
 
 
-def _fit(observed: Sequence[Observed], made: Made, grade: Grade) -> float | None:
-    """The factor of the suspect's error that fits best: the median over what is wrong."""
+def _fit(loss: Any, observed: Sequence[Observed], made: Made, grade: Grade) -> float | None:
+    """The factor of the suspect's error that fits best, the median over what is wrong, if it has a name."""
     ratios: list[np.ndarray] = []
     for o, wrongs in zip(observed, made, strict=True):
         if not o.failed:
@@ -236,4 +236,14 @@ def _fit(observed: Sequence[Observed], made: Made, grade: Grade) -> float | None
     if not every.size:
         return None
     factor = float(np.median(every))
-    return factor if 1e-3 < factor < 1e3 and abs(factor - 1) > 1e-3 else None
+    return _with_a_name(loss, factor)
+
+
+def _with_a_name(loss: Any, factor: float) -> float | None:
+    """The sign, a power of two or ten, or a parameter of the loss that the factor is; others explain nothing."""
+    own = [v for name in ("scale", "alpha", "margin") if isinstance(v := getattr(loss, name, None), (int, float)) and v]
+    known = [1.0, 2.0, 4.0, 10.0, 100.0, 1000.0, *map(float, own)]  # an ε is a power of ten
+    for value in [w for v in known for w in (v, 1 / v, -v, -1 / v)]:
+        if value != 1 and abs(factor - value) <= NEAR * abs(value):
+            return value
+    return None
