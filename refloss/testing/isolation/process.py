@@ -157,6 +157,8 @@ class IsolatedAdapter:
             if problems := answer.get("problems"):
                 raise UnfitImplementation(f"{where} fails on import: {_words(problems[0][2])}")
             return Takes.read(answer["takes"])
+        except UnfitImplementation:
+            raise
         except Died as death:
             raise UnfitImplementation(f"{where} fails on import: {death}") from None
         except (LookupError, TypeError, ValueError):

@@ -148,7 +148,7 @@ class Draws:
         self.w = np.where(plain.w == 1, 1.0, noise.of(np.broadcast_to(plain.w, (noise.draws, 1, plain.C))))
         divisor = plain.divisor() or 1.0
         self.divisor = np.full(noise.draws, divisor) if divisor == 1 else noise.of(np.full(noise.draws, divisor))
-        arrives = np.broadcast_to(plain.upstream, plain.valid.shape)[self.rows]
+        arrives = np.broadcast_to(np.reshape(plain.upstream, -1), plain.valid.shape)[self.rows]
         share = plain.share()[self.rows]
         self.arrives = np.ones(len(share))
         if noise.storage is not None:  # what is stored is multiplied by what arrives afterwards
