@@ -12,7 +12,7 @@ import refloss
 from refloss.cases.oracle import cases
 from refloss.precision.dtypes import DTYPES, rounded, ulp
 from refloss.testing import check
-from refloss.testing.judging.draws import Draws
+from refloss.testing.judging.draws import STABLE, TEXTBOOK, Draws
 from refloss.testing.judging.perturbed import Noise, gradients, namespace, variable
 from refloss.testing.judging.truth import GRADES, truth_on
 from refloss.testing.judging.units import ROWWISE
@@ -75,16 +75,15 @@ def test_without_noise_the_tape_is_the_derivative():
         case = next(c for c in cases(loss, "float64") if c.name == "typical")
         plain = PlainLoss(loss, case.inputs, case.labels, case.upstream)
         plain.run()
-        noise = Noise(DTYPES["float64"], 2, 0)
-        noise.u = noise.least = 0.0
         out = loss.forward(case.inputs["x"], case.inputs["W"], case.labels, case.inputs.get("b"))
         due = {**out.stages(), **loss.backward(out, case.upstream).stages()}
-        for way in ("textbook", "stable"):
-            found = Draws(plain, noise, way).stages()
+        for form in (*STABLE, *TEXTBOOK):
+            noise = Noise(DTYPES["float64"], 2, 0, divides_after=form.divides_after, keeps_lse=form.keeps_lse)
+            found = Draws(plain, noise, form).stages()
             for stage, value in due.items():
                 size = np.max(np.abs(value))
                 np.testing.assert_allclose(
-                    found[stage][0], value, rtol=0, atol=1e-11 * size, err_msg=f"{name} {way} {stage}"
+                    found[stage][0], value, rtol=0, atol=1e-11 * size, err_msg=f"{name} {form} {stage}"
                 )
 
 

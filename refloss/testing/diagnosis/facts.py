@@ -23,7 +23,7 @@ from refloss.testing.diagnosis.facts_relations import Relation, relations
 from refloss.testing.diagnosis.match import SMALL, Observed
 from refloss.testing.judging import units
 from refloss.testing.judging.truth import Grade
-from refloss.testing.report import CaseResult, Fact
+from refloss.testing.report import EXPLAINED, CaseResult, Fact
 
 AT_MOST = 6
 VALUES = ("value", "nan", "inf")
@@ -39,7 +39,9 @@ def facts_of(
     """The facts of a check that failed, the strongest first."""
     found = _of_kinds(cases, results)
     wrong = _wrong_stages(results)
-    if wrong:
+    if wrong and (grade_lost := _only_precision(results)):
+        found += [_where_it_begins(weightiest_stage(wrong), wrong, results), _too_few_bits(wrong, grade_lost, observed)]
+    elif wrong:
         found += _of_values(cases, results, observed, grade, wrong)
     found += biases(observed)
     kept: dict[str, Fact] = {}
@@ -58,6 +60,21 @@ def _wrong_stages(results: Sequence[CaseResult]) -> dict[str, list[str]]:
         if f.case not in wrong[f.stage]:
             wrong[f.stage].append(f.case)
     return {stage: wrong[stage] for stage in STAGES if stage in wrong}
+
+
+def _only_precision(results: Sequence[CaseResult]) -> str:
+    """The grade that explains every wrong value, or "" if none does."""
+    worst = max((f.grade for r in results for f in r.failures if f.kind in VALUES), default="F")
+    return "" if worst == "F" else worst
+
+
+def _too_few_bits(wrong: Mapping[str, Sequence[str]], grade: str, observed: Sequence[Observed]) -> Fact:
+    """No formula is wrong: what kind of arithmetic errs by as much."""
+    truth, failing = observed[0].truth, sorted({case for its in wrong.values() for case in its})
+    words = f"{_listed(list(wrong))} {'is' if len(wrong) == 1 else 'are'} as far off as "
+    words += EXPLAINED[grade].format(compute=truth.compute.name, dtype=truth.dtype.name) + " is, and no farther"
+    evidence = f"explains all {len(failing)} failing cases; `refloss precision` says which step needs more bits"
+    return Fact(words, evidence, next(iter(wrong)), tuple(failing), 1.0)
 
 
 def weightiest_stage(wrong: Mapping[str, Sequence[str]]) -> str:

@@ -38,19 +38,24 @@ class Form(NamedTuple):
     divides_after  lengths are divided out after the inner product
     keeps_lse      log Σe^z is kept as one rounded number, and p = e^(z − lse); so do blocks joined by such numbers, and
                    powers of two in place of e
+    shifts         the loss is log Σ e^(z − z_y), and the gradient goes through the difference
     """
 
     stable: bool
     divides_after: bool
     keeps_lse: bool
+    shifts: bool = False
 
     def fits(self, plain: PlainLoss) -> bool:
-        """Whether this differs from the forms before it: only what is normalised has a length to divide by."""
+        """Whether the loss has this form, and it differs from those before: only what is normalised has a length to
+        divide by, only a label has a logit of its own."""
+        if self.shifts:
+            return plain.hard
         return not (self.stable and self.divides_after) or not (plain.bare or (plain.p_x and plain.p_W))
 
 
 STABLE = (Form(True, False, False), Form(True, True, False))
-TEXTBOOK = (Form(False, False, False), Form(False, True, True))
+TEXTBOOK = (Form(False, False, False), Form(False, True, True), Form(False, True, True, shifts=True))
 
 Copies = dict[str, np.ndarray]  # every stage, one copy per draw
 
@@ -65,7 +70,7 @@ def draw(plain: PlainLoss, forms: Sequence[Form], dtype: DType, storage: DType |
             noise = Noise(
                 dtype, DRAWS, seed, LOSSY, divides_after=form.divides_after, keeps_lse=form.keeps_lse, storage=storage
             )
-            found.append(Draws(plain, noise, form.stable).stages())
+            found.append(Draws(plain, noise, form).stages())
     return found
 
 
@@ -138,8 +143,8 @@ def unexplained(
 class Draws:
     """The textbook form of one case in perturbed arithmetic: every stage, one copy per draw."""
 
-    def __init__(self, plain: PlainLoss, noise: Noise, stable: bool) -> None:
-        self.plain, self.noise, self.stable = plain, noise, stable
+    def __init__(self, plain: PlainLoss, noise: Noise, form: Form) -> None:
+        self.plain, self.noise, self.form = plain, noise, form
         self.rows = np.flatnonzero(plain.valid)
         self.y = plain.target[self.rows]
         # smoothing and weights are numbers that the dtype rounds too; 0 and 1 it holds
@@ -166,9 +171,22 @@ class Draws:
         noise = self.noise
         if noise.storage is not None:  # the gradient is stored, then multiplied by what arrives, and stored again
             z = z.made(z.value, (z, lambda g: noise.stored(noise.stored(g) * self.arrives[:, None])))
-        if self.stable:
+        if self.form.stable:
             return stable_cross_entropy(z, self.t, self.w)
+        if self.form.shifts:
+            z = z - self._of_target(z)[..., None]
         return formulas.cross_entropy(namespace(noise), z, self.t, self.w)
+
+    def _of_target(self, z: Noisy) -> Noisy:
+        """z_y (K, R)."""
+        at = np.arange(len(self.rows)), self.plain.y[self.rows]
+
+        def back(g: np.ndarray) -> np.ndarray:
+            whole = np.zeros(z.shape)
+            whole[:, *at] = g
+            return whole
+
+        return z.made(z.value[:, *at], (z, back))
 
     def _handed_out(self, gradient: np.ndarray) -> np.ndarray:
         """A gradient that is stored before it is multiplied by the scalar that arrives."""
@@ -267,7 +285,7 @@ class Draws:
         if k.on.any():
             y = self.y.argmax(axis=1)
             some = zero["zero_x"] | zero["zero_W"][y]
-            if self.stable and not some.any():
+            if self.form.stable and not some.any():
                 xp = namespace(noise, arccos=lambda c: stable_angle(x, W, y))
             if q.detach_margin:
                 q.frozen = Noisy(formulas.frozen_offset(xp, q, x, W, self.y).value, noise)  # a constant
