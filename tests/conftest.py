@@ -44,13 +44,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    named = any(Path(arg.partition("::")[0]).resolve() == collection_path for arg in config.args)
+    asked = [Path(arg.partition("::")[0]).resolve() for arg in config.args]
+    named = any(collection_path in (path, *path.parents) for path in asked)
     left_out = OTHERS if config.getoption("--loss") else set()
     if os.environ.get("REFLOSS_REQUIRE_OPTIONAL") != "1":
         left_out = left_out | SLOW
-    inside = any(Path(arg.partition("::")[0]).resolve() in collection_path.parents for arg in config.args)
-    within_slow = inside and any(Path(arg).name in SLOW for arg in config.args)
-    return True if collection_path.stem in left_out and not named and not within_slow else None
+    return True if collection_path.stem in left_out and not named else None
+
+
+def pytest_report_header() -> str:
+    """What a plain run does not do."""
+    if os.environ.get("REFLOSS_REQUIRE_OPTIONAL") == "1":
+        return ""
+    return f"left out unless named, for they are slow: {', '.join(sorted(SLOW))}; REFLOSS_REQUIRE_OPTIONAL=1 runs all"
 
 
 @pytest.hookimpl(tryfirst=True)

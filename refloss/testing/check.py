@@ -197,7 +197,7 @@ class Checker:
                          if not (value is None or value == () or value is (name == "deterministic"))}  # fmt: skip
         self.found = Report(
             described(self.loss), _name_of(self.kernel), dtype, compute or computed_in(dtype), framework,
-            self.require if isinstance(self.require, str) else dict(self.require),
+            self.require if isinstance(self.require, str) else dict(require),
             derived=derived_stages(self.loss), chosen="quick " if cases == "quick" else "",
         )  # fmt: skip
         self.self_check, self.laws = SelfCheck(self.require), Laws(self.require)

@@ -9,6 +9,7 @@ from typing import Any
 
 from refloss.record import STAGES
 from refloss.report import BaseReport, Grid, capped, first_of_each, say
+from refloss.testing.adapters import LOST
 from refloss.testing.diagnosis.match import Match
 from refloss.textbook.family import derived_at
 
@@ -22,7 +23,6 @@ EXPLAINED = {
 }
 
 
-ENDED = ("exception", "exited", "crashed", "timeout", "memory", "not_run")  # kinds of failure of a whole call
 FACTS, WRONG, RIGHT = 2, 12, 3  # facts on the first screen; cases named in a group that is wrong, or right
 
 
@@ -200,7 +200,7 @@ class Report(BaseReport):
     def _begun(self) -> Counter[str]:
         """stage → in how many of the wrong cases it is the first that is wrong."""
         wrong = [result.failures for result in self.results if result.failures]
-        for matters in (lambda f: f.kind not in ENDED, lambda f: f.grade == "F"):
+        for matters in (lambda f: f.kind not in LOST, lambda f: f.grade == "F"):
             kept = [[failure for failure in failures if matters(failure)] for failures in wrong]
             wrong = [failures for failures in kept if failures] or wrong
         each = [{failure.stage for failure in failures} for failures in wrong]
@@ -339,19 +339,19 @@ class Report(BaseReport):
 
     def _ended(self) -> list[str]:
         """Of calls that ended without a result: how many, and what was said; a line for each of the three commonest."""
-        said = Counter((f.kind, f.message) for f in self.failures if f.kind in ENDED)
+        said = Counter((f.kind, f.message) for f in self.failures if f.kind in LOST)
         return [f"{kind} in {n} of {len(self.results)} cases: {why}" for (kind, why), n in said.most_common(3)]
 
     @property
     def _only_ended(self) -> bool:
         """Whether no stage is wrong: calls that ended are all there is."""
-        return all(failure.kind in ENDED for failure in self.failures)
+        return all(failure.kind in LOST for failure in self.failures)
 
     def _worst_lines(self) -> list[str]:
         """Of each stage and kind the worst, at most six, the stage where it begins first."""
         by: dict[tuple[str, str], list[Failure]] = {}
         for failure in self.failures:
-            if failure.kind not in ENDED:
+            if failure.kind not in LOST:
                 by.setdefault((failure.stage, failure.kind), []).append(failure)
         first, order = self.first_divergent_stage, [*STAGES]
         keys = sorted(by, key=lambda key: (key[0] != first, order.index(key[0]) if key[0] in order else -1, key[1]))

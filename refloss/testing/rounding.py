@@ -13,7 +13,8 @@ from refloss.losses import CrossEntropy
 from refloss.losses.loss import Loss
 from refloss.precision.dtypes import DTYPES
 from refloss.report import BaseReport, Grid
-from refloss.testing.judging.truth import GRADES, Truth, computed_in, truth_on
+from refloss.testing.judging import units
+from refloss.testing.judging.truth import Truth, computed_in, truth_on
 from refloss.testing.reproduce import described
 from refloss.testing.stepwise import Stepwise
 from refloss.textbook.family import member_of
@@ -321,9 +322,6 @@ def _judged(truth: Truth, kernel: Stepwise) -> dict[str, tuple[str, float]]:
     """stage → grade, and the error in units of what C allows."""
     found, got = {}, kernel.run()
     for stage in truth.stages:
-        excess = truth.excess(stage, got[stage].astype(float))
-        grade = next((grade for grade in GRADES if (excess <= truth.allowed(stage, grade)).all()), "F")
-        with np.errstate(divide="ignore", invalid="ignore"):
-            error = np.where(excess > 0, excess / truth.allowed(stage, "C"), 0.0)
-        found[stage] = grade, float(np.max(error, initial=0.0))
+        value = got[stage].astype(float)
+        found[stage] = truth.grade_of(stage, value), units.ratio(*truth.judged(stage, value, "C"))
     return found

@@ -19,7 +19,7 @@ from refloss.record import STAGES
 from refloss.testing.diagnosis.facts_as_if import as_if
 from refloss.testing.diagnosis.facts_common import Common, common, pooled
 from refloss.testing.diagnosis.facts_known import View, facts_about_rows, flat, view
-from refloss.testing.diagnosis.facts_relations import Relation, relations
+from refloss.testing.diagnosis.facts_relations import Relation, relation
 from refloss.testing.diagnosis.match import SMALL, Observed
 from refloss.testing.judging import units
 from refloss.testing.judging.truth import Grade
@@ -40,7 +40,7 @@ def facts_of(
     found = _of_kinds(cases, results)
     wrong = _wrong_stages(results)
     if wrong and (grade_lost := _only_precision(results)):
-        found += [_where_it_begins(weightiest_stage(wrong), wrong, results), _too_few_bits(wrong, grade_lost, observed)]
+        found += [_where_it_begins(wrong, results), _too_few_bits(wrong, grade_lost, observed)]
     elif wrong:
         found += _of_values(cases, results, observed, grade, wrong)
     found += biases(observed)
@@ -79,11 +79,16 @@ def _too_few_bits(wrong: Mapping[str, Sequence[str]], grade: str, observed: Sequ
 
 def weightiest_stage(wrong: Mapping[str, Sequence[str]]) -> str:
     """The stage where most of the failing cases begin to be wrong."""
+    return Counter(_begun(wrong).values()).most_common(1)[0][0]
+
+
+def _begun(wrong: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """case → the stage where it begins to be wrong."""
     first: dict[str, str] = {}
     for stage, its in wrong.items():
         for case in its:
             first.setdefault(case, stage)
-    return Counter(first.values()).most_common(1)[0][0]
+    return first
 
 
 # -- values ------------------------------------------------------------------------------------------
@@ -94,15 +99,15 @@ def _of_values(
     wrong: Mapping[str, Sequence[str]],
 ) -> list[Fact]:  # fmt: skip
     small = [o for o in observed if o.size <= SMALL] or list(observed)[:1]
-    focus = weightiest_stage(wrong)
-    found = [_where_it_begins(focus, wrong, results)]
+    found = [_where_it_begins(wrong, results)]
+    focus = found[0].stage
     views: dict[str, tuple[list[View], list[View]]] = {}
     told: dict[str, list[tuple[str, Relation]]] = defaultdict(list)
     for stage, its in wrong.items():
         failing = [view(o, stage, grade) for o in small if stage in o.got and o.case in its]
         passing = [view(o, stage, grade) for o in small if stage in o.got and o.case not in its]
-        for relation in relations(failing, passing)[:1]:
-            told[relation.words].append((stage, relation))
+        if (simplest := relation(failing)) is not None:
+            told[simplest.words].append((stage, simplest))
         views[stage] = failing, passing
     explained = {stage for pairs in told.values() for stage, r in pairs if r.named and not r.only_wrong}
     if not set(wrong) <= explained:
@@ -138,12 +143,9 @@ def _of_values(
     return found
 
 
-def _where_it_begins(focus: str, wrong: Mapping[str, Sequence[str]], results: Sequence[CaseResult]) -> Fact:
-    failing = {case for its in wrong.values() for case in its}
-    earlier = STAGES[: STAGES.index(focus)]
-    begins = [
-        r for r in results if r.name in wrong[focus] and not any(r.name in wrong.get(stage, ()) for stage in earlier)
-    ]
+def _where_it_begins(wrong: Mapping[str, Sequence[str]], results: Sequence[CaseResult]) -> Fact:
+    failing, focus = _begun(wrong), weightiest_stage(wrong)
+    begins = [r for r in results if failing.get(r.name) == focus]
     right = [s for s in STAGES if begins and all(r.grades.get(s, "F") != "F" for r in begins) and s != focus]
     words = f"{focus} is the first wrong stage"
     if right:
@@ -270,7 +272,7 @@ def _coin(n: int, k: int) -> float:
 def _of_kinds(cases: Sequence[Case], results: Sequence[CaseResult]) -> list[Fact]:
     """Exceptions, shapes, NaN: which cases, and what they have in common."""
     found = []
-    kinds = Counter(f.kind for r in results for f in r.failures if f.kind not in ("value", "bias"))
+    kinds = Counter(f.kind for r in results for f in r.failures if f.kind != "value")
     for kind in kinds:
         bad = [r for r in results if any(f.kind == kind for f in r.failures)]
         first = next(f for f in bad[0].failures if f.kind == kind)

@@ -55,7 +55,8 @@ def view(o: Observed, stage: str, grade: Grade) -> View:
     """One stage of one case."""
     t, got = o.truth, o.got[stage]
     with np.errstate(all="ignore"):
-        wrong = ~(t.excess(stage, got) <= t.allowed(stage, grade))
+        excess, allowed = t.judged(stage, got, grade)
+        wrong = ~(excess <= allowed)
         made = (got, t.stages[stage], t.tolerance(stage, grade), t.room(stage, grade), wrong)
     return View(o, stage, *(flat(t.plain, np.asarray(v)) for v in made))
 

@@ -7,7 +7,7 @@ right; its factor's name must give the fitted number in every one of those cases
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -30,18 +30,15 @@ class Relation:
     clear: int
     simple: float
     only_wrong: bool = False
-    against: int = 0  # passing cases where it would be wrong
-    passing: int = 0
     named: bool = True
-    stages: list[str] = field(default_factory=list)
 
 
-def relations(failing: Sequence[View], passing: Sequence[View]) -> list[Relation]:
-    """Those of one stage that hold in nearly all its failing cases, simplest first."""
+def relation(failing: Sequence[View]) -> Relation | None:
+    """The simplest of one stage that holds in nearly all its failing cases."""
     with np.errstate(all="ignore"):
         clear = [v for v in failing if np.isfinite(v.got).all() and np.max(v.off / v.room, initial=0.0) >= CLEAR]
         if not clear:
-            return []
+            return None
         few = [clear[i] for i in np.unique(np.linspace(0, len(clear) - 1, TRIED).astype(int))]
         known = [candidates(v) for v in few]
         named = [factors(v.plain) for v in few]
@@ -52,10 +49,7 @@ def relations(failing: Sequence[View], passing: Sequence[View]) -> list[Relation
                 break
         if not found:
             found = _double(few, known, named)
-        found.sort(key=lambda r: r.simple)
-        for r in found[:1]:
-            r.passing = len(passing)
-        return found[:2]
+        return min(found, key=lambda r: r.simple, default=None)
 
 
 def _single(

@@ -97,8 +97,7 @@ class IsolatedAdapter:
             "upstream_scale": upstream_scale,
             "between": None if between is None else _told(between),
         }
-        answer = self._asked("losses" if per_sample else "loss", asked)
-        return answer if isinstance(answer, Outcome) else self._read("losses" if per_sample else "loss", answer)
+        return self._outcome("losses" if per_sample else "loss", asked)
 
     def along(
         self, kernel: Any, case: Case, takes: Takes, way: Mapping[str, Any], *, per_sample: bool, second: bool
@@ -118,8 +117,7 @@ class IsolatedAdapter:
         """What is wrong after the last call."""
         problems: list[Problem] = []
         if self._process is not None:
-            answer = self._asked("loss", {"do": "finish"})
-            problems = (answer if isinstance(answer, Outcome) else self._read("loss", answer)).problems
+            problems = self._outcome("loss", {"do": "finish"}).problems
         printed = self.printed + (self._process.printing.printed if self._process is not None else 0)
         if printed > PRINTED:
             problems.append(Problem("printed", "loss", f"the kernel printed {printed:,} bytes"))
@@ -186,7 +184,10 @@ class IsolatedAdapter:
         self._unfit(answer)
         return answer
 
-    def _read(self, whole: str, answer: dict[str, Any]) -> Outcome:
+    def _outcome(self, whole: str, message: dict[str, Any]) -> Outcome:
+        answer = self._asked(whole, message)
+        if isinstance(answer, Outcome):
+            return answer
         try:
             outcome, notes = _read(answer)
         except (LookupError, TypeError, ValueError):

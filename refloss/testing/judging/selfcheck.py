@@ -12,7 +12,7 @@ import numpy as np
 from refloss.precision.dtypes import rounded
 from refloss.record import BACKWARD_STAGES
 from refloss.testing.judging import units
-from refloss.testing.judging.truth import Grade, Truth
+from refloss.testing.judging.truth import Grade, Truth, grade_at
 from refloss.testing.plain_loss import PlainLoss
 
 MUTANTS = {
@@ -70,10 +70,9 @@ class SelfCheck:
         for stage in void:
             told = any(found[key] == VOID and sharper[key] == LIVE for key in sharper if key[0] == stage)
             passes = [truth.passes(stage, got[stage], grade) for grade in (self.require, "B")]
-            grade = self.require if isinstance(self.require, str) else self.require[stage]
             if told and passes == [True, False]:
                 self.advice.append(
-                    f"advice: in {case} a wrong {stage} could hide within grade {grade}; "
+                    f"advice: in {case} a wrong {stage} could hide within grade {grade_at(stage, self.require)}; "
                     "yours is outside of grade B there"
                 )
 
@@ -108,8 +107,7 @@ def fates(truth: Truth, stages: Iterable[str], grade: Grade) -> Fates:
     found = {}
     for stage in stages:
         due, gradient = truth.stages[stage], stage in BACKWARD_STAGES
-        coarse = (grade if isinstance(grade, str) else grade[stage]) in "DE"
-        copies = {"zero": 0 * due, "too_large": (2.0 if coarse else 1.02) * due}
+        copies = {"zero": 0 * due, "too_large": (2.0 if grade_at(stage, grade) in "DE" else 1.02) * due}
         if gradient:
             copies["sign"] = -due
             copies |= {name: truth.as_wrong(stage, made[stage]) for name, made in wrong.items()}

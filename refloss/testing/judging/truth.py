@@ -36,18 +36,12 @@ from refloss.validation import one_of
 GRADES = "ABCDE"  # and F; D and E are C where nothing is stored in 16 bits
 
 
-class Required(dict[str, str]):
-    """stage → the worst grade that passes; `others` of stages that are not in it."""
-
-    def __init__(self, grades: Mapping[str, str], others: str) -> None:
-        super().__init__(grades)
-        self.others = others
-
-    def __missing__(self, stage: str) -> str:
-        return self.others
+Grade = str | Mapping[str, str]  # one for all stages, or each its own
 
 
-Grade = str | Required  # one for all stages, or each its own
+def grade_at(stage: str, grade: Grade) -> str:
+    """The one of this stage."""
+    return grade if isinstance(grade, str) else grade[stage]
 
 
 def required(require: Any, dtype: str) -> Grade:
@@ -60,7 +54,7 @@ def required(require: Any, dtype: str) -> Grade:
     for stage, grade in require.items():
         one_of(stage, "a stage of require", STAGES)
         one_of(grade, f"require[{stage!r}]", tuple(GRADES))
-    return Required(require, default)
+    return dict.fromkeys(STAGES, default) | dict(require)
 
 
 def computed_in(dtype: str) -> str:
@@ -134,26 +128,29 @@ class Truth:
 
     def allowed(self, stage: str, grade: Grade) -> np.ndarray:
         """What `excess` may be at this grade."""
-        grade = grade if isinstance(grade, str) else grade[stage]
+        grade = grade_at(stage, grade)
         if grade == "A":
             return np.zeros(np.shape(self.envelope["B"].largest[stage]))
         return self.slack * self.envelope[grade].largest[stage]
 
     def judged(self, stage: str, got: np.ndarray, grade: Grade) -> tuple[np.ndarray, np.ndarray]:
         """`excess` and what is allowed of it, in each unit; less where too little of what is due came out."""
-        grade = grade if isinstance(grade, str) else grade[stage]
-        excess, allowed, due = self.excess(stage, got), self.allowed(stage, grade), self.stages[stage]
+        return self.excess(stage, got), self._allowed_of(stage, got, grade)
+
+    def _allowed_of(self, stage: str, got: np.ndarray, grade: Grade) -> np.ndarray:
+        grade, allowed, due = grade_at(stage, grade), self.allowed(stage, grade), self.stages[stage]
         if grade == "A":
-            return excess, allowed
+            return allowed
         least = self.envelope[grade].least[stage]
         with np.errstate(all="ignore"):
             short = (least > 0) & (units.times(stage, got, due) < least)
             missing = self.slack * (1 - least) * units.size(stage, due)
-        return excess, np.where(short, np.minimum(allowed, missing), allowed)
+        return np.where(short, np.minimum(allowed, missing), allowed)
 
     def grade_of(self, stage: str, got: np.ndarray) -> str:
         """The best grade whose envelope holds all of it, or F."""
-        return next((grade for grade in GRADES if self.passes(stage, got, grade)), "F")
+        excess = self.excess(stage, got)
+        return next((g for g in GRADES if (excess <= self._allowed_of(stage, got, g)).all()), "F")
 
     def passes(self, stage: str, got: np.ndarray, grade: Grade) -> bool:
         excess, allowed = self.judged(stage, got, grade)

@@ -38,6 +38,12 @@ def times(stage: str, error: np.ndarray, other: np.ndarray) -> np.ndarray:
     return error / other
 
 
+def ratio(excess: np.ndarray, allowed: np.ndarray) -> float:
+    """The worst error beyond the last place over what is allowed there."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return float(np.max(np.where(excess > 0, excess / allowed, 0.0), initial=0.0))
+
+
 def worst(stage: str, excess: np.ndarray, room: np.ndarray, error: np.ndarray) -> tuple[int, ...]:
     """The entry that is the most times too large, and the largest error among those where nothing is allowed."""
     with np.errstate(divide="ignore", invalid="ignore"):

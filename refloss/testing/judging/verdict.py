@@ -70,7 +70,7 @@ def _wrong_value(
         tolerance = float(truth.tolerance(stage, require)[index])
     else:
         excess, allowed = truth.judged(stage, value, require)
-        result.ratios[stage] = _ratio(excess, allowed)
+        result.ratios[stage] = units.ratio(excess, allowed)
         over = ~(excess <= allowed)
         if not over.any():
             return None
@@ -107,13 +107,6 @@ def _decided(
     size, rest, room = (float(v[unit]) for v in (units.size(stage, error), excess, allowed))
     tolerance = size - rest + room
     return size, tolerance if np.isfinite(tolerance) else float(truth.tolerance(stage, require)[index])
-
-
-def _ratio(excess: np.ndarray, allowed: np.ndarray) -> float:
-    """The worst error beyond the last place over what is allowed there."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        ratio = np.where(excess > 0, excess / allowed, 0.0)
-    return float(np.max(ratio, initial=0.0))
 
 
 # -- words -----------------------------------------------------------------------------------------
