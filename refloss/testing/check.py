@@ -180,6 +180,8 @@ class Checker:
             notes.append("the kernel takes no upstream and returns its own gradients: only upstream 1 was tried")
         if getattr(self.loss, "has_bias", False) and not self.takes.b:
             notes.append("the kernel takes no b: no case has a bias")
+        told = Counter(words for result in self.found.results for words in result.notes)
+        notes += [f"{words} (in {count} case{'s' if count > 1 else ''}; no failure)" for words, count in told.items()]
         seen = {stage for result in self.found.results for stage in result.grades}
         if "losses" in seen and "loss" not in seen and self.loss.reduction != "none":
             notes.append(

@@ -29,7 +29,7 @@ class Failure:
         case (str): the case's name.
         stage (str): the stage's name.
         kind (str): "value"; or "nan", "inf", "shape", "dtype", "exception", "mutated", "unwritten",
-            "nondeterministic", "no_gradient", "wrong_type", "law".
+            "nondeterministic", "no_gradient", "wrong_type", "law"; or "convention", NaN for 0·(−inf).
         message (str): in one line.
         grade (str): what the stage got, "F" unless an envelope wider than the required one explains it.
         index (tuple): of the worst entry.
@@ -89,6 +89,7 @@ class CaseResult:
         grades (dict): stage → "A" … "F".
         ratios (dict): stage → worst error / what is allowed at the required grade.
         failures (list of Failure): what is wrong.
+        notes (list of str): conventions that differ from the reference's and are no failure.
     """
 
     name: str
@@ -98,12 +99,13 @@ class CaseResult:
     grades: dict[str, str] = field(default_factory=dict)
     ratios: dict[str, float] = field(default_factory=dict)  # worst error / what is allowed at the required grade
     failures: list[Failure] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     @property
     def grade(self) -> str:
         """The worst grade of its stages; "F" if something else than a value is wrong."""
         worst = max(self.grades.values(), default="A")
-        return "F" if any(f.kind != "value" for f in self.failures) else worst
+        return "F" if any(f.kind not in ("value", "convention") for f in self.failures) else worst
 
 
 @dataclass
@@ -256,7 +258,9 @@ class Report(BaseReport):
 
     def _split(self) -> str:
         """How many of the cases are wrong, and how many only lose precision."""
-        less = [result.grade for result in self.results if result.failures and result.grade != "F"]
+        less = [
+            r.grade for r in self.results if r.grade != "F" and any(f.kind == "value" for f in r.failures)
+        ]  # fmt: skip
         if not less:
             return ""
         means = EXPLAINED[max(less)].format(compute=self.compute, dtype=self.dtype)

@@ -53,7 +53,8 @@ def envelope_of(
             worst, lossy = error[:DRAWS].max(axis=0), error[DRAWS:].max(axis=0)
             least = dtype.smallest_subnormal * (np.asarray(scale[name]) > 0)
             furthest = np.maximum(FACTOR * worst, worst + lossy)
-            envelope[name] = np.maximum(furthest, FLOOR * dtype.u * scale[name] + least)
+            widest = np.maximum(furthest, FLOOR * dtype.u * scale[name] + least)
+            envelope[name] = np.where(np.isnan(units.size(name, due)), 0.0, widest)  # NaN is due, and nothing else
     return envelope
 
 
@@ -193,7 +194,7 @@ class Draws:
         q = parameters(k.loss, **zero, **{name: leaves[name] for name in differentiable(k.loss)})
         x, W = leaves["x"], leaves["W"]
         xp, theta = namespace(noise), None
-        if k.on.any():
+        if k.loss.has_margin:
             y = self.y.argmax(axis=1)
             some = zero["zero_x"] | zero["zero_W"][y]
             if self.way == STABLE and not some.any():
