@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
 
 class MismatchError(AssertionError):
-    """What `report.raise_if_failed()` raises, an AssertionError; its message is the report.
+    """What `report.raise_if_failed()` raises, an AssertionError; its message is the report after one line of its own.
 
     Attributes:
         report (BaseReport): the report.
     """
 
     def __init__(self, report: BaseReport) -> None:
-        super().__init__(f"\n{report}")
+        super().__init__(f"{report._headline}\n\n{report}")  # a runner's summary shows the first line
         self.report = report
 
 
@@ -132,6 +132,11 @@ class BaseReport(ABC):
         """What stands above the table."""
         return ""
 
+    @property
+    def _headline(self) -> str:
+        """The whole in one line, for where there is room for no more."""
+        return self.verdict().split("\n", 1)[0]
+
     def _tests(self) -> list[tuple[str, str, list[str]]]:
         """Test cases of the JUnit file: class, name, what is wrong."""
         return [(type(self).__name__, "verdict", [] if self.passed else [self.verdict()])]
@@ -146,7 +151,7 @@ class BaseReport(ABC):
 
         text = io.StringIO()
         self.print(Console(file=text, width=self.width, force_terminal=False, color_system=None))
-        return text.getvalue().rstrip()
+        return "\n".join(line.rstrip() for line in text.getvalue().rstrip().split("\n"))
 
     def raise_if_failed(self) -> None:
         """For a test, raises unless the verdict is good.

@@ -205,8 +205,8 @@ class Released:
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def checker(self, dtype: str, cases: Any = "all", require: str | None = None) -> Checker:
-        """Grade C is asked of float64 and float32, D of 16 bits, unless `require` says otherwise."""
-        require = require or ("D" if dtype in HALF else "C")
+        """Grade C is asked of float64 and float32, E of 16 bits, unless `require` says otherwise."""
+        require = require or ("E" if dtype in HALF else "C")
         default = {"compute": None, "device": None, "slack": 1.0, "seed": 0, "soft_targets": False}
         return Checker(
             self.implementation, self.loss, dtype=dtype, framework=self.framework, cases=cases, require=require,

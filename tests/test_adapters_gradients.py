@@ -36,7 +36,7 @@ def test_torch_loss_is_differentiated():
     assert list(plain.stages) == ["loss", "grad_x", "grad_W"]
 
 
-@pytest.mark.parametrize("layout", ["contiguous", "strided", "transposed", "read_only", "upstream_strided"])
+@pytest.mark.parametrize("layout", ["contiguous", "strided", "transposed", "read_only", "upstream_strided", "padded"])
 def test_torch_losses_are_differentiated_with_each_upstream(layout):
     outcome = call(torch_losses, Case(layout=layout), framework="torch")
     assert (outcome.reduced, next(iter(outcome.stages)), outcome.problems) == ("losses", "losses", [])
@@ -175,7 +175,7 @@ def test_torch_custom_function_sees_the_upstream():
 
     case = without_b(layout="upstream_strided")
     assert not call(Sum.apply, case, framework="torch").problems
-    case.upstreams = np.full(3, 0.5)  # what a sum sends back
+    case.upstreams, case.layout = np.full(3, 0.5), "upstream_expanded"  # what a sum sends back
     assert not call(Sum.apply, case, framework="torch").problems
     assert [stride for stride, _ in seen] == [(2,), (0,)]
     np.testing.assert_array_equal(seen[0][1], Case().upstreams)

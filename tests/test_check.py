@@ -302,7 +302,7 @@ def test_the_steps_that_a_report_cites_are_in_the_derivation(name):
 
 
 def test_the_failing_case_is_shrunk():
-    """Wrong for class 3 alone: one row and two classes are left."""
+    """Wrong for the last class alone: one row, two classes and two dimensions are left."""
     loss = make("softmax")
 
     def kernel(x, W, labels, b=None, upstream=1.0):
@@ -312,7 +312,7 @@ def test_the_failing_case_is_shrunk():
         return made
 
     report = quick(kernel, loss)
-    assert "N = 1, C = 2, D = 1" in report.shrunk, report.shrunk
+    assert "N = 1, C = 2, D = 2" in report.shrunk, report.shrunk
 
 
 def test_the_reproducer_runs_and_fails_the_same_way(capsys):
@@ -518,13 +518,71 @@ def test_torchs_own_bfloat16_is_graded_d_and_float32_inside_c_or_better():
     def inside(x, W, labels):
         return formula(x.float(), W.float(), labels).to(x.dtype)
 
-    own = check(formula, loss, dtype="bfloat16", framework="torch", require="D", cases="quick")
+    own = check(formula, loss, dtype="bfloat16", framework="torch", cases="quick")
     assert own.passed, own
-    assert own.grade == "D"
-    assert not quick(formula, loss, dtype="bfloat16", framework="torch").passed
+    assert own.grade == own.require == "D"
+    assert not quick(formula, loss, dtype="bfloat16", framework="torch", require="C").passed
     better = check(inside, loss, dtype="bfloat16", framework="torch", cases="quick")
     assert better.passed, better
     assert better.grade <= "C"
+
+
+def filtered(least):
+    """Softmax with float32 inside whose blocks of 128 classes give no grad_W where |p − t| stays under `least`."""
+    torch = need("torch")
+
+    class Filtered(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x, W, labels):
+            z = (x @ W.T).float()
+            g = torch.softmax(z, 1)
+            g[torch.arange(len(z)), labels] -= 1
+            ctx.save_for_backward(x, W, g)
+            return torch.nn.functional.cross_entropy(z, labels).to(x.dtype)
+
+        @staticmethod
+        def backward(ctx, upstream):
+            x, W, g = ctx.saved_tensors
+            grad_x = (g / len(x)).to(x.dtype) @ W
+            for block in g.split(128, dim=1):
+                if block.abs().max() < least:
+                    block.zero_()
+            return grad_x * upstream, ((g / len(x)).to(x.dtype).T @ x) * upstream, None
+
+    return Filtered.apply
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_what_16_bits_store_passes_and_rows_that_they_do_not_lose_must_be_there(dtype):
+    """The ordinary head, a gradient that is stored and then scaled; but no filter of what is not small."""
+    torch = need("torch")
+    loss, options = make("softmax"), {"dtype": dtype, "framework": "torch", "cases": ["typical", "blocks_1000"]}
+    head = check(lambda x, W, labels: torch.nn.functional.cross_entropy((x @ W.T).float(), labels), loss, **options)
+    assert head.passed, head
+    assert check(filtered(0.0), loss, **options).passed
+    wrong = check(filtered(0.2), loss, **options)
+    assert {failure.stage for failure in wrong.failures} == {"grad_W"}
+    assert not check(filtered(0.01), loss, **options | {"cases": ["blocks_5000"]}).passed
+
+
+def test_a_gradient_of_which_most_could_be_zero_is_not_checked():
+    """Grade E in bfloat16 explains off-target gradients away: the run says so and does not pass."""
+    torch = need("torch")
+    loss = make("softmax")
+    options = {"dtype": "bfloat16", "framework": "torch", "cases": ["typical", "blocks_1000"]}
+    head = check(lambda x, W, y: torch.nn.functional.cross_entropy(x @ W.T, y), loss, require="E", **options)
+    assert not head.failures
+    assert not head.passed
+    assert any("could be" in words for words in head.not_checked["grad_W"])
+
+
+def test_require_by_stage():
+    """A stage that is not named is asked for the default."""
+    loss = make("softmax")
+    kernel = kernel_of(loss, change=off_by(2e-6))
+    wrong = quick(kernel, loss, require={"grad_x": "A"})
+    assert {failure.stage for failure in wrong.failures} == {"grad_x"}
+    assert quick(kernel, loss, require={"probabilities": "A"}).passed
 
 
 # -- the call was wrong ----------------------------------------------------------------------------
@@ -533,7 +591,9 @@ def test_torchs_own_bfloat16_is_graded_d_and_float32_inside_c_or_better():
 @pytest.mark.parametrize(("options", "words"), [
     ({"dtype": "float8"}, "dtype must be one of"),
     ({"framework": "tensorflow"}, "framework must be one of"),
-    ({"require": "E"}, "require must be one of"),
+    ({"require": "F"}, "require must be one of"),
+    ({"require": {"loss": "Z"}}, r"require\['loss'\] must be one of"),
+    ({"require": {"los": "B"}}, "a stage of require must be one of"),
     ({"compute": "bfloat16"}, "compute must be no coarser"),
     ({"cases": "nonsense"}, "nonsense"),
     ({"slack": 0}, "slack must be a positive number"),
@@ -627,4 +687,4 @@ def test_an_ignored_label_among_the_classes_keeps_its_name_while_a_case_shrinks(
     """ignore_index=3: were classes left out and renumbered, other rows would be ignored."""
     loss = make("softmax", ignore_index=3)
     report = quick(kernel_of(loss, change=broken("loss", lambda v: v + 1)), loss, cases=["typical"])
-    assert "N = 1, C = 6, D = 1" in report.shrunk
+    assert "N = 1, C = 6, D = 2" in report.shrunk

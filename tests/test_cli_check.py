@@ -145,10 +145,11 @@ def test_a_wrong_call_is_one_line_and_status_2(capsys, kernels, arguments, words
 
 
 @pytest.mark.parametrize("package", ["torch", "jax"])
-def test_a_framework_that_is_missing(capsys, kernels, monkeypatch, package):
-    for name in [n for n in sys.modules if n.split(".")[0] == package]:
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, package, None)  # what import finds is that there is none
+def test_a_framework_that_is_missing(capsys, kernels, monkeypatch, package, tmp_path):
+    # what the kernel's process finds is that there is none
+    words = f"raise ModuleNotFoundError('No module named {package}', name={package!r})\n"
+    (tmp_path / f"{package}.py").write_text(words)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     status, _, err = run(capsys, "check", f"{kernels}:right", "--loss", "softmax", "--framework", package)
     assert status == 2
     assert err.count("\n") == 1
@@ -208,3 +209,22 @@ def test_a_matrix_of_nothing(capsys):
     status, _, err = run(capsys, "matrix", "kill", "--dtype", "float8")
     assert status == 2
     assert refloss.losses()
+
+
+def test_what_a_kernel_declares(capsys, tmp_path):
+    path = tmp_path / "declared.py"
+    renamed = (
+        "\n\ndef renamed(features, W, target, bias, dout):\n    return 3, right(features, W, target, bias, dout)\n"
+    )
+    path.write_text(KERNELS + renamed, encoding="utf-8")
+    names = ("x=features", "labels=target", "b=bias", "upstream=dout")
+    options = [word for name in names for word in ("--argument", name)]
+    call = ["check", f"{path}:renamed", "--loss", "softmax", "--case", "typical", "--case", "upstream_mixed"]
+    status, out, _ = run(capsys, *call, *options, "--returns", "1", "--nondeterministic", "--without", "blocks")
+    assert status == 0, out
+    assert "not deterministic" in out
+    status, _, err = run(capsys, *call, "--argument", "x")
+    assert (status, err) == (2, "refloss: --argument takes OURS=YOURS, such as b=bias, got 'x'\n")
+    status, _, err = run(capsys, *call, *options, "--second")
+    assert status == 2
+    assert err.startswith("refloss: second needs a loss that torch or jax differentiates")

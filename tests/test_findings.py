@@ -44,7 +44,13 @@ WRONG: dict[str, dict[str, tuple[str, ...]]] = {
     "optax_soft": MASKED,
 }
 # where the worst grade of all cases comes from; the others' from "confident"
-DECISIVE = {("optax_soft_safe", "float64"): "volume"}
+DECISIVE = {
+    ("optax_soft_safe", "float64"): "volume",
+    ("pml_sphereface", "bfloat16"): "blocks_5000",
+    ("pml_large_margin", "bfloat16"): "blocks_1000",
+    ("torch_linear_soft", "bfloat16"): "blocks_1000",
+    ("torch_cross_entropy_smoothed", "bfloat16"): "ragged_image",
+}
 
 
 def needed(name: str) -> Any:
@@ -106,7 +112,7 @@ def test_grades(name: str) -> None:
         if not wrong:
             [result] = released.results(dtype, [DECISIVE.get((name, dtype), "confident")])
             assert (result.grade, result.failures) == (cell[0], []), dtype
-            assert cell in "ABCD" or (name, dtype, cell) == ("pml_sphereface", "bfloat16", "D ?")
+            assert cell in "ABCDE"
             continue
         if released.framework == "jax":
             wrong = wrong[:1]  # each compiles
@@ -119,7 +125,7 @@ def test_grades(name: str) -> None:
 def test_what_could_not_be_told() -> None:
     checker = needed("pml_sphereface").checker("bfloat16", "quick")
     assert not [result.failures for result in checker.run() if result.failures]
-    assert list(checker.self_check.not_checked()) == ["grad_x"]
+    assert set(checker.self_check.not_checked()) == {"grad_logits", "grad_x", "grad_W"}
 
 
 def test_other_cases_near_the_wrong_ones_are_right() -> None:
@@ -141,7 +147,7 @@ def test_sixteen_bits() -> None:
     """torch's own losses are of grade D, with float32 inside they are of grade C."""
     heading = "16 bits throughout, under autocast, and float32 inside"
     worst = {}
-    for name, grade in (("torch_linear", "D"), ("torch_autocast", "D"), ("torch_float32_inside", "C")):
+    for name, grade in (("torch_linear", "E"), ("torch_autocast", "D"), ("torch_float32_inside", "C")):
         assert table()[name, "bfloat16"] == table()[name, "float16"] == grade
         for case in ("typical", "overflow_float32"):
             worst[name, case] = stages(name, "bfloat16", case, "A")
@@ -153,7 +159,7 @@ def test_sixteen_bits() -> None:
     assert worst["torch_float32_inside", "typical"].grade == "A"
     assert worst["torch_linear", "typical"].grade == "D"
     assert worst["torch_autocast", "typical"].grade == "D"
-    says(heading, "grade D on every case", "the grade is C, and A on Gaussian input")
+    says(heading, "grade E at worst", "they have D", "the grade is C, and A on Gaussian input")
 
 
 # -- angles near the poles -------------------------------------------------------------------------
@@ -233,7 +239,7 @@ def test_psi_next_to_pi() -> None:
     for dtype, offset, grade, got, due in (
         ("float64", 8e-9, "F", "1.28e-7", "−1.28e-7"),
         ("float32", 1e-4, "F", "0.0016", "−0.0016"),
-        ("bfloat16", 0.06, "D", "0.96", "−0.95"),
+        ("bfloat16", 0.06, "E", "0.96", "−0.95"),
     ):
         [result] = released.results(dtype, [next_to_pi(offset)], "C")
         [at] = (f for f in result.failures if f.stage == "grad_W")
@@ -296,7 +302,7 @@ def test_zero_rows() -> None:
     loss = refloss.CosFace(scale=64, zero_norm="zero")
     for dtype, kind in (("float32", "value"), ("float16", "nan")):
         report = refloss.testing.check(
-            pml_cosface, loss, dtype=dtype, framework="torch", cases="zero_rows", require="D"
+            pml_cosface, loss, dtype=dtype, framework="torch", cases="zero_rows", require="E"
         )
         at = next(f for f in report.failures if f.stage == "grad_x")
         assert at.kind == kind

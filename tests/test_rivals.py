@@ -28,7 +28,10 @@ LOSSES = {
     "cross_entropy": refloss.CrossEntropy(ignore_index=-100),
     "cross_entropy-images": refloss.CrossEntropy(axis=1, reduction="none"),
 }
-AGAINST_TRUTH = ("allclose_default", "allclose_1e-3", "allclose_1e-2", "assert_close", "flash_attention_2x")
+AGAINST_TRUTH = (
+    "allclose_default", "allclose_1e-3", "allclose_1e-2", "assert_close", "flash_attention_2x", "torchtitan",
+    "gpuemu", "webnn", "tosa",
+)  # fmt: skip
 AGAINST_ITSELF = ("gradcheck", "check_grads", "chex")
 
 
@@ -49,6 +52,11 @@ def making(suspect: str, loss: Any) -> Run:
 
 def passes(name: str, suspect: str, loss: Any, dtype: str = "float64") -> bool | None:
     return asked(name).accepts(making(suspect, loss), loss, dtype)
+
+
+def dtype_of(name: str) -> str:
+    """Where it lets ordinary float64, which the wrong copies are made in, pass at least."""
+    return "float32" if name in AGAINST_TRUTH else "float64"
 
 
 def changed(loss: Any, change: Any) -> Run:
@@ -148,13 +156,13 @@ def test_chex_passes_any_gradient_at_usual_sizes() -> None:
 def test_random_input_reaches_no_branch(name: str) -> None:
     """In 64 dimensions no target angle comes near π − m."""
     for suspect in ("linear_past_pi", "mirrored_past_pi", "zero_past_pi", "slope_clamped"):
-        assert passes(name, suspect, refloss.ArcFace())
+        assert passes(name, suspect, refloss.ArcFace(), dtype_of(name))
 
 
 def test_an_upstream_of_one_hides_the_upstream() -> None:
     """Only the checks that send another one down see whether it arrives."""
-    noticed = {name for name in RIVALS if not passes(name, "upstream_ignored", refloss.ArcFace())}
-    assert noticed == {"flash_attention_2x", "gradcheck", "check_grads"}
+    noticed = {name for name in RIVALS if not passes(name, "upstream_ignored", refloss.ArcFace(), dtype_of(name))}
+    assert noticed == {"flash_attention_2x", "torchtitan", "gradcheck", "check_grads"}
     assert passes("gradcheck", "upstream_squared", refloss.ArcFace())  # it sends 0 and 1
 
 
@@ -246,7 +254,7 @@ def test_the_list() -> None:
     for name, rival in RIVALS.items():
         assert rival.name == name
         assert rival.package in ("numpy", "torch", "jax", "chex")
-        assert "e-" in rival.description or "0.01" in rival.description
+        assert any(f" {digit}" in rival.description for digit in "0123456789")
         assert rival.description.split()[-1].count(":") == 1
 
 

@@ -82,7 +82,7 @@ def test_b_only_if_taken_and_there():
     call(kernel)
     call(kernel, without_b())
     assert seen == [["b", "upstream"], ["upstream"]]
-    assert not call(lambda x, W, y: {}).problems
+    assert not call(lambda x, W, y: {"loss": 0.0}).problems
 
 
 def test_bare_logits():
@@ -318,10 +318,14 @@ def test_wrong_types_of_torch():
         assert only(outcome, "wrong_type").message == f"logits came as a tensor of {words}; real numbers are due"
 
 
-@pytest.mark.parametrize(("value", "words"), [(None, "None came back"), ((1.0, 2.0), "a tuple of 2 came back")])
+@pytest.mark.parametrize(
+    ("value", "words"), [(None, "None came back; {}"), ((1.0, 2.0), "a tuple of 2 came back; {} (returns=0 if …)")]
+)
 def test_neither_loss_nor_mapping(value, words):
     outcome = call(lambda x, W, y: value)
-    assert only(outcome, "wrong_type").message == f"{words}; the loss, or a mapping from stage names, is due"
+    due = "the loss, or a mapping from stage names, is due"
+    words = words.format(due).replace("…", "its first entry is that")
+    assert only(outcome, "wrong_type").message == words
     assert not outcome.stages
 
 
@@ -561,6 +565,7 @@ def stride(array):
         ("transposed", (1, 3), (1, 4), (1,)),
         ("read_only", (2, 1), (2, 1), (1,)),
         ("upstream_strided", (2, 1), (2, 1), (2,)),
+        ("padded", (4, 1), (4, 1), (1,)),
     ],
 )
 @pytest.mark.parametrize("framework", ["numpy", "torch"])

@@ -46,9 +46,10 @@ class Case:
             the dtype.
         labels (N,): int64, or soft targets (N, C); of `refloss.CrossEntropy` the logits' shape without the class axis,
             or theirs.
-        upstream (scalar): arrives at a reduced loss.
-        upstreams (N,): arrive at the losses of the samples, and have their shape.
-        layout (str): "contiguous", "strided", "transposed", "read_only" or "upstream_strided".
+        upstream (scalar): arrives at a reduced loss; 1 by default.
+        upstreams (N,): arrive at the losses of the samples, and have their shape; 1 by default, in the labels' shape.
+        layout (str): "contiguous", "strided", "transposed", "padded", "channels_last", "read_only",
+            "upstream_strided", "upstream_expanded"; "frozen_x" or "frozen_W": nothing differentiates this one.
         quick (bool): whether it belongs to cases="quick".
     """
 
@@ -57,7 +58,11 @@ class Case:
     flags: tuple[str, ...]
     inputs: Mapping[str, np.ndarray]
     labels: np.ndarray
-    upstream: float
-    upstreams: np.ndarray
+    upstream: float = 1.0
+    upstreams: np.ndarray = None  # type: ignore[assignment]
     layout: str = "contiguous"
     quick: bool = False
+
+    def __post_init__(self) -> None:
+        if self.upstreams is None:
+            object.__setattr__(self, "upstreams", np.ones(np.shape(self.labels)))

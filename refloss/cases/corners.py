@@ -7,10 +7,10 @@ import numpy as np
 from refloss.cases.angles import directions
 from refloss.cases.maker import Maker
 
-# (N, C): one below, at and above 8, 64, 128 and 1024, each once as a number of rows and once of classes
+# (N, C): one below, at and above 8, 64, 128 and 1024, each as a number of rows and of classes, and few entries
 CHUNKS = (
-    (7, 1025), (8, 1024), (9, 1023), (63, 129), (64, 128), (65, 127),
-    (127, 65), (128, 64), (129, 63), (1023, 9), (1024, 8), (1025, 7),
+    (7, 129), (8, 128), (9, 127), (63, 9), (64, 8), (65, 7), (9, 65), (8, 64), (7, 63), (127, 9), (128, 8), (129, 7),
+    (1023, 2), (1024, 2), (1025, 2), (2, 1023), (2, 1024), (2, 1025),
 )  # fmt: skip
 
 
@@ -54,19 +54,18 @@ def _no_numbers(make: Maker) -> None:
 
 
 def _chunks(make: Maker) -> None:
-    for N, C in CHUNKS:
-        name = f"chunk_edge_{N}x{make.C(C)}"
-        inputs, y = make.plain(name, N, C, 4 if N < 1000 else 2)
+    for N, C in dict.fromkeys((N, make.C(C)) for N, C in CHUNKS):
+        name = f"chunk_edge_{N}x{C}"
+        inputs, y = make.plain(name, N, C, 5)  # in fewer dimensions some row would lie next to a pole
         reason = "N and C one below, at or above 8, 64, 128 and 1024: the last chunk is full, holds one, or lacks one"
         make.case(name, reason, "chunk_edge", inputs, make.rng("labels " + name).permutation(y))
 
 
 def _far_classes(make: Maker) -> None:
-    """With x and W, judging 2^16 classes takes seconds; the label goes the same way there."""
-    for bits in () if make.fixed is not None else (15, 16) if make.bare else (15,):
-        C = 2**bits + 5
-        name = f"classes_beyond_{2**bits - 1}"
-        inputs, _ = make.plain(name, 1, C, 2)
+    """Of bare logits, which reach a label the same way: with x and W, the draws of so many classes take seconds."""
+    for bits in (15, 16) if make.bare and make.fixed is None else ():
+        name, C = f"classes_beyond_{2**bits - 1}", 2**bits + 5
+        inputs, _ = make.plain(name, 1, C)
         reason = f"a label beyond {2**bits - 1}: an index of 16 bits comes round again"
         make.case(name, reason, "far_classes blocks", inputs, make.classes(C)[-1:])
 

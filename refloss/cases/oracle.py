@@ -16,6 +16,7 @@ import numpy as np
 from refloss.cases.angles import directions, place
 from refloss.cases.case import Case
 from refloss.cases.corners import corners
+from refloss.cases.layouts import layouts
 from refloss.cases.maker import RIVAL, Maker, shares
 from refloss.precision.dtypes import DTYPES, DType, rounded, ulp
 from refloss.textbook import formulas
@@ -56,7 +57,7 @@ def cases(loss: Any, dtype: str = "float32", seed: int = 0, soft_targets: bool =
         raise ValueError(f"soft_targets: {loss!r} {why} and takes labels only")
     make = Maker(loss, dtype, seed, soft_targets)
     own = (_images, _blocks, _bare_logits) if make.bare else (_shapes, _blocks, _angles, _margins, _logits, _norms)
-    families: tuple = (_typical, *own, _labels, _upstreams, _layouts, _options, corners)
+    families: tuple = (_typical, *own, _labels, _upstreams, _layouts, _options, layouts, corners)
     for family in families:
         family(make)
     return make.cases

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
-import sys
 from textwrap import fill, indent
 from typing import Any
 
@@ -40,12 +38,25 @@ def add_to(commands: Any) -> None:
         "--dtype", default="float32", metavar="NAME", help="float64, float32 (default), float16, bfloat16"
     )
     parser.add_argument("--device", metavar="NAME", help="where the arrays live, such as cuda")
-    parser.add_argument("--require", default="C", metavar="GRADE", help="the worst grade that passes: A, B, C, D")
+    parser.add_argument(
+        "--require", metavar="GRADE", help="the worst grade that passes: A to E; by default D in 16 bits, else C"
+    )
     parser.add_argument("--compute", metavar="DTYPE", help="what grades A to C compute in")
     parser.add_argument("--slack", type=float, default=1.0, metavar="X", help="times what a formula may err by")
     parser.add_argument("--case", action="append", metavar="NAME", help="only cases of this name")
     parser.add_argument("--quick", action="store_true", help="the most telling dozen of cases")
+    parser.add_argument(
+        "--argument", action="append", default=[], metavar="OURS=YOURS", help="your name for an argument: b=bias"
+    )
+    parser.add_argument("--returns", type=int, metavar="N", help="which of the tuple that comes back is the result")
+    parser.add_argument("--mutates", action="append", default=[], metavar="NAME", help="it may overwrite this argument")
+    parser.add_argument("--nondeterministic", action="store_true", help="sums may come in varying order")
+    parser.add_argument("--second", action="store_true", help="second derivatives too (torch, jax)")
+    parser.add_argument("--forward-mode", action="store_true", help="derivatives by forward mode too (torch, jax)")
+    parser.add_argument("--without", action="append", default=[], metavar="FLAG", help="leave out cases of this flag")
     parser.add_argument("--soft-targets", action="store_true", help="soft targets in place of labels")
+    parser.add_argument("--time-limit", type=float, default=60.0, metavar="S", help="seconds a call (default 60)")
+    parser.add_argument("--memory-limit", type=float, default=4096, metavar="MIB", help="for its arrays (default 4096)")
     add_common(parser, "json", "junit", seed=True)
     parser.set_defaults(command=run)
 
@@ -63,32 +74,38 @@ def add_to(commands: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     """The command. Returns its exit status."""
     from refloss.cases.configurations import WEIGHTS
-    from refloss.testing.adapters import load
     from refloss.testing.check import Checker
 
     if options.quick and options.case:
         raise CallError("--quick and --case exclude each other")
     loss = make_loss(options.loss, options.set, WEIGHTS, bare=True)
-    file = options.implementation.rpartition(":")[0]
-    sys.path.insert(0, os.path.dirname(os.path.abspath(file)))  # for what the function imports when it runs
     try:
         checker = Checker(
-            load(options.implementation), loss, dtype=options.dtype, framework=options.framework,
+            options.implementation, loss, dtype=options.dtype, framework=options.framework,
             cases=options.case or ("quick" if options.quick else "all"), require=options.require,
             compute=options.compute, device=options.device, slack=options.slack, seed=options.seed,
-            soft_targets=options.soft_targets,
+            soft_targets=options.soft_targets, isolated=True, time_limit=options.time_limit,
+            memory_limit=options.memory_limit, arguments=_arguments(options.argument), returns=options.returns,
+            mutates=options.mutates, deterministic=not options.nondeterministic, without=options.without,
+            second=options.second, forward_mode=options.forward_mode,
         )  # fmt: skip
         for _ in progress(checker.run(), len(checker.cases), "check"):
             pass
     except (ValueError, TypeError) as error:  # what the implementation raises is in the report
         raise CallError(" ".join(str(error).split())) from error
-    finally:
-        sys.path.pop(0)
     report = checker.report()
     report.implementation = options.implementation
     status = finish(report, options, wrong=ORACLE if report.oracle_faults or not report.failures else WRONG)
     ran = report.oracle_faults or any(result.grades or result.failures for result in report.results)
     return status if ran else nothing_ran()
+
+
+def _arguments(given: list[str]) -> dict[str, str] | None:
+    """--argument OURS=YOURS, in order."""
+    pairs = [each.partition("=") for each in given]
+    if wrong := [each for each, (ours, _, yours) in zip(given, pairs, strict=True) if not (ours and yours)]:
+        raise CallError(f"--argument takes OURS=YOURS, such as b=bias, got {wrong[0]!r}")
+    return {ours: yours for ours, _, yours in pairs} or None
 
 
 def run_suspects(options: argparse.Namespace) -> int:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
+import subprocess
+import sys
+import tempfile
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -24,7 +26,7 @@ from refloss.cli.shared import (
     run_jobs,
     those_that_fit,
 )
-from refloss.cli.status import CallError
+from refloss.cli.status import USAGE, CallError
 
 
 def add_to(commands: Any) -> None:
@@ -52,6 +54,42 @@ def add_to(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """The command. Returns its exit status."""
+    return _in_its_own_process(options) if options.loss else _run(options)
+
+
+def _in_its_own_process(options: argparse.Namespace) -> int:
+    """The command where code of the user's may end the process: only a status that it left behind is one."""
+    with tempfile.TemporaryDirectory() as folder:
+        status = Path(folder, "status")
+        told = {key: value for key, value in vars(options).items() if key != "command"}
+        code = (
+            f"import sys; sys.path[:] = {sys.path!r}; from refloss.cli.gradcheck import _there; "
+            f"_there({str(status)!r}, **{told!r})"
+        )
+        pipes = [None if stream.isatty() else subprocess.PIPE for stream in (sys.stdout, sys.stderr)]
+        done = subprocess.run(
+            [sys.executable, "-X", "utf8", "-c", code], stdin=subprocess.DEVNULL, stdout=pipes[0], stderr=pipes[1],
+            encoding="utf-8", errors="replace",
+        )  # fmt: skip
+        for text, stream in ((done.stdout, sys.stdout), (done.stderr, sys.stderr)):
+            stream.write(text or "")
+        if not status.exists():
+            raise CallError(f"--loss {options.loss}: it ended the process (status {done.returncode}) before the end")
+        return int(status.read_text())
+
+
+def _there(status: str, **options: Any) -> None:
+    """The command in the process of its own; leaves its exit status in the file of that name."""
+    try:
+        found = _run(argparse.Namespace(**options))
+    except CallError as error:
+        print(f"refloss: {error}", file=sys.stderr)
+        found = USAGE
+    sys.stdout.flush()
+    Path(status).write_text(str(found))
+
+
+def _run(options: argparse.Namespace) -> int:
     from refloss.witnesses.gradcheck import all_branches
     from refloss.witnesses.report import Report
 
@@ -117,7 +155,7 @@ def _of_the_user(function: Callable, *arguments: Any) -> Any:
     """Runs code of the user's; what it raises is shown where it was raised, and is no verdict on a gradient."""
     try:
         return function(*arguments)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         traceback.print_exc()
         case = getattr(arguments[0], "name", "your input")
         raise CallError(f"the loss could not be checked on {case}: {type(error).__name__}: {error}") from error
@@ -125,22 +163,16 @@ def _of_the_user(function: Callable, *arguments: Any) -> Any:
 
 def _load(where: str) -> Any:
     """The object of FILE.py:OBJECT; a class is made without arguments."""
-    path, colon, name = where.rpartition(":")
-    if not colon or not Path(path).is_file():
-        raise CallError(f"--loss takes FILE.py:OBJECT with an existing file, got {where!r}")
-    spec: Any = importlib.util.spec_from_file_location(Path(path).stem, path)
-    module = importlib.util.module_from_spec(spec)
+    from refloss.testing.adapters import UnfitImplementation, named_object
+
     try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        raise CallError(f"--loss {path}: {type(error).__name__}: {error}") from error
-    if not hasattr(module, name):
-        raise CallError(f"--loss {path} has no object called {name!r}")
-    loss = getattr(module, name)
+        loss = named_object(where, "FILE.py:OBJECT is due")
+    except UnfitImplementation as error:
+        raise CallError(f"--loss: {error}") from error
     if isinstance(loss, type):
         try:
             loss = loss()
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise CallError(f"--loss {where} cannot be made without arguments ({error}): name an object") from error
     pair = isinstance(loss, (tuple, list)) and len(loss) == 2 and all(map(callable, loss))
     if not pair and not (hasattr(loss, "forward") and hasattr(loss, "backward")):

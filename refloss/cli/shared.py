@@ -8,6 +8,7 @@ import dataclasses
 import difflib
 import os
 import sys
+import time
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -24,6 +25,7 @@ from refloss.report import BaseReport
 from refloss.writing import write_whole
 
 INPUTS = ("x", "W", "labels", "b")
+EVERY = 10.0  # seconds between two lines about progress where there is no terminal
 WORDS = {"true": "True", "false": "False"}
 
 
@@ -170,14 +172,25 @@ def run_jobs(function: Callable, jobs: Sequence[tuple], processes: int, command:
 
 
 def progress(things: Iterable[Any], total: int, command: str) -> Iterator[Any]:
-    """The same things, with a bar on standard error if that is a terminal."""
+    """The same things, with a bar on standard error if that is a terminal, else a line there every ten seconds."""
     if not sys.stderr.isatty():
-        yield from things
+        yield from _told(things, total, command)
         return
     from rich.console import Console
     from rich.progress import track
 
     yield from track(things, description=command, total=total, console=Console(stderr=True), transient=True)
+
+
+def _told(things: Iterable[Any], total: int, command: str) -> Iterator[Any]:
+    """The same things; those who read a log learn every `EVERY` seconds that it goes on, and of a short run nothing."""
+    began = told = time.monotonic()
+    for done, thing in enumerate(things, 1):
+        now = time.monotonic()
+        if now - told >= EVERY and done < total:
+            print(f"refloss {command}: {done} of {total}, {now - began:.0f} s", file=sys.stderr, flush=True)
+            told = now
+        yield thing
 
 
 # -- the end ---------------------------------------------------------------------------------------

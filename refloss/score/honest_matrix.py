@@ -52,7 +52,7 @@ def honest_job(name: str, dtype: str, seeds: int, quick: bool) -> list[HonestRow
             unable = numpy and dtype == "bfloat16" and find_spec("ml_dtypes") is None
             if kernel is None or unable or (jax and seed):
                 continue
-            require = "D" if DTYPES[dtype].is_half and writer.half == "storage" else "C"
+            require = "E" if DTYPES[dtype].is_half and writer.half == "storage" else "C"
             row = rows.setdefault(writer.name, HonestRow(writer.name, name, dtype, require))
             with np.errstate(all="ignore"):
                 _judge(row, writer, kernel, loss, seed, "quick" if quick or seed or jax else "all", shared)

@@ -18,8 +18,10 @@ from typing import Any
 import numpy as np
 
 from refloss.losses import CrossEntropy
-from refloss.precision.dtypes import DTYPES, rounded
+from refloss.precision.dtypes import DTYPES, rounded, ulp
 from refloss.testing.adapters.jax import JAX
+from refloss.testing.judging.scales import natural_scale
+from refloss.testing.plain_loss import PlainLoss
 from refloss.textbook import formulas
 from refloss.textbook.family import differentiable, parameters
 from refloss.textbook.namespaces import from_module
@@ -30,6 +32,8 @@ Run = Callable[[Mapping[str, np.ndarray], np.ndarray, Any], Mapping[str, np.ndar
 
 N, C, D = 32, 16, 64
 FEW, CLASSES, SHORT = 4, 10, 8  # N, C, D where every number is moved by itself
+# N, C, D and the factor of randn: an ordinary shape, the smallest batch, the edges of a tile of 128, extreme logits
+SHAPES = ((N, C, D, 1.0), (1, 2, D, 1.0), (127, 127, 127, 1.0), (129, 129, 129, 1.0), (N, C, D, 30.0))
 
 
 @dataclass(frozen=True)
@@ -108,22 +112,29 @@ def _guarded(run: Run, loss: Any, dtype: str) -> Run:
 
 @dataclass(frozen=True, eq=False)
 class Given:
-    """Random input of one loss, rounded to a dtype, and the reference's loss and gradients, rounded too."""
+    """Random input of one loss, rounded to a dtype, and the reference's loss and gradients, rounded too.
+
+    exact: the same without the rounding
+    """
 
     inputs: dict[str, np.ndarray]
     labels: np.ndarray
     upstream: np.ndarray
     due: dict[str, np.ndarray]
+    exact: dict[str, np.ndarray]
 
 
 @lru_cache(maxsize=64)
-def gaussian(loss: Any, dtype: str, few: bool = False, randn_upstream: bool = False) -> Given:
+def gaussian(
+    loss: Any, dtype: str, few: bool = False, randn_upstream: bool = False, shape: tuple[Any, ...] = SHAPES[0],
+    seed: int = 0,
+) -> Given:  # fmt: skip
     """randn x (N, D), W (C, D) and b, or logits; random labels, a fifth of them ignored where the loss ignores any.
 
-    upstream is 1 for every loss, as `.backward()` or `.sum().backward()` have it, or randn.
+    upstream is 1 for every loss, as `.backward()` or `.sum().backward()` have it, or randn. shape: one of `SHAPES`.
     """
-    n, classes, d = (FEW, CLASSES, SHORT) if few else (N, C, D)
-    rng = np.random.default_rng(0)
+    n, classes, d, factor = (FEW, CLASSES, SHORT, 1.0) if few else shape
+    rng = np.random.default_rng(seed)
     classes = classes if loss.class_weights is None else len(loss.class_weights)
     if isinstance(loss, CrossEntropy):
         rows = _rows(loss.axis, n)
@@ -135,21 +146,23 @@ def gaussian(loss: Any, dtype: str, few: bool = False, randn_upstream: bool = Fa
             inputs["b"] = rng.normal(size=classes)
     labels = rng.integers(0, classes, n)
     if loss.ignore_index is not None:
-        labels[rng.permutation(n)[: max(1, n // 5)]] = loss.ignore_index
+        labels[rng.permutation(n)[: max(n > 1, n // 5)]] = loss.ignore_index
     labels = labels.reshape(rows)
-    inputs = {name: rounded(value, DTYPES[dtype]) for name, value in inputs.items()}
-    shape = rows if loss.reduction == "none" else ()
-    upstream = rounded(rng.normal(size=shape), DTYPES[dtype]) if randn_upstream else np.ones(shape)
+    inputs = {name: rounded(factor * value, DTYPES[dtype]) for name, value in inputs.items()}
+    each = rows if loss.reduction == "none" else ()
+    upstream = rounded(rng.normal(size=each), DTYPES[dtype]) if randn_upstream else np.ones(each)
     stages = reference(loss)(inputs, labels, upstream)
-    due = {name: rounded(stages[name], DTYPES[dtype]) for name in _compared(loss, stages)}
-    for array in (*inputs.values(), labels, upstream, *due.values()):
+    exact = {name: np.array(stages[name]) for name in _compared(loss, stages)}
+    due = {name: rounded(value, DTYPES[dtype]) for name, value in exact.items()}
+    for array in (*inputs.values(), labels, upstream, *due.values(), *exact.values()):
         array.setflags(write=False)  # shared by all that ask
-    return Given(inputs, labels, upstream, due)
+    return Given(inputs, labels, upstream, due, exact)
 
 
 def _rows(axis: int, n: int) -> tuple[int, ...]:
-    """The shape of n predictions whose classes can lie on the axis: (n,), or images of two."""
-    return (n,) if axis in (0, -1) else (2, n // 2, *(1,) * (abs(axis) - 2))
+    """The shape of n predictions whose classes can lie on the axis: (n,), or images, of which there are two if n is
+    even."""
+    return (n,) if axis in (0, -1) else (2 - n % 2, n // (2 - n % 2), *(1,) * (abs(axis) - 2))
 
 
 def _compared(loss: Any, stages: Mapping[str, Any]) -> list[str]:
@@ -173,17 +186,20 @@ def reference(loss: Any) -> Run:
 # -- comparing with the truth ----------------------------------------------------------------------
 
 
-def _all_close(run: Run, given: Given, close: Callable[[np.ndarray, np.ndarray], bool]) -> bool:
-    """close(got, due) for the loss and every gradient that the implementation gives."""
+def _all_close(
+    run: Run, given: Given, due: Mapping[str, np.ndarray] | None, close: Callable[[str, np.ndarray, np.ndarray], bool]
+) -> bool:
+    """close(name, got, due) for the loss and every gradient that the implementation gives; due: the rounded ones."""
     got = run(given.inputs, given.labels, given.upstream)
-    return all(got[name].shape == due.shape and close(got[name], due) for name, due in given.due.items() if name in got)
+    due = due or given.due
+    return all(got[name].shape == v.shape and close(name, got[name], v) for name, v in due.items() if name in got)
 
 
 def _allclose(rtol: str, atol: str) -> Callable[[Run, Any, str], bool]:
     allowed: dict[str, Any] = {"rtol": float(rtol), "atol": float(atol)}
 
     def rule(run: Run, loss: Any, dtype: str) -> bool:
-        return _all_close(run, gaussian(loss, dtype), lambda a, b: np.allclose(a, b, **allowed))
+        return _all_close(run, gaussian(loss, dtype), None, lambda name, a, b: np.allclose(a, b, **allowed))
 
     rule.__doc__ = (
         f"numpy.allclose of loss and gradients with the reference rounded to the dtype, rtol {rtol}, atol {atol}"
@@ -210,14 +226,14 @@ def _assert_close(run: Run, loss: Any, dtype: str) -> bool:
     torch = _torch()
     kind = getattr(torch, dtype)
 
-    def close(a: np.ndarray, b: np.ndarray) -> bool:
+    def close(name: str, a: np.ndarray, b: np.ndarray) -> bool:
         try:
             torch.testing.assert_close(torch.tensor(a, dtype=kind), torch.tensor(b, dtype=kind))
         except AssertionError:
             return False
         return True
 
-    return _all_close(run, gaussian(loss, dtype), close)
+    return _all_close(run, gaussian(loss, dtype), None, close)
 
 
 @rival("flash_attention_2x", "torch")
@@ -226,7 +242,7 @@ def _twice_the_eager_error(run: Run, loss: Any, dtype: str) -> bool:
     every operation in the dtype; randn x (32, 64), W (16, 64), randn upstream.
     Dao-AILab/flash-attention:tests/test_flash_attn.py
     """
-    given, naive = gaussian(loss, dtype, randn_upstream=True), _eager_stages(loss, dtype)
+    given, naive = gaussian(loss, dtype, randn_upstream=True), _eager_stages(loss, dtype, True, SHAPES[0], 0)
     got = run(given.inputs, given.labels, given.upstream)
     return all(
         got[name].shape == due.shape and _off(got[name], due) <= 2 * _off(naive[name], due) + 1e-5
@@ -236,13 +252,113 @@ def _twice_the_eager_error(run: Run, loss: Any, dtype: str) -> bool:
 
 
 def _off(a: np.ndarray, b: np.ndarray) -> float:
-    return float(np.max(np.abs(a - b), initial=0.0))
+    return float(np.max(np.where(a == b, 0.0, np.abs(a - b)), initial=0.0))
 
 
 @lru_cache(maxsize=64)
-def _eager_stages(loss: Any, dtype: str) -> Mapping[str, np.ndarray]:
-    given = gaussian(loss, dtype, randn_upstream=True)
+def _eager_stages(
+    loss: Any, dtype: str, randn_upstream: bool, shape: tuple[Any, ...], seed: int
+) -> Mapping[str, np.ndarray]:
+    given = gaussian(loss, dtype, False, randn_upstream, shape, seed)
     return eager(loss, dtype)(given.inputs, given.labels, given.upstream)
+
+
+@rival("torchtitan", "torch")
+def _torchtitan(run: Run, loss: Any, dtype: str) -> bool:
+    """max|got − golden| ≤ 2 max|eager − golden| + max|golden in the dtype − golden| for the loss and each gradient,
+    golden: float64; eager: the textbook formula in torch in the dtype. Where max|eager − golden| is above 10 % of
+    max|golden| the gate is not used (0.1 is its trigger for an inconclusive verdict), and such a tensor is let pass.
+    randn x (32, 64) with W (16, 64), N = 1, every size 127, every size 129, randn times 30; randn upstream; what
+    else its text asks for in words is left to its reader.
+    pytorch/torchtitan:.claude/skills/kernel-numerics-verifier/SKILL.md
+    """
+    for shape in SHAPES:
+        given, naive = gaussian(loss, dtype, False, True, shape), _eager_stages(loss, dtype, True, shape, 0)
+        got = run(given.inputs, given.labels, given.upstream)
+        for name, golden in given.exact.items():
+            if name not in got:
+                continue
+            if got[name].shape != golden.shape or (np.isfinite(got[name]) != np.isfinite(given.due[name])).any():
+                return False
+            off, floor = _off(naive[name], golden), _off(given.due[name], golden)
+            inconclusive = not off <= 0.1 * max(float(np.max(np.abs(golden), initial=0.0)), floor)
+            if not inconclusive and _off(got[name], golden) > 2 * off + floor:
+                return False
+    return True
+
+
+@rival("gpuemu", "torch")
+def _gpuemu(run: Run, loss: Any, dtype: str) -> bool:
+    """max|got − due| ≤ 1.5 times the 0.95 quantile of max|control − due| over its controls, one number for the loss and
+    one for each gradient; controls: the textbook formula in torch in the dtype, on 4 seeds of each input. Its operators
+    have no backward; gradients count as outputs here. Its fuzzer's input is its own; here randn x (32, 64) with
+    W (16, 64), N = 1, every size 127, every size 129, randn times 30; upstream 1.
+    Skelf-Research/gpuemu:crates/gpuemu-common/src/calibration.rs
+    """
+    allowed = _calibrated(loss, dtype)
+    for shape in SHAPES:
+        given = gaussian(loss, dtype, shape=shape)
+        if not _all_close(run, given, None, lambda name, a, b: _off(a, b) <= allowed[name]):
+            return False
+    return True
+
+
+@lru_cache(maxsize=64)
+def _calibrated(loss: Any, dtype: str) -> dict[str, float]:
+    """Its envelope: the entry at the rounded index 0.95 (n − 1) of the sorted errors, times 1.5."""
+    errors: dict[str, list[float]] = {}
+    for shape in SHAPES:
+        for seed in range(4):
+            given = gaussian(loss, dtype, False, False, shape, seed)
+            for name, value in _eager_stages(loss, dtype, False, shape, seed).items():
+                off = _off(value, given.exact[name])
+                errors.setdefault(name, []).append(np.inf if np.isnan(off) else off)
+    return {name: 1.5 * sorted(of)[round(0.95 * (len(of) - 1))] for name, of in errors.items()}
+
+
+@rival("webnn", "numpy")
+def _webnn(run: Run, loss: Any, dtype: str) -> bool:
+    """|got − due| ≤ 3 C + 3 units in the last place of each entry of a gradient, WebNN's formula for softmax, and
+    2 C + 18 of the loss, its formula for reduceLogSumExp. It has no losses and no gradients: the formulas are taken for
+    the operators that these consist of. randn x (32, 64), W (16, 64), upstream 1.
+    web-platform-tests/wpt:webnn/resources/utils.js
+    """
+    given = gaussian(loss, dtype)
+    classes = given.inputs["logits"].shape[loss.axis] if "logits" in given.inputs else len(given.inputs["W"])
+
+    def close(name: str, a: np.ndarray, b: np.ndarray) -> bool:
+        units = 2 * classes + 18 if name == "loss" else 3 * classes + 3
+        return bool(np.all(np.abs(a - b) <= units * ulp(b, DTYPES[dtype])))
+
+    return _all_close(run, given, None, close)
+
+
+@rival("tosa", "numpy")
+def _tosa(run: Run, loss: Any, dtype: str) -> bool:
+    """Three statistics of each tensor's T errors, in units of u times its bound, the sum of the terms' sizes: max ≤
+    2 ksb, Σ err² ≤ 1.6 ksb T, |Σ err| ≤ √(10 · 1.6 ksb T), the rule for dot products of ksb terms. It has no losses and
+    no gradients: the bound is what p, the target and each later term add up to, ksb = N + C + D.
+    randn x (32, 64), W (16, 64), upstream 1.
+    arm/tosa-reference-model:reference_model/src/verify/verify_dot_product.cc
+    """
+    given, kind = gaussian(loss, dtype), DTYPES[dtype]
+    plain = PlainLoss(loss, given.inputs, given.labels, given.upstream)
+    plain.run()
+    plain.others = np.ones_like(plain.p)  # 1 − p_y is two terms here: the rule takes the sizes before they cancel
+    bounds, terms = natural_scale(plain, given.exact), sum(SHAPES[0][:3])
+
+    def close(name: str, a: np.ndarray, b: np.ndarray) -> bool:
+        bound = np.asarray(bounds[name])
+        bound = bound[:, None] if bound.ndim < b.ndim else bound  # one of a row
+        errors = (a - b) / np.maximum(bound * kind.u, kind.smallest_normal)
+        variance = 1.6 * terms
+        return bool(
+            np.all(np.abs(errors) <= 2 * terms)
+            and np.sum(errors**2) <= variance * errors.size
+            and abs(np.sum(errors)) <= np.sqrt(10 * variance * errors.size)
+        )
+
+    return _all_close(run, given, given.exact, close)
 
 
 # -- comparing the implementation with itself ------------------------------------------------------

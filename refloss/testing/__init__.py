@@ -13,16 +13,19 @@ from refloss.testing.adapters import UnfitImplementation
 from refloss.testing.check import assert_matches, check
 from refloss.testing.diagnosis.suspects import SUSPECTS, Suspect, suspects
 from refloss.testing.report import Report
+from refloss.testing.rounding import PrecisionReport, precision
 
 __all__ = [
     "SUSPECTS",
     "Case",
     "MismatchError",
+    "PrecisionReport",
     "Report",
     "Suspect",
     "UnfitImplementation",
     "assert_matches",
     "cases",
     "check",
+    "precision",
     "suspects",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,17 +16,22 @@ from refloss.losses import CrossEntropy
 from refloss.losses.loss import Loss
 from refloss.precision.dtypes import DTYPES, rounded
 from refloss.record import BACKWARD_STAGES
-from refloss.testing.adapters import Adapter, Outcome, Takes, UnfitImplementation
+from refloss.testing.adapters import LOST, Adapter, Outcome, Problem, Takes, UnfitImplementation
+from refloss.testing.diagnosis.facts import biases, facts_of
 from refloss.testing.diagnosis.match import History, Observed, name_the_bug
-from refloss.testing.judging.laws import Laws, changed
+from refloss.testing.isolation import IsolatedAdapter
+from refloss.testing.judging.directions import directions, second_derivatives, tangent
+from refloss.testing.judging.laws import Laws, changed, offset
 from refloss.testing.judging.selfcheck import SelfCheck
-from refloss.testing.judging.truth import GRADES, Truth, computed_in, truth_on
+from refloss.testing.judging.truth import Truth, computed_in, required, truth_on
 from refloss.testing.judging.verdict import judge, shape_of, underflow
 from refloss.testing.report import CaseResult, Failure, Report, derived_stages
 from refloss.testing.reproduce import described, reproducer
 from refloss.testing.shrink import smallest_failing
 from refloss.textbook.family import member_of
 from refloss.validation import one_of
+
+OFFSET = {"typical", "masked"}  # flags of the quick cases on which a common offset is tried
 
 
 def check(
@@ -36,31 +41,58 @@ def check(
     dtype: str = "float32",
     framework: str = "numpy",
     cases: str | Sequence[Any] = "all",
-    require: str = "C",
+    require: str | Mapping[str, str] | None = None,
     compute: str | None = None,
     device: str | None = None,
     slack: float = 1.0,
     seed: int = 0,
     soft_targets: bool = False,
+    isolated: bool = False,
+    time_limit: float = 60.0,
+    memory_limit: float = 4096.0,
+    arguments: Mapping[str, str] | None = None,
+    returns: int | None = None,
+    mutates: Sequence[str] = (),
+    deterministic: bool = True,
+    without: Sequence[str] = (),
+    second: bool = False,
+    forward_mode: bool = False,
 ) -> Report:
     """Checks a kernel, an implementation of a loss, on aimed cases; the report's truth value is the verdict.
 
     Args:
         implementation: f(x, W, labels), or f(logits, targets) for `refloss.CrossEntropy`, on arrays of the framework;
-            gets b, upstream and out by keyword if its signature has that name (b and upstream also by ``**kwargs``).
+            gets b, upstream and out by keyword if its signature has that name (b and upstream also by ``**kwargs``);
+            a b without default always, zeros where there is no bias.
             Returns a loss, () or (N,), which torch and JAX then differentiate; or a mapping from stage names to
             arrays, any of them. out is a mapping of buffers, full of NaN, to be written instead.
         loss (Loss or CrossEntropy): the refloss object with the kernel's parameters.
         dtype (str): "float64", "float32", "float16" or "bfloat16"; the reference sees the inputs rounded to it.
         framework (str): "numpy", "torch" or "jax".
         cases: "all", "quick", names, or `Case` objects of your own.
-        require (str): the worst grade that passes: "A", one unit in the last place; "B", a stable formula; "C", the
-            textbook formula, both in compute; "D", the textbook formula in dtype throughout.
+        require: the worst grade that passes: "A", one unit in the last place; "B", a stable formula; "C", the textbook
+            formula, both in compute; "D", that with what the steps hand on stored in dtype; "E", the textbook formula
+            in dtype throughout. By default "D" for 16 bits, else "C". Or a mapping from stages to grades.
         compute (str): the dtype that A to C are computed in: float32 for 16 bits by default, else dtype itself.
         device (str): where the framework's arrays live.
         slack (float): times what a formula may err by; 1 by default, and no other tolerance can be set.
         seed (int): of the cases' random parts.
         soft_targets (bool): cases with soft targets (N, C) in place of labels.
+        isolated (bool): run the kernel in a process of its own, as the command line does: a kernel that exits, crashes,
+            hangs or changes what is around it is a failure in the report. It is found there by its name: a function
+            of a module or file, or "FILE.py:FUNCTION".
+        time_limit (float): seconds for each call of an isolated kernel, and for the import of its file.
+        memory_limit (float): MiB that an isolated kernel may take besides what its framework takes (on Linux).
+        arguments (mapping): the kernel's names for x, W, labels (or logits, labels), b, upstream, out, as in
+            ``{"b": "bias", "labels": "target"}``; where the kernel takes no names, their order is that of the mapping.
+        returns (int): which of the tuple that comes back is the result.
+        mutates (list of str): arguments that the kernel may overwrite, such as ``["logits"]``.
+        deterministic (bool): False: sums may come in varying order; two calls are judged each by the truth, and not
+            against each other bit by bit.
+        without (list of str): families of cases, by their flag, that the kernel was not made for; the report says so.
+        second (bool): second derivatives too, through the backward of torch or JAX, against central differences of
+            the reference's gradients.
+        forward_mode (bool): the loss's derivative along directions too, by forward mode of torch or JAX.
 
     Returns:
         Report: verdict, grade, first divergent stage, suspects, reproducer.
@@ -82,7 +114,9 @@ def check(
     """
     return Checker(
         implementation, loss, dtype=dtype, framework=framework, cases=cases, require=require, compute=compute,
-        device=device, slack=slack, seed=seed, soft_targets=soft_targets,
+        device=device, slack=slack, seed=seed, soft_targets=soft_targets, isolated=isolated, time_limit=time_limit,
+        memory_limit=memory_limit, arguments=arguments, returns=returns, mutates=mutates, deterministic=deterministic,
+        without=without, second=second, forward_mode=forward_mode,
     ).report()  # fmt: skip
 
 
@@ -111,12 +145,15 @@ class Checker:
     """One check. `run()` yields as cases are done, so that a caller may show how far it is; `report()` is the end."""
 
     def __init__(
-        self, kernel: Any, loss: Any, *, dtype: str, framework: str, cases: Any, require: str,
+        self, kernel: Any, loss: Any, *, dtype: str, framework: str, cases: Any, require: Any,
         compute: str | None, device: str | None, slack: float, seed: int, soft_targets: bool,
-        shared: dict[Any, Truth] | None = None,
+        shared: dict[Any, Truth] | None = None, isolated: bool = False, time_limit: float = 60.0,
+        memory_limit: float = 4096.0, arguments: Mapping[str, str] | None = None, returns: int | None = None,
+        mutates: Sequence[str] = (), deterministic: bool = True, without: Sequence[str] = (),
+        second: bool = False, forward_mode: bool = False,
     ) -> None:  # fmt: skip
         one_of(dtype, "dtype", tuple(DTYPES))
-        one_of(require, "require", tuple(GRADES))
+        self.require = required(require, dtype)
         if compute is not None:
             one_of(compute, "compute", tuple(DTYPES))
             if DTYPES[compute].digits < DTYPES[dtype].digits:
@@ -125,6 +162,10 @@ class Checker:
             raise ValueError(f"slack must be a positive number, got {slack!r}")
         if not (isinstance(seed, (int, np.integer)) and seed >= 0):
             raise ValueError(f"seed must be an integer ≥ 0, got {seed!r}")
+        switches = {"deterministic": deterministic, "second": second, "forward_mode": forward_mode}
+        for name, value in switches.items():
+            if not isinstance(value, bool):
+                raise TypeError(f"{name} must be True or False, got {value!r}")
         if isinstance(loss, type):
             raise TypeError(f"loss must be an object, got the class {loss.__name__}: pass {loss.__name__}(…)")
         if not isinstance(loss, CrossEntropy):
@@ -132,24 +173,54 @@ class Checker:
                 raise TypeError(f"loss must be one of refloss, got {type(loss).__name__}")
             member_of(loss)  # says what is missing
         self.kernel, self.loss, self.slack = kernel, replace(loss, precision="double"), float(slack)
-        self.adapter = Adapter(framework, dtype, device)
-        self.takes: Takes = self.adapter.signature(kernel, bare=isinstance(loss, CrossEntropy))
-        self.cases = [self._fitting(case) for case in _chosen(cases, self.loss, dtype, seed, soft_targets)]
+        self.device, self.seed, self.soft_targets = device, int(seed), soft_targets
+        bare, chosen = isinstance(loss, CrossEntropy), _chosen(cases, self.loss, dtype, seed, soft_targets)
+        asked = {self.require} if isinstance(self.require, str) else {self.require.others, *self.require.values()}
+        every = len(chosen)
+        if isinstance(cases, str) and ("E" in asked or (compute or computed_in(dtype)) == dtype):
+            chosen = [case for case in chosen if "float32_inside" not in case.flags]
+        self.not_owed = every - len(chosen)
+        kept = _without(without, chosen, lambda: all_cases(self.loss, dtype, seed, soft_targets))
+        self.adapter: Adapter | IsolatedAdapter
+        if isolated:
+            self.adapter = IsolatedAdapter(
+                kernel, bare, framework, dtype, device, time_limit, memory_limit, arguments, returns, mutates
+            )
+            self.kernel = self.adapter.kernel
+        else:
+            self.adapter = Adapter(framework, dtype, device)
+        self.takes: Takes = self.adapter.signature(kernel, bare, arguments, returns, mutates)
+        self.left_open = 0  # units whose second derivatives central differences do not give
+        self.left_out = len(chosen) - len(kept)
+        self.cases = [self._fitting(case) for case in kept]
+        self.deterministic, self.second, self.forward_mode = deterministic, second, forward_mode
+        for name in ("second", "forward_mode"):
+            if switches[name] and (self.takes.out or framework == "numpy"):
+                where = "a kernel that writes into out" if self.takes.out else "framework 'numpy'"
+                raise ValueError(f"{name} needs a loss that torch or jax differentiates, and is not for {where}")
+        declared: dict[str, Any] = {"arguments": arguments, "returns": returns, "mutates": self.takes.mutates,
+                                    **switches, "without": _names(without)}  # fmt: skip
+        self.declared = {name: value for name, value in declared.items()
+                         if not (value is None or value == () or value is (name == "deterministic"))}  # fmt: skip
         self.found = Report(
-            described(self.loss), _name_of(kernel), dtype, compute or computed_in(dtype), framework, require,
+            described(self.loss), _name_of(self.kernel), dtype, compute or computed_in(dtype), framework,
+            self.require if isinstance(self.require, str) else dict(self.require),
             derived=derived_stages(self.loss), chosen="quick " if cases == "quick" else "",
         )  # fmt: skip
-        self.self_check, self.laws = SelfCheck(require), Laws(require)
+        self.self_check, self.laws = SelfCheck(self.require), Laws(self.require)
         self.coverage, self.underflow = Counter[str](), Counter[str]()
         self.observed: list[Observed] = []
         self.history = History()
         self.upstream_is_one = False
+        self.before: Case | None = None  # the case whose calls came last
         self.shared = shared  # truths by case, for those who check several kernels
 
     def run(self) -> Iterator[CaseResult]:
         """Every case, one after the other."""
         for case in self.cases:
             self.found.results.append(self._one(case))
+            if case is self.cases[-1]:
+                self.found.results[-1].failures += _failures(case, self.adapter.finish())
             yield self.found.results[-1]
 
     def report(self) -> Report:
@@ -164,24 +235,50 @@ class Checker:
         report.oracle_faults, report.advice = self.self_check.faults, self.self_check.advice
         report.notes = self._notes()
         if report.failures and not report.oracle_faults:
-            # what 16 bits explain is no bug to be named
-            grade = report.require if report.compute == report.dtype else max(report.require, "D")
-            if any(o.failed for o in self.observed):
-                report.suspects = name_the_bug(self.loss, self.observed, grade)
-            case, whole, failure = smallest_failing(self.loss, self.cases, report, self.judged)
-            report.shrunk = f"{case.name}, {shape_of(case)}"
-            options = {name: getattr(report, name) for name in ("dtype", "framework", "require")}
+            report.facts = facts_of(self.cases, report.results, self.observed, self.require)
+            lost = sum(any(f.kind in LOST for f in result.failures) for result in report.results)
+            # of a kernel that raised in most cases too little is known
+            if any(o.failed for o in self.observed) and 2 * lost <= len(report.results):
+                report.suspects = name_the_bug(self.loss, self.observed, self.require)
+            case, whole, failure, ended = smallest_failing(self.loss, self.cases, report, self.judged)
+            report.shrunk = f"{case.name}, {shape_of(case)}{f'; {ended}' if ended else ''}"
+            options = self._unusual()
+            options |= {name: value for name, value in self.declared.items() if name != "without"}
             report.reproducer = reproducer(self.kernel, self.loss, case, whole, options, failure)
+        self.adapter.close()
+        report.notes += self.adapter.notes
         return report
 
+    def _unusual(self) -> dict[str, Any]:
+        """The options of `check` that are not as they are by default."""
+        report = self.found
+        usual = {"dtype": "float32", "framework": "numpy", "device": None, "slack": 1.0, "seed": 0,
+                 "soft_targets": False, "require": required(None, report.dtype),
+                 "compute": computed_in(report.dtype)}  # fmt: skip
+        given = {name: getattr(report, name) for name in ("dtype", "framework", "require", "compute")}
+        given |= {name: getattr(self, name) for name in ("device", "slack", "seed", "soft_targets")}
+        return {name: value for name, value in given.items() if value != usual[name]}
+
     def _notes(self) -> list[str]:
-        notes = []
+        notes = [fact.sentence for fact in biases(self.observed)]
         if self.upstream_is_one:
             notes.append("the kernel takes no upstream and returns its own gradients: only upstream 1 was tried")
         if getattr(self.loss, "has_bias", False) and not self.takes.b:
             notes.append("the kernel takes no b: no case has a bias")
         told = Counter(words for result in self.found.results for words in result.notes)
         notes += [f"{words} (in {count} case{'s' if count > 1 else ''}; no failure)" for words, count in told.items()]
+        if self.takes.needs_b and not getattr(self.loss, "has_bias", False):
+            notes.append("the kernel needs b and this loss has none: it was given zeros, and its grad_b was not judged")
+        if "without" in self.declared:
+            notes.append(f"left out: cases flagged {' or '.join(self.declared['without'])} ({self.left_out})")
+        if self.not_owed:
+            notes.append(f"left out: cases that need more than 16 bits inside, not asked for ({self.not_owed})")
+        if self.takes.mutates:
+            notes.append(f"declared: the kernel may overwrite {', '.join(self.takes.mutates)}")
+        if self.left_open:
+            notes.append(f"second derivatives: {self.left_open} rows left open, next to where the gradient bends")
+        if not self.deterministic:
+            notes.append("declared: not deterministic; two calls were judged each, not compared bit by bit")
         seen = {stage for result in self.found.results for stage in result.grades}
         if "losses" in seen and "loss" not in seen and self.loss.reduction != "none":
             notes.append(
@@ -196,17 +293,23 @@ class Checker:
     def judged(self, case: Case) -> CaseResult:
         """One case without the questions about the oracle, and without a second call."""
         outcome = self._call(case)
-        return judge(self._truth(case, outcome), case, outcome, self.found.require)[0]
+        return judge(self._truth(case, outcome), case, outcome, self.require)[0]
 
     def _one(self, case: Case) -> CaseResult:
+        if self.adapter.stopped:
+            whole = "losses" if self.loss.reduction == "none" else "loss"
+            failure = Failure(case.name, whole, "not_run", self.adapter.stopped)
+            return CaseResult(case.name, case.reason, case.flags, shape_of(case), failures=[failure])
         outcome = self._call(case)
         truth = self._truth(case, outcome)
-        result, got = judge(truth, case, outcome, self.found.require)
+        result, got = judge(truth, case, outcome, self.require)
         self.laws.of_one_call(case.name, truth, got)
         self.underflow.update(underflow(truth, got))
         self.self_check.add(case.name, truth, got)
-        if not any(f.kind == "exception" for f in result.failures):
+        if not any(f.kind in LOST for f in result.failures):
             self._again(case, outcome, truth, result)
+            self._offset(case, result)
+            self._along(case, outcome, truth, result)
         self.coverage.update(case.flags)
         self.coverage.update(regimes(self.loss, truth.out, case.labels))
         if got:
@@ -215,18 +318,81 @@ class Checker:
         return result
 
     def _again(self, case: Case, outcome: Outcome, truth: Truth, result: CaseResult) -> None:
-        """A second call must give the same bits; with twice the upstream, twice the gradient."""
-        result.failures += changed(case.name, outcome, self._call(case))
+        """A second call must give the same bits, whatever was called meanwhile; twice the upstream, twice as much.
+
+        On quick cases the kernel is called with the case before, of other shapes, between that call's forward and
+        its backward.
+        """
+        meanwhile, self.before = self.before, case
+        between = meanwhile if case.quick and not self.takes.out else None
+        second = self._call(case, between=between)
+        result.failures += _failures(case, second.problems, outcome.problems)
+        if any(problem.kind in LOST for problem in second.problems):
+            return
+        if self.deterministic:
+            moved = changed(case.name, outcome, second)
+            if moved and between is not None and not changed(case.name, outcome, self._call(case)):
+                words = f" when a call on {shape_of(between)} lies between: something is kept from call to call"
+                moved = [replace(failure, message=failure.message + words) for failure in moved]
+            result.failures += moved
+        else:
+            other, _ = judge(truth, case, second, self.require)
+            seen = {(f.stage, f.kind) for f in result.failures}
+            result.failures += [f for f in other.failures if (f.stage, f.kind) not in seen]
+            for stage, grade in other.grades.items():
+                result.grades[stage] = max(grade, result.grades.get(stage, grade))
+            for stage, ratio in other.ratios.items():
+                result.ratios[stage] = max(ratio, result.ratios.get(stage, ratio))
         if not (case.quick and (self.takes.upstream or outcome.differentiated)):
             return
         doubled = self._call(case, scale=2.0)
+        result.failures += _failures(case, doubled.problems, outcome.problems, second.problems)
+        if any(problem.kind in LOST for problem in doubled.problems):
+            return
         stages = BACKWARD_STAGES if self.takes.upstream else outcome.differentiated
         broken = self.laws.of_twice_the_upstream(case.name, truth, outcome, doubled, stages)
         if broken and not any(f.stage == broken for f in result.failures):
             words = f"{broken} is not linear in what arrives: twice the upstream does not give twice the gradient"
             result.failures.append(Failure(case.name, broken, "law", words))
 
-    def _call(self, case: Case, scale: float = 1.0) -> Outcome:
+    def _offset(self, case: Case, result: CaseResult) -> None:
+        """A common offset of all logits changes neither loss nor gradient; tried on a few quick cases."""
+        ways = offset(case, DTYPES[self.found.dtype]) if case.quick and OFFSET & set(case.flags) else None
+        if ways is None:
+            return
+        without, shifted = (self._call(way) for way in ways)
+        if any(problem.kind in LOST for call in (without, shifted) for problem in call.problems):
+            return  # a failure of the case itself says so
+        broken = self.laws.of_an_offset(case.name, self._truth(ways[1], shifted), without, shifted)
+        if broken and not any(f.stage == broken for f in result.failures):
+            words = f"{broken} changes with a common offset of all logits ({ways[1].name})"
+            result.failures.append(Failure(case.name, broken, "law", words))
+
+    def _along(self, case: Case, outcome: Outcome, truth: Truth, result: CaseResult) -> None:
+        """Forward mode and second derivatives, along fixed directions."""
+        if not (self.second or self.forward_mode) or case.layout.startswith("frozen_") or outcome.reduced is None:
+            return
+        per_sample = self.loss.reduction == "none"
+        if np.shape(truth.upstream) == () and not per_sample:
+            case = replace(case, upstream=float(truth.upstream))
+        for way in directions(truth):
+            for asked, second in ((self.forward_mode, False), (self.second, True)):
+                if not asked:
+                    continue
+                found, raised = self.adapter.along(
+                    self.kernel, case, self.takes, way, per_sample=per_sample, second=second
+                )
+                if raised:
+                    kind, words = "exception", f"{'second derivatives' if second else 'forward mode'}: {raised}"
+                elif second:
+                    kind, (words, left_open) = "law", second_derivatives(truth, way, found)
+                    self.left_open += left_open
+                else:
+                    kind, words = "law", tangent(truth, way, found["loss"])
+                if words and not any((f.kind, f.stage) == (kind, outcome.reduced) for f in result.failures):
+                    result.failures.append(Failure(case.name, outcome.reduced, kind, words))
+
+    def _call(self, case: Case, scale: float = 1.0, between: Case | None = None) -> Outcome:
         shapes = None
         if self.takes.out:
             bare, unreduced = isinstance(self.loss, CrossEntropy), self.loss.reduction == "none"
@@ -235,7 +401,7 @@ class Checker:
             shapes = {name: np.shape(stages[name]) for name in owed if name in stages}
         return self.adapter.call(
             self.kernel, case, self.takes, per_sample=self.loss.reduction == "none", out_shapes=shapes,
-            upstream_scale=scale,
+            upstream_scale=scale, between=between,
         )  # fmt: skip
 
     def _truth(self, case: Case, outcome: Outcome | None) -> Truth:
@@ -250,22 +416,33 @@ class Checker:
         if own and not self.takes.upstream:
             self.upstream_is_one = True
             upstream = np.ones_like(upstream)
-        key = (case.name, tuple(case.inputs), loss.reduction, np.asarray(upstream).tobytes())
+        inputs = case.inputs
+        if outcome is not None and "grad_b" in outcome.stages and "b" not in inputs and loss.has_bias:
+            inputs = {**inputs, "b": np.zeros(len(inputs["W"]))}  # no bias, and still its gradient
+        key = (case.name, tuple(inputs), loss.reduction, np.asarray(upstream).tobytes())
         if self.shared is not None and key in self.shared:
             return self.shared[key]
-        found = truth_on(loss, case.inputs, case.labels, upstream, self.found.dtype, self.found.compute, self.slack)
+        found = truth_on(loss, inputs, case.labels, upstream, self.found.dtype, self.found.compute, self.slack)
         if self.shared is not None:
             self.shared[key] = found
         return found
 
     def _fitting(self, case: Case) -> Case:
-        """Without the bias that the kernel does not take."""
+        """Without the bias that the kernel does not take; with zeros for one that it needs."""
+        if "b" not in case.inputs and self.takes.needs_b and getattr(self.loss, "has_bias", False):
+            return replace(case, inputs={**case.inputs, "b": np.zeros(len(case.inputs["W"]))})
         if "b" not in case.inputs or self.takes.b:
             return case
         return replace(case, inputs={name: v for name, v in case.inputs.items() if name != "b"})
 
 
 # -- helpers ---------------------------------------------------------------------------------------
+
+
+def _failures(case: Case, problems: Sequence[Problem], *known: Sequence[Problem]) -> list[Failure]:
+    """Of a later call: the problems of a kind that the calls before did not have there."""
+    told = {(problem.kind, problem.stage) for before in known for problem in before}
+    return [Failure(case.name, p.stage, p.kind, p.message) for p in problems if (p.kind, p.stage) not in told]
 
 
 def _chosen(chosen: Any, loss: Any, dtype: str, seed: int, soft: bool) -> list[Case]:
@@ -275,6 +452,10 @@ def _chosen(chosen: Any, loss: Any, dtype: str, seed: int, soft: bool) -> list[C
     every = all_cases(loss, dtype, seed, soft)
     if isinstance(chosen, str) and chosen in ("all", "quick"):
         return [case for case in every if chosen == "all" or case.quick]
+    if not isinstance(chosen, (str, Sequence)):
+        raise TypeError(f"cases must be 'all', 'quick', names or Case objects, got {type(chosen).__name__}")
+    if not chosen:
+        raise ValueError("cases must not be empty: 'all', 'quick', names or Case objects")
     names = [chosen] if isinstance(chosen, str) else list(chosen)
     known = {case.name: case for case in every}
     unknown = [str(name) for name in names if name not in known]
@@ -284,6 +465,24 @@ def _chosen(chosen: Any, loss: Any, dtype: str, seed: int, soft: bool) -> list[C
             f"there are {', '.join(known)}"
         )
     return [known[name] for name in names]
+
+
+def _names(given: Any) -> tuple[str, ...]:
+    return (given,) if isinstance(given, str) else tuple(given)
+
+
+def _without(flags: Any, chosen: list[Case], every: Callable[[], list[Case]]) -> list[Case]:
+    """Those of none of these flags."""
+    if not (flags := _names(flags)):
+        return chosen
+    known = sorted({flag for case in (*chosen, *every()) for flag in case.flags})
+    if unknown := [str(flag) for flag in flags if flag not in known]:
+        words = f"without must name flags of cases; unknown for this loss: {', '.join(unknown)}"
+        raise ValueError(f"{words}; there are {', '.join(known)}")
+    kept = [case for case in chosen if not set(flags) & set(case.flags)]
+    if not kept:
+        raise ValueError(f"without={list(flags)} leaves no case")
+    return kept
 
 
 def _rounded(case: Case, dtype: str) -> Case:

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from refloss.record import STAGES
-from refloss.report import BaseReport, Grid, first_of_each, say
+from refloss.report import BaseReport, Grid, capped, first_of_each, say
 from refloss.testing.diagnosis.match import Match
 from refloss.textbook.family import derived_at
 
@@ -16,9 +16,14 @@ EXPLAINED = {
     "A": "the last place of the output's dtype",
     "B": "a stable formula in {compute}",
     "C": "the textbook formula in {compute}",
-    "D": "the textbook formula in {dtype} throughout",
+    "D": "the textbook formula in {compute}, with what the steps hand on stored in {dtype}",
+    "E": "the textbook formula in {dtype} throughout",
     "F": "nothing: it is wrong",
 }
+
+
+ENDED = ("exception", "exited", "crashed", "timeout", "memory", "not_run")  # kinds of failure of a whole call
+FACTS, WRONG, RIGHT = 2, 12, 3  # facts on the first screen; cases named in a group that is wrong, or right
 
 
 @dataclass(frozen=True)
@@ -29,14 +34,15 @@ class Failure:
         case (str): the case's name.
         stage (str): the stage's name.
         kind (str): "value"; or "nan", "inf", "shape", "dtype", "exception", "mutated", "unwritten",
-            "nondeterministic", "no_gradient", "wrong_type", "law"; or "convention", NaN for 0·(−inf).
+            "nondeterministic", "no_gradient", "wrong_type", "law", "overwritten", "exited", "memory"; of an isolated
+            kernel also "crashed", "timeout", "not_run", "global_state", "printed"; "convention", NaN for 0·(−inf).
         message (str): in one line.
         grade (str): what the stage got, "F" unless an envelope wider than the required one explains it.
         index (tuple): of the worst entry.
         got (float): that entry, as it came.
         expected (float): what was due.
-        error (float): how far off, absolute.
-        tolerance (float): what is allowed, absolute.
+        error (float): how far off, absolute: that entry; of grad_x and grad_W its row, in the Euclidean norm.
+        tolerance (float): what was allowed of that, absolute.
         role (str): what that entry is (target, other class, ignored row …).
         ratio (float): error / tolerance.
     """
@@ -118,12 +124,13 @@ class Report(BaseReport):
         dtype (str): of the inputs.
         compute (str): what grades A to C are computed in.
         framework (str): of the arrays.
-        require (str): the worst grade that passes.
+        require: the worst grade that passes, or a dict from stages to theirs (the others' is the default).
         results (list of refloss.testing.report.CaseResult): one per case.
         coverage (dict): flag, branch or regime → how many cases (of branches and regimes: rows) reached it.
         not_reached (list of str): branches and regimes that the loss has and no case reached.
         void (list of tuple): (case, stage, wrong copy) that the tolerances would have let pass.
-        not_checked (dict): gradient stage → wrong copies that no case would have caught; such a run does not pass.
+        not_checked (dict): gradient stage or loss → wrong copies that no case would have caught; such a run does not
+            pass.
         oracle_faults (list of str): where the reference itself fell out of all envelopes.
         facts (list of refloss.testing.report.Fact): what is true of the failure, whatever its cause; strongest first.
         suspects (list of Match): known bugs that explain what came out, best first.
@@ -137,7 +144,7 @@ class Report(BaseReport):
         chosen (str): "quick " where not all cases were asked for.
     """
 
-    width = 112
+    width = 80
     suite = "refloss check"
 
     loss: str
@@ -145,7 +152,7 @@ class Report(BaseReport):
     dtype: str
     compute: str
     framework: str
-    require: str
+    require: str | dict[str, str]
     results: list[CaseResult] = field(default_factory=list)
     coverage: dict[str, int] = field(default_factory=dict)
     not_reached: list[str] = field(default_factory=list)
@@ -184,9 +191,22 @@ class Report(BaseReport):
 
     @property
     def first_divergent_stage(self) -> str | None:
-        """The earliest stage that is wrong somewhere, in the project's order; or None."""
-        wrong = {failure.stage for failure in self.failures}
-        return next((stage for stage in STAGES if stage in wrong), None)
+        """The stage where most of the wrong cases begin, the earlier of two; or None.
+
+        Cases that nothing explains (grade F) go before those that only lose precision, wrong stages before calls that
+        ended without any.
+        """
+        begun = self._begun()
+        return max((stage for stage in STAGES if stage in begun), key=begun.__getitem__, default=None)
+
+    def _begun(self) -> Counter[str]:
+        """stage → in how many of the wrong cases it is the first that is wrong."""
+        wrong = [result.failures for result in self.results if result.failures]
+        for matters in (lambda f: f.kind not in ENDED, lambda f: f.grade == "F"):
+            kept = [[failure for failure in failures if matters(failure)] for failures in wrong]
+            wrong = [failures for failures in kept if failures] or wrong
+        each = [{failure.stage for failure in failures} for failures in wrong]
+        return Counter(next(stage for stage in STAGES if stage in those) for those in each if those & set(STAGES))
 
     @property
     def stages(self) -> list[str]:
@@ -215,8 +235,22 @@ class Report(BaseReport):
         verdict = "passed" if self.passed else "FAILED" if self.failures else "not checked"
         return f"<refloss check: {verdict}, grade {self.grade or 'none'}>"
 
+    @property
+    def _headline(self) -> str:
+        """Loss, grade, stage and fact in one line."""
+        verdict, stage = self.verdict(), self.first_divergent_stage
+        if self.failures and not self.oracle_faults:
+            wrong = [result for result in self.results if any(f.stage == stage for f in result.failures)]
+            what = f"{stage} wrong in {len(wrong)} of {len(self.results)} cases"
+            facts = sorted(self.facts, key=lambda fact: fact.stage != stage)
+            why = facts[0].sentence if facts else max((f for f in self.failures if f.stage == stage), key=_over).message
+            if ended := self._ended():
+                what, _, why = ended[0].partition(": ")
+            verdict = f"grade {self.grade}, {what}: {why}"
+        return f"{self.loss.removeprefix('refloss.')} {self.dtype}: {verdict}"
+
     def print(self, console: Any) -> None:
-        """Prints the first screen, then the reproducer and the table of cases × stages.
+        """Prints the first screen, the cases by what differs, the table of stages and the reproducer.
 
         Args:
             console (rich.console.Console): where to.
@@ -225,16 +259,17 @@ class Report(BaseReport):
         say(console, self.verdict(), "bold green" if self.passed else "bold red")
         for line in self._first_screen():
             say(console, line)
-        say(console)
-        console.print(self.table())
+        for grid in (self._case_grid(), self.grid()):
+            if grid.rows:
+                say(console)
+                console.print(grid.table())
         for line in self.details():
             say(console, line)
         if self.reproducer:
-            say(console, f"\nto reproduce ({self.shrunk}):\n")
-            say(console, textwrap.indent(self.reproducer, "    "))
-        if len(self.results) > 1:
             say(console)
-            console.print(self._case_grid().table())
+            for line in self._wrapped(f"to reproduce ({self.shrunk}):"):
+                say(console, line)
+            say(console, "\n" + textwrap.indent(self.reproducer, "    "))
 
     def verdict(self) -> str:
         """The grade and what it means, or how many cases are wrong.
@@ -250,11 +285,18 @@ class Report(BaseReport):
         cases = f"{len(self.results)} {self.chosen}case{'s' if len(self.results) != 1 else ''}"
         if self.passed:
             means = EXPLAINED[self.grade].format(compute=self.compute, dtype=self.dtype)
-            grade = f"grade {self.grade} ({self.require} required)"
+            grade = f"grade {self.grade} ({self._required} required)"
             return f"PASSED with {grade}: every error is explained by {means}; {cases}"
         if wrong:
-            return f"FAILED: {wrong} of {cases} wrong, grade {self.grade} ({self.require} required){self._split()}"
+            return f"FAILED: {wrong} of {cases} wrong, grade {self.grade} ({self._required} required){self._split()}"
         return f"NOT CHECKED: no case is wrong, but {', '.join(self.not_checked)} could have been; {cases}"
+
+    @property
+    def _required(self) -> str:
+        """The grade that was asked for; or each stage's."""
+        if isinstance(self.require, str):
+            return self.require
+        return ", ".join(f"{stage} {grade}" for stage, grade in self.require.items())
 
     def _split(self) -> str:
         """How many of the cases are wrong, and how many only lose precision."""
@@ -267,38 +309,62 @@ class Report(BaseReport):
         return f"; {len(less)} of these lose precision and no more: {max(less)} is {means}"
 
     def _first_screen(self) -> list[str]:
-        lines = [f"note: {note}" for note in self.notes]
-        if self.first_divergent_stage:
-            where = self.derived.get(self.first_divergent_stage, "")
-            lines.append(
-                f"first stage that diverges: {self.first_divergent_stage}"
-                + (f" (derivations/{where})" if where else "")
-            )
-        for number, match in enumerate(self.suspects[:3]):
+        """What a reader needs first: where it begins, what is true of it, which bug that looks like; then the rest."""
+        lines: list[str] = []
+        for words in self._ended():
+            lines += self._wrapped(words, 4)
+        stage = self.first_divergent_stage
+        if stage and not self._only_ended:
+            where = self.derived.get(stage, "")
+            wrong, begun = sum(bool(result.failures) for result in self.results), self._begun()[stage]
+            cited = f" (derivations/{where})" if where else ""
+            share = f"{'all' if begun == wrong else f'{begun} of the'} {wrong}"
+            there = f"; {share} wrong cases begin there" if wrong > 1 else ""
+            lines += self._wrapped(f"first stage that diverges: {stage}{cited}{there}", 4)
+        for fact in self.facts[:FACTS]:
+            lines += self._wrapped(f"fact: {fact.sentence} ({fact.evidence})", 6)
+        for match in self.suspects[:1]:
             name = str(match)
-            first = "" if name.startswith("partly like ") else "looks like: "
-            lines += self._wrapped(f"{'        or: ' if number else first}{name}", 12)
+            lines += self._wrapped(name if name.startswith("partly like ") else f"looks like: {name}", 4)
+        if others := [f"{match.name} ({match.match:.0%})" for match in self.suspects[1:3]]:
+            lines += self._wrapped(f"or like: {', '.join(others)}", 4)
         for line in self._worst_lines():
             lines += self._wrapped(f"  {line}", 6)
+        for fact in self.facts[FACTS : 2 * FACTS]:
+            lines += self._wrapped(f"fact: {fact.sentence} ({fact.evidence})", 6)
         broken = [f"{law} (first in {case})" for law, (held, tried, case) in self.laws.items() if held < tried]
         if broken:
             lines += self._wrapped(f"broken laws: {'; '.join(broken)}", 4)
         for stage, mutants in self.not_checked.items():
-            lines.append(f"{stage}: not checked; would have passed everywhere: {', '.join(mutants)}")
+            lines += self._wrapped(f"{stage}: not checked; would have passed everywhere: {', '.join(mutants)}", 4)
+        for note in self.notes:
+            lines += self._wrapped(f"note: {note}", 6)
         return [*lines, *self._wrapped(f"next: {self._next()}", 6)]
 
+    def _ended(self) -> list[str]:
+        """Of calls that ended without a result: how many, and what was said; a line for each of the three commonest."""
+        said = Counter((f.kind, f.message) for f in self.failures if f.kind in ENDED)
+        return [f"{kind} in {n} of {len(self.results)} cases: {why}" for (kind, why), n in said.most_common(3)]
+
+    @property
+    def _only_ended(self) -> bool:
+        """Whether no stage is wrong: calls that ended are all there is."""
+        return all(failure.kind in ENDED for failure in self.failures)
+
     def _worst_lines(self) -> list[str]:
-        """The failures a reader needs first: of each stage and kind the worst, at most six."""
+        """Of each stage and kind the worst, at most six, the stage where it begins first."""
         by: dict[tuple[str, str], list[Failure]] = {}
         for failure in self.failures:
-            by.setdefault((failure.stage, failure.kind), []).append(failure)
-        order = sorted(by, key=lambda key: (STAGES.index(key[0]) if key[0] in STAGES else -1, key[1]))
-        groups = [sorted(by[key], key=_over, reverse=True) for key in order]
+            if failure.kind not in ENDED:
+                by.setdefault((failure.stage, failure.kind), []).append(failure)
+        first, order = self.first_divergent_stage, [*STAGES]
+        keys = sorted(by, key=lambda key: (key[0] != first, order.index(key[0]) if key[0] in order else -1, key[1]))
+        groups = [sorted(by[key], key=_over, reverse=True) for key in keys]
         return first_of_each(groups, 6, "kinds of failure, see .failures")
 
     def _next(self) -> str:
-        same = {(f.kind, f.message) for f in self.failures}
-        if len(same) == 1 and self.failures[0].kind == "exception" and len(self.results) > 1:
+        ended = self._ended()
+        if len(ended) == 1 and ended[0].startswith("exception") and len(self.failures) == len(self.results) > 1:
             return f"every call raises the same: is {self.framework} the right framework for it?"
         if self.oracle_faults:
             return "please report this: it is refloss that is wrong, not your implementation"
@@ -312,6 +378,8 @@ class Report(BaseReport):
                     f"{EXPLAINED[self.grade].format(compute=self.compute, dtype=self.dtype)}; compute that part in "
                     f"float32, or accept it with require={self.grade!r}"
                 )
+            if self._only_ended:
+                return f"run the reproducer below ({self.shrunk})"
             step = self.derived.get(self.first_divergent_stage or "", "")
             read = f" and compare with derivations/{step}" if step else ""
             stages = "" if len(self.stages) > 4 else (
@@ -336,9 +404,9 @@ class Report(BaseReport):
             grade = max(result.grades[stage] for result in seen)
             worst = max(seen, key=lambda result: result.ratios.get(stage, 0.0))
             ratio = f"{worst.ratios.get(stage, 0.0):.2g}"
-            rows.append([stage, str(len(seen)), str(wrong[-1]), grade, ratio, worst.name, self.derived.get(stage, "")])
-        header = ("stage", "cases", "wrong", "grade", "error / allowed", "in case", "derived at")
-        return Grid(header, rows, "lrrrrll", [*map(bool, wrong)])
+            rows.append([stage, str(len(seen)), str(wrong[-1]), grade, ratio, worst.name])
+        header = ("stage", "cases", "wrong", "grade", "error / allowed", "in case")
+        return Grid(header, rows, "lrrrrw", [*map(bool, wrong)])
 
     def details(self) -> list[str]:
         """Laws, coverage, what could not be told, and advice.
@@ -346,39 +414,54 @@ class Report(BaseReport):
         Returns:
             list of str: the lines.
         """
-        lines = []
-        held = [f"{law} {good}/{tried}" for law, (good, tried, _) in self.laws.items()]
-        if held:
-            lines.append(f"laws: {', '.join(held)}")
+        told = []
+        if not self._only_ended:
+            wrong = {failure.stage for failure in self.failures}
+            where = [f"{stage} {self.derived[stage]}" for stage in STAGES if stage in wrong and stage in self.derived]
+            told += [f"derivations of what is wrong: {'; '.join(where)}"] if where else []
+        if self.laws:
+            told.append(f"laws: {', '.join(f'{law} {good}/{tried}' for law, (good, tried, _) in self.laws.items())}")
         reached = [f"{name} {count}" for name, count in self.coverage.items() if count]
         if reached:
-            lines += self._wrapped(f"coverage: {', '.join(reached)}", 2)
+            # to somebody who has a failure it matters less what else was tried
+            all_of_it = f"{len(reached)} branches and kinds of case reached, see .coverage"
+            told.append(f"coverage: {all_of_it if self.failures else ', '.join(reached)}")
         if self.not_reached:
-            lines.append(f"not reached: {', '.join(self.not_reached)}")
+            told.append(f"not reached: {', '.join(self.not_reached)}")
         if self.void:
             stages = Counter(stage for _, stage, _ in self.void)
             many = ", ".join(f"{stage} {count}" for stage, count in stages.items())
-            lines.append(
-                f"void (a wrong copy would have passed there; each was caught elsewhere, or is named above): {many}"
-            )
+            told.append(f"void (a wrong copy would have passed; each was caught elsewhere, or is named above): {many}")
         if self.underflow:
             few = ", ".join(f"{stage} {count}" for stage, count in self.underflow.items())
-            lines.append(f"entries below the normal numbers of {self.dtype}, judged by its spacing: {few}")
-        for line in self.advice[:3]:
-            lines += self._wrapped(line, 2)
-        return lines
+            told.append(f"entries below the normal numbers of {self.dtype}, judged by its spacing: {few}")
+        return [line for words in (*told, *self.advice[:3]) for line in self._wrapped(words, 2)]
 
     def _case_grid(self) -> Grid:
-        """Cases × stages: the grade of each, a capital F in front of the eye."""
-        short = [stage.replace("grad_", "∂").replace("probabilities", "p").replace("cos_theta", "cos θ")
-                 .replace("theta", "θ").replace("_norm", " norm") for stage in self.stages]  # fmt: skip
-        rows = []
+        """The cases, folded: a line for each way in which they differ, the wrong ones first and by name."""
+        wrong = {failure.stage for failure in self.failures}
+        differ = [s for s in self.stages if len({result.grades.get(s) for result in self.results}) > 1]
+        columns = [stage for stage in self.stages if stage in wrong] if wrong else differ
+        groups: dict[tuple[bool, tuple[str, ...], str], list[CaseResult]] = {}
         for result in self.results:
             besides = ", ".join(dict.fromkeys(f.kind for f in result.failures if f.kind != "value"))
-            rows.append([result.name, *(result.grades.get(stage, "·") for stage in self.stages), besides])
-        header = ["case", *short, "besides"]
-        wrong = [bool(result.failures) for result in self.results]
-        return Grid(header, rows, "l" + "c" * len(short) + "w", wrong)
+            bad = {failure.stage for failure in result.failures}
+            # among what is wrong, it does not matter how good the rest is
+            marks = tuple(result.grades.get(s, "·") if s in bad or not wrong else "" for s in columns)
+            groups.setdefault((bool(result.failures), marks, besides), []).append(result)
+        if len(groups) < 2 and not wrong:
+            return Grid((), [])
+        short = [stage.replace("grad_", "∂").replace("probabilities", "p").replace("cos_theta", "cos θ")
+                 .replace("theta", "θ").replace("_norm", " norm") for stage in columns]  # fmt: skip
+        said = any(besides for _, _, besides in groups)
+        rows, red = [], []
+        for (is_wrong, _, besides), those in sorted(groups.items(), key=lambda group: not group[0][0]):
+            which = ", ".join(capped([result.name for result in those], WRONG if is_wrong else RIGHT, "of these"))
+            worst = [max((r.grades[stage] for r in those if stage in r.grades), default="·") for stage in columns]
+            rows.append([str(len(those)), *worst, *([besides] if said else []), which])
+            red.append(is_wrong)
+        header = ["cases", *short, *(["besides"] if said else []), "which"]
+        return Grid(header, rows, "r" + "c" * len(short) + "w" * (1 + said), red)
 
 
 def _over(failure: Failure) -> tuple[bool, float]:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from refloss.cases.case import Case
+from refloss.cases.oracle import cases
 from refloss.testing.adapters import FROM_FILE
 from refloss.testing.report import Failure
 from refloss.testing.shrink import entries
@@ -30,7 +31,7 @@ def described(loss: Any) -> str:
 
 
 def reproducer(
-    kernel: Any, loss: Any, case: Case, whole: Case, options: Mapping[str, str], failure: Failure | None
+    kernel: Any, loss: Any, case: Case, whole: Case, options: Mapping[str, Any], failure: Failure | None
 ) -> str:
     """Code that runs the kernel on this case alone; `whole` is the named case that it was cut from."""
     module, name = str(getattr(kernel, "__module__", "")), getattr(kernel, "__qualname__", "")
@@ -38,35 +39,38 @@ def reproducer(
     called = name if importable else "kernel"
     lines = ["import numpy as np", "import refloss", "from refloss.testing import Case, check"]
     if importable:
-        lines += _import_of(module, name)
+        lines += _import_of(module, name, getattr(kernel, "__file__", None))
     else:
         lines.append("kernel = ...  # yours")
     lines.append("")
-    arguments = ", ".join(f"{key}={value!r}" for key, value in options.items())
     if entries(case) > PRINTED:
-        chosen = f"[{whole.name!r}]"
+        soft, seed = options.get("soft_targets", False), options.get("seed", 0)
+        known = any(other.name == whole.name for other in cases(loss, "float32", seed, soft))
+        chosen = f"[{whole.name!r}]" if known else "[case]"
+        lines += [] if known else [f"case = ...  # yours, {whole.name!r}"]
     else:
+        options = {name: value for name, value in options.items() if name not in ("seed", "soft_targets")}
         chosen = "[case]"
         lines += ["case = Case(", f"    name={case.name!r}, reason='shrunk', flags=(),", "    inputs={"]
         lines += [f"        {key!r}: {_array(value)}," for key, value in case.inputs.items()]
-        lines += [
-            "    },",
-            f"    labels={_array(case.labels)},",
-            f"    upstream={float(case.upstream)!r},",
-            f"    upstreams={_array(case.upstreams)},",
-        ]
+        lines += ["    },", f"    labels={_array(case.labels)},"]
+        if case.upstream != 1:
+            lines.append(f"    upstream={float(case.upstream)!r},")
+        if (case.upstreams != 1).any() or case.upstreams.shape != case.labels.shape:
+            lines.append(f"    upstreams={_array(case.upstreams)},")
         if case.layout != "contiguous":
             lines.append(f"    layout={case.layout!r},")
         lines.append(")")
-    lines += [f"loss = {described(loss)}", f"print(check({called}, loss, {arguments}, cases={chosen}))"]
+    arguments = [called, "loss", *(f"{key}={value!r}" for key, value in options.items()), f"cases={chosen}"]
+    lines += [f"loss = {described(loss)}", f"print(check({', '.join(arguments)}))"]
     if failure is not None:
         lines.append(f"# {failure.message}")
     return "\n".join(lines)
 
 
-def _import_of(module: str, name: str) -> list[str]:
+def _import_of(module: str, name: str, file: str | None) -> list[str]:
     """As it can be imported again: a file that the command line ran is found by its folder."""
-    file = getattr(sys.modules.get(module), "__file__", None)
+    file = file or getattr(sys.modules.get(module), "__file__", None)
     if not module.startswith(FROM_FILE) or file is None:
         return [f"from {module} import {name}"]
     folder, stem = os.path.dirname(file), module.removeprefix(FROM_FILE)

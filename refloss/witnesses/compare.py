@@ -134,6 +134,8 @@ class InputResult:
 def usable(witnesses: Sequence[str] | str | None) -> tuple[str, ...]:
     """The witnesses of these names, all that run by default if None. Raises ValueError for one that cannot be had."""
     names = (witnesses,) if isinstance(witnesses, str) else tuple(WITNESSES if witnesses is None else witnesses)
+    if not names:
+        raise ValueError(f"witnesses must not be empty: there are {', '.join((*WITNESSES, *ON_REQUEST))}")
     for name in names:
         check.one_of(name, "witnesses", (*WITNESSES, *ON_REQUEST))
         if name in ON_REQUEST and find_spec("flint") is None:

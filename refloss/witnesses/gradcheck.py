@@ -58,8 +58,8 @@ def gradcheck(
         refloss.witnesses.report.Report: the verdict, row by row and witness by witness.
 
     Raises:
-        ValueError: input that the loss refuses, an unknown witness, a loss that changes its input.
-        TypeError: what is no loss.
+        ValueError: input that the loss refuses, an unknown witness or none, a loss that changes its input.
+        TypeError: what is no loss; strict that is neither True nor False.
 
     Example:
         >>> import refloss
@@ -67,6 +67,8 @@ def gradcheck(
         >>> bool(refloss.gradcheck(refloss.ArcFace(scale=8), x, W, labels=[0, 1]))
         True
     """
+    if not isinstance(strict, (bool, np.bool_)):
+        raise TypeError(f"strict must be True or False, got {strict!r}")
     result = _check(loss, "your input", x, W, labels, b, witnesses, upstream)
     return Report([result], all_branches([loss]), strict)
 

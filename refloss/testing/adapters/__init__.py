@@ -7,24 +7,27 @@ be made at all is an `UnfitImplementation`. A framework is imported when an adap
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from refloss.cases.case import Case
 from refloss.precision.dtypes import DTYPES
-from refloss.testing.adapters.call import Call, Outcome, Problem
+from refloss.testing.adapters.call import LOST, Call, Outcome, Problem
 from refloss.testing.adapters.jax import JAX
-from refloss.testing.adapters.loading import FROM_FILE, load
+from refloss.testing.adapters.loading import FROM_FILE, load, named_object
 from refloss.testing.adapters.numpy import Framework
 from refloss.testing.adapters.signature import Takes, taken_by
 from refloss.testing.adapters.torch import Torch
-from refloss.testing.adapters.words import UnfitImplementation, quiet
+from refloss.testing.adapters.words import UnfitImplementation, described, quiet
 
 FRAMEWORKS: dict[str, type[Framework]] = {"numpy": Framework, "torch": Torch, "jax": JAX}
 
 
 class Adapter:
     """Calls kernels with arrays of one framework ("numpy", "torch", "jax") and dtype on one device."""
+
+    stopped = ""  # why nothing more is called
+    notes: Iterable[str] = ()  # what is worth a note in the report
 
     def __init__(self, framework: str = "numpy", dtype: str = "float32", device: str | None = None) -> None:
         for value, name, known in ((framework, "framework", FRAMEWORKS), (dtype, "dtype", DTYPES)):
@@ -34,10 +37,19 @@ class Adapter:
         self.framework, self.dtype, self.device = framework, dtype, device
         with quiet():
             self._in: Framework = FRAMEWORKS[framework](dtype, device)
+        self._last: Call | None = None
 
-    def signature(self, kernel: Any, bare: bool = False) -> Takes:
-        """What it takes by keyword; raises unless it can be called as f(x, W, labels), bare: f(logits, targets)."""
-        takes = taken_by(kernel, bare)
+    def signature(
+        self, kernel: Any, bare: bool = False, arguments: Mapping[str, str] | None = None, returns: int | None = None,
+        mutates: Sequence[str] = (),
+    ) -> Takes:  # fmt: skip
+        """How it is called; raises unless it can be called as f(x, W, labels), bare: f(logits, targets).
+
+        arguments  what is given → the kernel's name for it, and by position their order
+        returns    which of the tuple that comes back
+        mutates    what it may overwrite
+        """
+        takes = taken_by(kernel, bare, arguments, returns, mutates)
         if takes.out and self.framework == "jax":
             raise UnfitImplementation("out is not for framework 'jax': its arrays cannot be written")
         return takes
@@ -45,15 +57,49 @@ class Adapter:
     def call(
         self, kernel: Any, case: Case, takes: Takes, *, per_sample: bool,
         out_shapes: Mapping[str, tuple[int, ...]] | None = None, upstream_scale: float = 1.0,
+        between: Case | None = None,
     ) -> Outcome:  # fmt: skip
         """One call on one case; what autograd has to give is taken as well.
 
         per_sample      the loss is not reduced: a vector arrives at it, `case.upstreams`
         out_shapes      stage → shape of the buffers that a kernel with `out` is given
         upstream_scale  times what arrives
+        between         another case, which is run after the forward call and before it is differentiated
         """
         with quiet(), self._in.context():
-            return Call(self._in, kernel, case, takes, per_sample, out_shapes, upstream_scale).run()
+            now = Call(self._in, kernel, case, takes, per_sample, out_shapes, upstream_scale)
+            if between is not None:
+                now.between = Call(self._in, kernel, between, takes, per_sample, None, 1.0).run
+            outcome = self._run(now)
+        outcome.problems += self.finish()
+        self._last = now
+        return outcome
+
+    def _run(self, call: Call) -> Outcome:
+        return call.run()
+
+    def finish(self) -> list[Problem]:
+        """What is wrong after the last call: what it returned is no longer what it was."""
+        last, self._last = self._last, None
+        changed = last.changed_since() if last is not None else []
+        words = "changed after it had come back: a later call, or something left running, wrote into it"
+        return [Problem("overwritten", stage, f"{stage} {words}") for stage in changed]
+
+    def close(self) -> None:
+        """Ends what was started for it."""
+
+    def along(
+        self, kernel: Any, case: Case, takes: Takes, way: Mapping[str, Any], *, per_sample: bool, second: bool
+    ) -> tuple[dict[str, Any], str]:
+        """(derivatives along `way`, what was raised instead): {"loss": …} by forward mode, or second ones by input."""
+        try:
+            with quiet(), self._in.context():
+                return Call(self._in, kernel, case, takes, per_sample, None, 1.0).along(way, second), ""
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            return {}, described(error)
 
 
-__all__ = ["FROM_FILE", "Adapter", "Outcome", "Problem", "Takes", "UnfitImplementation", "load"]
+__all__ = ["FROM_FILE", "LOST", "Adapter", "Call", "Outcome", "Problem", "Takes", "UnfitImplementation", "load",
+           "named_object"]  # fmt: skip

@@ -22,13 +22,17 @@ from refloss.testing.places import entry, first
 class Problem:
     """What went wrong in a call, apart from the numbers.
 
-    kind   "exception" · "mutated" · "wrong_type" · "unwritten" · "no_gradient"
+    kind   "exception" · "exited" · "memory" · "mutated" · "overwritten" · "wrong_type" · "unwritten" · "no_gradient";
+           of a process of its own also "crashed" · "timeout" · "not_run" · "global_state"
     stage  where it shows: of an exception, what would have come next
     """
 
     kind: str
     stage: str
     message: str
+
+
+LOST = ("exception", "exited", "memory", "crashed", "timeout", "not_run")  # kinds after which nothing came back
 
 
 @dataclass
@@ -114,24 +118,45 @@ class Call:
     ) -> None:  # fmt: skip
         self.framework, self.kernel, self.case, self.takes = framework, kernel, case, takes
         self.per_sample, self.scale = per_sample, scale
+        self.between: Callable[[], Any] | None = None  # done after the forward call and before it is differentiated
         self.out_shapes = out_shapes if takes.out else None
         # those that are passed, and so may have a gradient
         self.inputs = [name for name in case.inputs if name != "b" or takes.b]
+        self.frozen = case.layout.removeprefix("frozen_") if case.layout.startswith("frozen_") else ""
         self.whole = "losses" if per_sample else "loss"  # where a problem of the whole call is noted
         self.outcome = Outcome()
+        self.values: dict[str, Any] = {}  # what came back, as the framework has it
 
     def run(self) -> Outcome:
+        try:
+            return self._run()
+        except UnfitImplementation:
+            raise
+        except Exception as error:  # what came back is no honest array or mapping: asking it for its shape raised
+            self.outcome = Outcome()
+            self.outcome.note("wrong_type", self.whole, f"what came back cannot be read: {described(error)}")
+            return self.outcome
+
+    def changed_since(self) -> list[str]:
+        """The stages that no longer are what they were when they came back."""
+        kept = {stage: bits for stage, bits in self.outcome.bits.items() if stage in self.values}
+        return [stage for stage, bits in kept.items() if _bits_of(self.values[stage]) != bits]
+
+    def _run(self) -> Outcome:
         track = self.framework.has_graph and self.out_shapes is None
         returned, error = self._attempt(track)
         if error is not None and track and minds_tracking(error):
             # a kernel with gradients of its own may go where autograd cannot follow: raw memory, in place
             again, failed = self._attempt(False)
-            if failed is None and isinstance(again, Mapping):
+            if failed is None and isinstance(self._one_of(again), Mapping):
                 returned, error = again, None
         if error is not None:
-            self.outcome.note("exception", self.whole, described(error))
+            self.outcome.note(kind_of_error(error), self.whole, described(error))
             return self.outcome
-        values = self._named(returned)
+        returned = self._one_of(returned)
+        if self.between is not None:
+            self.between()
+        values = self.values = self._named(returned)
         for stage, value in values.items():
             self.outcome.add(stage, value)
             self._unwritten(stage, value)
@@ -142,16 +167,58 @@ class Call:
             self._mutated(given)
         return self.outcome.ordered()
 
-    def _attempt(self, track: bool) -> tuple[Any, Exception | None]:
+    def along(self, way: Mapping[str, np.ndarray], second: bool) -> dict[str, np.ndarray]:
+        """The derivative of what `way` moves: of the loss (per sample, or whole), by forward mode; or second ones.
+
+        Raises what the kernel raises, or the framework.
+        """
+        dtype = self.framework.dtype
+        self._prepare(second and self.framework.has_graph)
+        moving = {name: self.framework.array(to_bits(way[name], dtype), dtype) for name in self.inputs}
+
+        def value(inputs: Mapping[str, Any]) -> Any:
+            returned = self._one_of(self._once(inputs))
+            if isinstance(returned, Mapping):
+                returned = next(returned[stage] for stage in ("loss", "losses") if stage in returned)
+            self.shape = shape_of(returned)
+            return returned
+
+        def arriving(kind: str) -> Any:
+            return self._give("upstream", self._arriving(self._each(self.shape)), kind)
+
+        if not second:
+            moved = read(self.framework.tangent(value, self.arrays, moving))[0]
+            return {"loss": np.sum(self._arriving(self._each(self.shape)) * moved)}
+        found = self.framework.second(value, self.leaves, moving, arriving)
+        return {name: read(array)[0] for name, array in found.items()}
+
+    def _attempt(self, track: bool) -> tuple[Any, BaseException | None]:
         """(what came back, what was raised), of new arrays. track: the inputs are leaves of torch's graph."""
+        self._prepare(track)
+        try:
+            return self._once({}), None
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # SystemExit is the kernel's doing as well
+            return None, error
+
+    def _prepare(self, track: bool) -> None:
+        """New arrays."""
         dtype = self.framework.dtype
         self.given: list[Given] = []
         self.arrays = {name: self._give(name, self.case.inputs[name], dtype) for name in self.inputs}
+        self.leaves = dict(self.arrays)
         if track:
-            self.arrays = {name: array.detach().requires_grad_() for name, array in self.arrays.items()}
+            self.leaves = {name: array.detach().requires_grad_(name != self.frozen)
+                           for name, array in self.arrays.items()}  # fmt: skip
+            # torch writes into no leaf, but into what was computed of one
+            self.arrays = {name: leaf.clone() if name in self.takes.mutates else leaf
+                           for name, leaf in self.leaves.items()}  # fmt: skip
         labels = np.asarray(self.case.labels)
         self.labels = self._give("labels", labels, "int64" if labels.dtype.kind in "iu" else dtype)
         self.keywords: dict[str, Any] = {}
+        if self.takes.needs_b and "b" not in self.inputs:  # a loss without a bias
+            self.keywords["b"] = self._give("b", np.zeros(len(self.case.inputs["W"])), dtype)
         if self.takes.upstream:
             self.keywords["upstream"] = self._give("upstream", self._arriving(self.per_sample), dtype)
         self.buffers: dict[str, Any] = {}
@@ -160,16 +227,21 @@ class Call:
                 bits = np.full(shape, UNWRITTEN[dtype], dtype=BITS[dtype])
                 self.buffers[stage] = self.framework.array(bits, dtype)
             self.keywords["out"] = dict(self.buffers)
-        try:
-            return self._once({}), None
-        except Exception as error:
-            return None, error
 
     def _once(self, others: Mapping[str, Any]) -> Any:
         """One call; `others` in place of the inputs of those names."""
-        arrays = {**self.arrays, **others}
-        b = {"b": arrays.pop("b")} if "b" in arrays else {}
-        return self.kernel(*arrays.values(), self.labels, **b, **self.keywords)
+        given = {**self.arrays, "labels": self.labels, **self.keywords, **others}
+        positions, names = self.takes.positions, self.takes.names
+        if positions is None:
+            positions = (*(name for name in self.inputs if name != "b"), "labels")
+        first = [given.pop(name) for name in positions]
+        return self.kernel(*first, **{names.get(name, name): value for name, value in given.items()})
+
+    def _one_of(self, returned: Any) -> Any:
+        """Of a tuple, what was declared to be the result."""
+        at = self.takes.returns
+        fits = isinstance(returned, (tuple, list)) and at is not None and -len(returned) <= at < len(returned)
+        return returned[at] if fits else returned
 
     def _arriving(self, each: bool) -> np.ndarray:
         return np.asarray((self.case.upstreams if each else self.case.upstream) * self.scale)
@@ -179,10 +251,12 @@ class Call:
     def _give(self, name: str, values: np.ndarray, dtype: str) -> Any:
         """A private copy in the framework, laid out as the case says."""
         layout = self.case.layout
-        wrong_one = (name == "upstream") != (layout == "upstream_strided") and layout != "read_only"
-        if wrong_one or not self.framework.has_layouts:
+        wrong_one = (name == "upstream") != layout.startswith("upstream_") and layout != "read_only"
+        if layout == "channels_last":
+            wrong_one |= np.ndim(values) != np.ndim(self.case.inputs["logits"])  # labels have no channels
+        if wrong_one or not self.framework.has_layouts or (layout == "read_only" and name in self.takes.mutates):
             layout = "contiguous"
-        bits, view = laid_out(to_bits(np.asarray(values), dtype), layout, dtype, self.framework.has_graph)
+        bits, view = laid_out(to_bits(np.asarray(values), dtype), layout, dtype)
         whole = self.framework.array(bits, dtype)
         array = view(whole)
         if layout == "read_only" and isinstance(array, np.ndarray):
@@ -191,6 +265,8 @@ class Call:
         return array
 
     def _mutated(self, given: Given) -> None:
+        if given.name in self.takes.mutates:
+            return
         now = self.framework.bits(given.whole, given.dtype)
         if np.array_equal(now, given.bits):
             return
@@ -218,15 +294,25 @@ class Call:
             values.update(returned)
         elif isinstance(returned, tuple) or (returned is None and not values):
             what = "None" if returned is None else f"a tuple of {len(returned)}"
-            words = f"{what} came back; the loss, or a mapping from stage names, is due"
-            self.outcome.note("wrong_type", self.whole, words)
+            due = "the loss, or a mapping from stage names, is due"
+            if returned is not None:
+                at = self.takes.returns
+                due += " (returns=0 if its first entry is that)" if at is None else f"; it has no entry {at}"
+            self.outcome.note("wrong_type", self.whole, f"{what} came back; {due}")
         elif returned is not None:
             values["losses" if self._each(shape_of(returned)) else "loss"] = returned
+        if isinstance(returned, Mapping) and not values:
+            words = "an empty mapping came back; at least one stage is due"
+            self.outcome.note("wrong_type", self.whole, words)
         for stage in values:
             if stage not in STAGES:
                 raise UnfitImplementation(f"the kernel returned {unknown(stage)}")
-        if values.get("grad_b", self) is None and "b" not in self.inputs:
-            del values["grad_b"]  # no gradient where there is no bias
+        if "b" in self.keywords:
+            values.pop("grad_b", None)  # this loss has no bias: it was given zeros, because it needs one
+        # no gradient where there is no bias, or where none is wanted
+        for name in ("b", *filter(None, [self.frozen])):
+            if values.get(f"grad_{name}", self) is None and (name == self.frozen or name not in self.inputs):
+                del values[f"grad_{name}"]
         return values
 
     def _unwritten(self, stage: str, value: Any) -> None:
@@ -259,8 +345,8 @@ class Call:
             return  # no loss at all: its shape is refused by whoever looks at the stages
         if own and each and not self.per_sample:
             return  # the kernel's own gradients are those of the reduced loss
-        missing = [name for name in self.inputs if f"grad_{name}" not in values]
-        wanted = {name: self.arrays[name] for name in missing}
+        missing = [name for name in self.inputs if f"grad_{name}" not in values and name != self.frozen]
+        wanted = {name: self.leaves[name] for name in missing}
         on_the_way = values.get("logits")
         if self.framework.has_graph and "grad_logits" not in values and not self.framework.no_gradient_of(on_the_way):
             wanted.setdefault("logits", on_the_way)
@@ -271,15 +357,17 @@ class Call:
             arriving = np.ones_like(arriving)
 
         def again(inputs: Mapping[str, Any]) -> Any:
-            returned = self._once(inputs)
+            returned = self._one_of(self._once(inputs))
             return returned if bare else returned[source]
 
         try:
             found = self.framework.gradients(values[source], wanted, partial(self._give, "upstream", arriving), again)
-        except Exception as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
             if missing:
                 words = f"while it was differentiated: {described(error)}"
-                self.outcome.note("exception", f"grad_{missing[0]}", words)
+                self.outcome.note(kind_of_error(error), f"grad_{missing[0]}", words)
             return
         self.outcome.reduced = "losses" if each else "loss"
         for name, gradient in found.items():
@@ -292,7 +380,20 @@ class Call:
                 self.outcome.note("no_gradient", stage, words)
 
 
-def minds_tracking(error: Exception) -> bool:
+def kind_of_error(error: BaseException) -> str:
+    """As what kind of problem it is told."""
+    kinds = {SystemExit: "exited", MemoryError: "memory"}
+    return next((kind for type_, kind in kinds.items() if isinstance(error, type_)), "exception")
+
+
+def _bits_of(value: Any) -> bytes | None:
+    try:
+        return read(value)[2]
+    except Exception:
+        return None
+
+
+def minds_tracking(error: BaseException) -> bool:
     """Whether torch complains that an input requires grad."""
     return isinstance(error, RuntimeError) and any(
         words in str(error) for words in ("requires grad", "requires_grad", "automatic differentiation")

@@ -46,3 +46,16 @@ class JAX(Framework):
     ) -> dict[str, Any]:
         traced, back = self.jax.vjp(again, dict(wanted))
         return back(give(traced.dtype.name))[0]
+
+    def tangent(self, function: Callable[[Any], Any], inputs: Mapping[str, Any], way: Mapping[str, Any]) -> Any:
+        return self.jax.jvp(function, (dict(inputs),), (dict(way),))[1]
+
+    def second(
+        self, function: Callable[[Any], Any], inputs: Mapping[str, Any], way: Mapping[str, Any],
+        give: Callable[[str], Any],
+    ) -> dict[str, Any]:  # fmt: skip
+        def gradients(inputs: Mapping[str, Any]) -> Any:
+            traced, back = self.jax.vjp(function, dict(inputs))
+            return back(give(traced.dtype.name))[0]
+
+        return self.jax.vjp(gradients, dict(inputs))[1](dict(way))[0]

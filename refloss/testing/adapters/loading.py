@@ -17,9 +17,19 @@ FROM_FILE = "refloss_checked_"  # before the name of a module that `load` made o
 
 def load(where: str) -> Any:
     """The kernel "FILE.py:FUNCTION" or "package.module:FUNCTION"; FUNCTION may have dots."""
+    found = named_object(where, "a kernel is named FILE.py:FUNCTION or package.module:FUNCTION")
+    if isinstance(found, type):
+        raise UnfitImplementation(f"{where} is a class: name an instance or a function")
+    if not callable(found):
+        raise UnfitImplementation(f"{where} is {kind_of(found)}, and not callable")
+    return found
+
+
+def named_object(where: str, words: str) -> Any:
+    """The object of that name in a file or module; `words` say how one is named."""
     place, colon, path = where.rpartition(":")
     if not colon or not place or not path:
-        raise UnfitImplementation(f"a kernel is named FILE.py:FUNCTION or package.module:FUNCTION, got {where!r}")
+        raise UnfitImplementation(f"{words}, got {where!r}")
     found = _imported(place)
     for name in path.split("."):
         if not hasattr(found, name):
@@ -28,10 +38,6 @@ def load(where: str) -> Any:
             hint = f"; similar names are {', '.join(close)}" if close else ""
             raise UnfitImplementation(f"{where}: there is no {name!r}{hint}")
         found = getattr(found, name)
-    if isinstance(found, type):
-        raise UnfitImplementation(f"{where} is a class: name an instance or a function")
-    if not callable(found):
-        raise UnfitImplementation(f"{where} is {kind_of(found)}, and not callable")
     return found
 
 

@@ -13,6 +13,7 @@ from refloss.precision.dtypes import DTYPES, rounded
 from refloss.testing.adapters.words import UnfitImplementation, one_line
 
 BITS = {"float64": np.int64, "float32": np.int32, "float16": np.int16, "bfloat16": np.int16}
+PADDING = 5  # at most as many columns lie between the rows of a padded array
 # a NaN that no computation makes: where it is still found in a buffer, nothing was written
 UNWRITTEN = {"float64": 0x7FF8_0BAD_0BAD_0BAD, "float32": 0x7FC0_0BAD, "float16": 0x7E5D, "bfloat16": 0x7FDD}
 
@@ -65,6 +66,17 @@ class Framework:
         """
         raise NotImplementedError
 
+    def tangent(self, function: Callable[[Any], Any], inputs: Mapping[str, Any], way: Mapping[str, Any]) -> Any:
+        """The derivative of function(inputs) along `way`, by forward mode."""
+        raise NotImplementedError
+
+    def second(
+        self, function: Callable[[Any], Any], inputs: Mapping[str, Any], way: Mapping[str, Any],
+        give: Callable[[str], Any],
+    ) -> dict[str, Any]:  # fmt: skip
+        """The derivative of the gradients of sum(upstream * function(inputs)) along `way`, by backward mode twice."""
+        raise NotImplementedError
+
 
 def imported(name: str) -> Any:
     try:
@@ -103,18 +115,25 @@ def to_values(bits: Any, dtype: str) -> Any:
     return bits.view(dtype).astype(np.float64)[()]
 
 
-def laid_out(bits: np.ndarray, layout: str, dtype: str, torch: bool) -> tuple[np.ndarray, Callable[[Any], Any]]:
+def laid_out(bits: np.ndarray, layout: str, dtype: str) -> tuple[np.ndarray, Callable[[Any], Any]]:
     """(contiguous memory, what makes the array of it); the same for arrays of every framework that is strided."""
-    if layout == "upstream_strided" and torch and bits.size > 1 and (bits == bits.flat[0]).all():
+    if layout == "upstream_expanded" and bits.size > 1 and (bits == bits.flat[0]).all():
         # the gradient of a sum: one number with stride 0
         one, shape = bits.reshape(-1)[:1].copy(), bits.shape
         return one, lambda a: np.broadcast_to(a, shape) if isinstance(a, np.ndarray) else a.expand(shape)
+    # between labels lie other labels: what reads them goes wrong and not astray
+    between = np.roll(bits, 1) if dtype == "int64" else np.broadcast_to(to_bits(np.array(np.nan), dtype), bits.shape)
     if layout in ("strided", "upstream_strided") and bits.ndim:
         whole = np.empty((*bits.shape[:-1], 2 * bits.shape[-1]), dtype=bits.dtype)
         whole[..., ::2] = bits
-        # between labels lie other labels: what reads them goes wrong and not astray
-        whole[..., 1::2] = np.roll(bits, 1) if dtype == "int64" else to_bits(np.array(np.nan), dtype)
+        whole[..., 1::2] = between
         return whole, lambda a: a[..., ::2]
+    if layout == "padded" and bits.ndim >= 2:
+        width = bits.shape[-1]
+        return np.concatenate([bits, between[..., :PADDING]], axis=-1), lambda a: a[..., :width]
+    if layout == "channels_last" and bits.ndim >= 3:
+        whole = np.ascontiguousarray(np.moveaxis(bits, 1, -1))
+        return whole, lambda a: np.moveaxis(a, -1, 1) if isinstance(a, np.ndarray) else a.movedim(-1, 1)
     if layout == "transposed" and bits.ndim >= 2:
         return np.ascontiguousarray(bits.swapaxes(-1, -2)), lambda a: a.swapaxes(-1, -2)
     return np.ascontiguousarray(bits).reshape(bits.shape), lambda a: a

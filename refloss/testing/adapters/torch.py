@@ -46,3 +46,24 @@ class Torch(Framework):
         arriving = give(str(value.dtype).removeprefix("torch."))
         found = self.torch.autograd.grad(value, list(wanted.values()), arriving, allow_unused=True)
         return dict(zip(wanted, found, strict=True))
+
+    def tangent(self, function: Callable[[Any], Any], inputs: Mapping[str, Any], way: Mapping[str, Any]) -> Any:
+        dual = self.torch.autograd.forward_ad
+        with dual.dual_level():
+            moving = {name: dual.make_dual(array.detach(), way[name]) for name, array in inputs.items()}
+            value = function(moving)
+            moved = dual.unpack_dual(value).tangent
+        return self.torch.zeros_like(value) if moved is None else moved
+
+    def second(
+        self, function: Callable[[Any], Any], inputs: Mapping[str, Any], way: Mapping[str, Any],
+        give: Callable[[str], Any],
+    ) -> dict[str, Any]:  # fmt: skip
+        grad = self.torch.autograd.grad
+        value = function(inputs)
+        arriving = give(str(value.dtype).removeprefix("torch."))
+        first = grad(value, list(inputs.values()), arriving, create_graph=True, allow_unused=True)
+        found = [(gradient, way[name]) for name, gradient in zip(inputs, first, strict=True) if gradient is not None]
+        twice = grad([g for g, _ in found], list(inputs.values()), [v for _, v in found], allow_unused=True)
+        return {name: self.torch.zeros_like(inputs[name]) if gradient is None else gradient
+                for name, gradient in zip(inputs, twice, strict=True)}  # fmt: skip

@@ -39,7 +39,7 @@ def unknown(name: Any) -> str:
     return f"the unknown stage {name!r}{hint}; known are {', '.join(STAGES)}"
 
 
-def described(error: Exception) -> str:
+def described(error: BaseException) -> str:
     """Type, message and the innermost line that is of the user: not of Python, a framework or this package."""
     place = ""
     for frame, line in traceback.walk_tb(error.__traceback__):

@@ -12,7 +12,7 @@ from refloss.precision.dtypes import rounded
 from refloss.record import STAGES
 from refloss.testing.diagnosis.suspects import SLIP, Suspect, suspects, wrong
 from refloss.testing.judging import units
-from refloss.testing.judging.truth import Truth
+from refloss.testing.judging.truth import Grade, Truth
 from refloss.testing.plain_loss import PlainLoss
 
 FIRST, BEST = 10, 12  # cases that every suspect sees; suspects that see all of them
@@ -94,7 +94,7 @@ class Observed:
         return sum(np.size(v) for v in arrays) + np.size(self.truth.stages["logits"])
 
 
-def name_the_bug(loss: Any, observed: Sequence[Observed], grade: str, at_most: int = 5) -> list[Match]:
+def name_the_bug(loss: Any, observed: Sequence[Observed], grade: Grade, at_most: int = 5) -> list[Match]:
     """The suspects that explain it, best first; none below one half."""
     seen = sorted(observed, key=lambda o: o.size)
     small = [o for o in seen if o.size <= SMALL] or seen[:1]
@@ -133,7 +133,7 @@ def _made(suspect: Suspect, variant: Any, observed: Sequence[Observed]) -> list[
     return made
 
 
-def _score(suspect: Suspect, variant: Any, observed: Sequence[Observed], grade: str) -> tuple[float, float]:
+def _score(suspect: Suspect, variant: Any, observed: Sequence[Observed], grade: Grade) -> tuple[float, float]:
     """(match, factor)."""
     made = _made(suspect, variant, observed)
     exact = _explained(observed, made, grade, 1.0)
@@ -141,7 +141,7 @@ def _score(suspect: Suspect, variant: Any, observed: Sequence[Observed], grade: 
         return exact, 1.0
     if suspect.only_precision:  # its roundings fall elsewhere: their size must do
         return max(exact, ALIKE * _alike(observed, made, grade)), 1.0
-    factor = _fit(observed, made, grade)
+    factor = _fit(observed[0].truth.loss, observed, made, grade) if observed else None
     if factor is None:
         return exact, 1.0
     fitted = _explained(observed, made, grade, factor)
@@ -162,7 +162,7 @@ def _copies(observed: Sequence[Observed], made: Made, factor: float) -> Iterator
             yield o.truth, stage, got, copy
 
 
-def _explained(observed: Sequence[Observed], made: Made, grade: str, factor: float) -> float:
+def _explained(observed: Sequence[Observed], made: Made, grade: Grade, factor: float) -> float:
     """The mean over cases and stages of explained / (wrong ∪ predicted wrong)."""
     parts = []
     for truth, stage, got, copy in _copies(observed, made, factor):
@@ -181,7 +181,7 @@ def _explained(observed: Sequence[Observed], made: Made, grade: str, factor: flo
 
 
 def _apart(
-    observed: Sequence[Observed], made: Made, grade: str, factor: float
+    observed: Sequence[Observed], made: Made, grade: Grade, factor: float
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """(stages that only the suspect gets wrong somewhere, stages that only the kernel does)."""
     by_suspect: set[str] = set()
@@ -197,7 +197,7 @@ def _apart(
     return ordered(by_suspect - by_kernel), ordered(by_kernel - by_suspect)
 
 
-def _alike(observed: Sequence[Observed], made: Made, grade: str) -> float:
+def _alike(observed: Sequence[Observed], made: Made, grade: Grade) -> float:
     """How well the errors agree in size, case by case and stage by stage: 1, and 0 where they differ fourfold."""
     parts = []
     for o, wrongs in zip(observed, made, strict=True):
@@ -215,8 +215,8 @@ def _alike(observed: Sequence[Observed], made: Made, grade: str) -> float:
     return float(np.mean(parts)) if parts else 0.0
 
 
-def _fit(observed: Sequence[Observed], made: Made, grade: str) -> float | None:
-    """The factor of the suspect's error that fits best: the median over what is wrong."""
+def _fit(loss: Any, observed: Sequence[Observed], made: Made, grade: Grade) -> float | None:
+    """The factor of the suspect's error that fits best, the median over what is wrong, if it has a name."""
     ratios: list[np.ndarray] = []
     for o, wrongs in zip(observed, made, strict=True):
         if not o.failed:
@@ -236,4 +236,14 @@ def _fit(observed: Sequence[Observed], made: Made, grade: str) -> float | None:
     if not every.size:
         return None
     factor = float(np.median(every))
-    return factor if 1e-3 < factor < 1e3 and abs(factor - 1) > 1e-3 else None
+    return _with_a_name(loss, factor)
+
+
+def _with_a_name(loss: Any, factor: float) -> float | None:
+    """The sign, a power of two or ten, or a parameter of the loss that the factor is; others explain nothing."""
+    own = [v for name in ("scale", "alpha", "margin") if isinstance(v := getattr(loss, name, None), (int, float)) and v]
+    known = [1.0, 2.0, 4.0, 10.0, 100.0, 1000.0, *map(float, own)]  # an ε is a power of ten
+    for value in [w for v in known for w in (v, 1 / v, -v, -1 / v)]:
+        if value != 1 and abs(factor - value) <= NEAR * abs(value):
+            return value
+    return None

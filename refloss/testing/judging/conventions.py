@@ -74,9 +74,7 @@ def conventions(
     unjudged = {}
     if undefined is not None and undefined.any():
         known.append(Convention(NO_NUMBERS, _reached(stages, undefined, axis, BY_ROW), False))
-        unjudged = {
-            name: mask for name, mask in _reached(stages, undefined, axis, FORWARD).items() if name in FORWARD
-        }
+        unjudged = {name: mask for name, mask in _reached(stages, undefined, axis, FORWARD).items() if name in FORWARD}
     if np.isnan(stages["loss"]).any():
         whole = {name: np.ones(np.shape(v), dtype=bool) for name, v in stages.items() if name.startswith("grad_")}
         known.append(Convention(EMPTY, whole, False))

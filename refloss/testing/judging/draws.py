@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from functools import reduce
+from operator import or_
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -27,35 +29,98 @@ DRAWS, LOSSY = 16, 2
 FACTOR = 4.0  # of the largest draw
 FLOOR = 2.0  # roundings of the natural scale
 FAR = 8.0  # times the draws' width: no rounding moves all of them that far to one side
-STABLE, TEXTBOOK = "stable", "textbook"
 
 
-def draw(plain: PlainLoss, dtype: DType, way: str) -> dict[str, np.ndarray]:
-    """Every stage, one copy per draw."""
+class Form(NamedTuple):
+    """One way that people write the formula.
+
+    stable         θ without the arccosine, and a cross-entropy in terms that do not cancel
+    divides_after  lengths are divided out after the inner product
+    keeps_lse      log Σe^z is kept as one rounded number, and p = e^(z − lse); so do blocks joined by such numbers, and
+                   powers of two in place of e
+    shifts         the loss is log Σ e^(z − z_y), and the gradient goes through the difference
+    """
+
+    stable: bool
+    divides_after: bool
+    keeps_lse: bool
+    shifts: bool = False
+
+    def fits(self, plain: PlainLoss) -> bool:
+        """Whether the loss has this form, and it differs from those before: only what is normalised has a length to
+        divide by, only a label has a logit of its own."""
+        if self.shifts:
+            return plain.hard
+        return not (self.stable and self.divides_after) or not (plain.bare or (plain.p_x and plain.p_W))
+
+
+STABLE = (Form(True, False, False), Form(True, True, False))
+TEXTBOOK = (Form(False, False, False), Form(False, True, True), Form(False, True, True, shifts=True))
+
+Copies = dict[str, np.ndarray]  # every stage, one copy per draw
+
+
+def draw(plain: PlainLoss, forms: Sequence[Form], dtype: DType, storage: DType | None = None) -> list[Copies]:
+    """The draws of each form in the dtype; storage: what stands between two steps is stored in this one."""
     inputs = [plain.logits_given] if plain.bare else [plain.x, plain.W]
     seed = zlib.crc32(b"".join(np.ascontiguousarray(v).tobytes() for v in inputs))
+    found = []
     with np.errstate(all="ignore"):
-        return Draws(plain, Noise(dtype, DRAWS, seed, LOSSY), way).stages()
+        for form in (form for form in forms if form.fits(plain)):
+            noise = Noise(
+                dtype, DRAWS, seed, LOSSY, divides_after=form.divides_after, keeps_lse=form.keeps_lse, storage=storage
+            )
+            found.append(Draws(plain, noise, form).stages())
+    return found
+
+
+class Envelope(NamedTuple):
+    """What a formula may err by, stage by stage, in each unit.
+
+    largest  of the error
+    least    what part of the due size must come out at least; 0 where a formula may lose all of it, or its sign
+    """
+
+    largest: dict[str, np.ndarray]
+    least: dict[str, np.ndarray]
+
+    def __or__(self, other: Envelope) -> Envelope:
+        """What either allows."""
+        return Envelope(
+            {name: np.maximum(size, other.largest[name]) for name, size in self.largest.items()},
+            {name: np.minimum(part, other.least[name]) for name, part in self.least.items()},
+        )
 
 
 def envelope_of(
-    copies: Mapping[str, np.ndarray], stages: Mapping[str, np.ndarray], scale: Mapping[str, np.ndarray], dtype: DType
-) -> dict[str, np.ndarray]:
-    """name → FACTOR × the largest error of the draws, and at least FLOOR roundings of the natural scale.
+    forms: Sequence[Copies], stages: Mapping[str, np.ndarray], scale: Mapping[str, np.ndarray], dtype: DType
+) -> Envelope:
+    """The hull over the forms of FACTOR × the largest error of their draws, at least FLOOR roundings of the natural
+    scale.
 
-    What the lossy draws lose is lost once, not four times over.
+    What the lossy draws lose is lost once, not four times over. Where all draws keep the sign and err by less than
+    what is due, they err by a factor: FACTOR times its logarithm is what may be lost, whatever sum that makes.
     """
-    envelope = {}
+    return reduce(or_, (_envelope_of_one(copies, stages, scale, dtype) for copies in forms))
+
+
+def _envelope_of_one(
+    copies: Copies, stages: Mapping[str, np.ndarray], scale: Mapping[str, np.ndarray], dtype: DType
+) -> Envelope:
+    found = Envelope({}, {})
     with np.errstate(all="ignore"):
         for name, due in stages.items():
             error = np.stack([units.size(name, copy - due) for copy in copies[name]])
             error = np.where(np.isnan(error), np.inf, error)
             worst, lossy = error[:DRAWS].max(axis=0), error[DRAWS:].max(axis=0)
-            least = dtype.smallest_subnormal * (np.asarray(scale[name]) > 0)
+            tiny = dtype.smallest_subnormal * (np.asarray(scale[name]) > 0)
             furthest = np.maximum(FACTOR * worst, worst + lossy)
-            widest = np.maximum(furthest, FLOOR * dtype.u * scale[name] + least)
-            envelope[name] = np.where(np.isnan(units.size(name, due)), 0.0, widest)  # NaN is due, and nothing else
-    return envelope
+            widest = np.maximum(furthest, FLOOR * dtype.u * scale[name] + tiny)
+            found.largest[name] = np.where(np.isnan(units.size(name, due)), 0.0, widest)  # NaN is due, and nothing else
+            smallest = np.min([units.times(name, copy, due) for copy in copies[name]], axis=0)
+            by_a_factor = (smallest > 0) & (error.max(axis=0) < units.size(name, due))
+            found.least[name] = np.where(by_a_factor, np.minimum(smallest, 1 / np.e**0.25) ** FACTOR, 0.0)
+    return found
 
 
 def unexplained(
@@ -79,8 +144,8 @@ def unexplained(
 class Draws:
     """The textbook form of one case in perturbed arithmetic: every stage, one copy per draw."""
 
-    def __init__(self, plain: PlainLoss, noise: Noise, way: str) -> None:
-        self.plain, self.noise, self.way = plain, noise, way
+    def __init__(self, plain: PlainLoss, noise: Noise, form: Form) -> None:
+        self.plain, self.noise, self.form = plain, noise, form
         self.rows = np.flatnonzero(plain.valid)
         self.y = plain.target[self.rows]
         # smoothing and weights are numbers that the dtype rounds too; 0 and 1 it holds
@@ -89,30 +154,54 @@ class Draws:
         self.w = np.where(plain.w == 1, 1.0, noise.of(np.broadcast_to(plain.w, (noise.draws, 1, plain.C))))
         divisor = plain.divisor() or 1.0
         self.divisor = np.full(noise.draws, divisor) if divisor == 1 else noise.of(np.full(noise.draws, divisor))
-        share = plain.share()[self.rows] * np.ones((noise.draws, 1))
+        arrives = np.broadcast_to(np.reshape(plain.upstream, -1), plain.valid.shape)[self.rows]
+        share = plain.share()[self.rows]
+        self.arrives = np.ones(len(share))
+        if noise.storage is not None:  # what is stored is multiplied by what arrives afterwards
+            self.arrives = arrives
+            share = np.divide(share, arrives, out=np.zeros(len(share)), where=arrives != 0)
+        share = share * np.ones((noise.draws, 1))
         self.share = share if divisor == 1 else noise.of(share, None, 2)
 
     def stages(self) -> dict[str, np.ndarray]:
         found = self._bare() if self.plain.bare else self._with_x_and_W()
         return {name: np.asarray(value) for name, value in found.items()}
 
-    def _cross_entropy(self, z: Noisy) -> tuple[Noisy, np.ndarray]:
-        """(losses (K, R), probabilities (K, R, C))."""
-        xp = namespace(self.noise)
-        losses = (
-            stable_cross_entropy(z, self.t, self.w)
-            if self.way == STABLE
-            else formulas.cross_entropy(xp, z, self.t, self.w)
-        )
-        return losses, self._softmax(z.value)
+    def _cross_entropy(self, z: Noisy) -> Noisy:
+        """The losses (K, R)."""
+        noise = self.noise
+        if noise.storage is not None:  # the gradient is stored, then multiplied by what arrives, and stored again
+            z = z.made(z.value, (z, lambda g: noise.stored(noise.stored(g) * self.arrives[:, None])))
+        if self.form.stable:
+            return stable_cross_entropy(z, self.t, self.w)
+        if self.form.shifts:
+            z = z - self._of_target(z)[..., None]
+        return formulas.cross_entropy(namespace(noise), z, self.t, self.w)
+
+    def _of_target(self, z: Noisy) -> Noisy:
+        """z_y (K, R)."""
+        at = np.arange(len(self.rows)), self.plain.y[self.rows]
+
+        def back(g: np.ndarray) -> np.ndarray:
+            whole = np.zeros(z.shape)
+            whole[:, *at] = g
+            return whole
+
+        return z.made(z.value[:, *at], (z, back))
+
+    def _handed_out(self, gradient: np.ndarray) -> np.ndarray:
+        """A gradient that is stored before it is multiplied by the scalar that arrives."""
+        arrives = self.plain.upstream
+        if self.noise.storage is None or self.plain.reduction == "none" or arrives == 0:
+            return gradient
+        return self.noise.stored(gradient / arrives) * arrives
 
     def _softmax(self, z: np.ndarray) -> np.ndarray:
         of = self.noise.of
         e = of(np.exp(of(z - z.max(axis=-1, keepdims=True))))
         s = of(e.sum(-1, keepdims=True), None, e.shape[-1])
-        if self.way == STABLE:
+        if not self.noise.keeps_lse:
             return of(e / s)
-        # e^{z − log Σe^z}: its exponent is rounded
         lse = of(of(np.log(s)) + z.max(axis=-1, keepdims=True))
         return of(np.exp(of(z - lse)))
 
@@ -130,10 +219,10 @@ class Draws:
 
     def _bare(self) -> dict[str, np.ndarray]:
         k = self.plain
-        lowest = -1e300 if self.noise.largest > 1e300 else -self.noise.largest / 8
+        lowest = -1e300 if self.noise.dtype.largest > 1e300 else -self.noise.dtype.largest / 8
         z = np.where(np.isneginf(k.z), lowest, k.z)
         leaf = variable(z[self.rows], self.noise)
-        losses, _ = self._cross_entropy(leaf)
+        losses = self._cross_entropy(leaf)
         (g,) = gradients(losses, self.share, [leaf])
         full = self._full(losses.value)
         every = np.broadcast_to(k.z, (self.noise.draws, *k.z.shape))
@@ -161,7 +250,7 @@ class Draws:
         for name in differentiable(k.loss):
             leaves[name] = Noisy(noise.of(np.full(noise.draws, getattr(k.loss, name))), noise)
         z, theta = self._logits(leaves)
-        losses, _ = self._cross_entropy(z)
+        losses = self._cross_entropy(z)
         names = list(leaves)
         g, *found = gradients(losses, self.share, [z, *leaves.values()])
         full = self._full(losses.value)
@@ -179,7 +268,7 @@ class Draws:
         }
         if theta is not None:
             stages["theta"] = self._full(theta)
-        for name, gradient in zip(names, found, strict=True):
+        for name, gradient in zip(names, map(self._handed_out, found), strict=True):
             stages[f"grad_{name}"] = self._full(gradient) if name == "x" else gradient
         return stages
 
@@ -197,12 +286,12 @@ class Draws:
         if k.loss.has_margin:
             y = self.y.argmax(axis=1)
             some = zero["zero_x"] | zero["zero_W"][y]
-            if self.way == STABLE and not some.any():
+            if self.form.stable and not some.any():
                 xp = namespace(noise, arccos=lambda c: stable_angle(x, W, y))
             if q.detach_margin:
                 q.frozen = Noisy(formulas.frozen_offset(xp, q, x, W, self.y).value, noise)  # a constant
             theta = formulas.theta(xp, q, x, W, self.y).value
-        return q.logits(xp, q, x, W, leaves.get("b"), self.y), theta
+        return q.logits(xp, q, x, W, leaves.get("b"), self.y).stored(), theta
 
     def _geometry(self) -> tuple[np.ndarray, ...]:
         """Logits of every row as if it were ignored (no margin), cosines and lengths; no derivative."""
@@ -215,5 +304,5 @@ class Draws:
         y = np.zeros((k.N, k.C))
         y[:, 0] = 1.0
         b = None if k.b is None else variable(k.b, noise)
-        z = q.logits(xp, q, x, W, b, y).value
+        z = q.logits(xp, q, x, W, b, y).stored().value
         return z[:, rows].copy(), cos, formulas.norm(xp, x).value, formulas.norm(xp, W).value

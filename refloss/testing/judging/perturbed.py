@@ -4,6 +4,10 @@ A namespace that runs the textbook formulas on many copies at once (the draws, a
 differentiates them in reverse, every step of that nudged as well. Dot products and sums of n terms err by their
 accumulated bound, n u Σ|terms|, which sums of like terms one after the other do reach. What the dtype cannot hold
 overflows to inf; what is smaller than its numbers errs by their spacing, or is flushed where hardware flushes.
+
+People write one formula in several forms. `Noise` says which: whether the lengths are divided out before the inner
+product or after it, whether p = e^z / Σe^z or e^(z − lse) of a rounded lse, and whether unit vectors, cosines and
+products, and the gradients that arrive there, are stored in a narrower dtype in between.
 """
 
 from __future__ import annotations
@@ -23,35 +27,57 @@ Vjp = Callable[[np.ndarray], np.ndarray]
 
 
 class Noise:
-    """The roundings of one dtype, in `draws` copies and `lossy` more that lose clamped gradients; fixed by the seed."""
+    """The roundings of one dtype, in `draws` copies and `lossy` more that lose clamped gradients; fixed by the seed.
 
-    def __init__(self, dtype: DType, draws: int, seed: int, lossy: int = 0) -> None:
-        self.u, self.largest, self.draws = dtype.u, dtype.largest, draws + lossy
+    divides_after  the lengths of a normalised product are divided out after it
+    keeps_lse      probabilities come of the rounded log Σe^z
+    storage        what stands between two steps is stored in this dtype; None: in the dtype itself
+    """
+
+    def __init__(
+        self, dtype: DType, draws: int, seed: int, lossy: int = 0, *, divides_after: bool = False,
+        keeps_lse: bool = False, storage: DType | None = None,
+    ) -> None:  # fmt: skip
+        self.dtype, self.u, self.draws = dtype, dtype.u, draws + lossy
         self.loses = np.arange(draws + lossy) >= draws
-        # what is below the normal numbers may be flushed, but not in float16, which has few others
-        self.least = dtype.smallest_subnormal / 2 if dtype.name == "float16" else dtype.smallest_normal
         self.rng = np.random.default_rng(seed)
+        self.divides_after, self.keeps_lse, self.storage = divides_after, keeps_lse, storage
 
     def of(self, value: Any, size: Any = None, terms: int = 1) -> np.ndarray:
         """value ± (u · size + the spacing of what is tiny); size: |value|, or Σ|terms| of a sum of so many terms."""
+        return self._in(self.dtype, value, size, terms)
+
+    def stored(self, value: np.ndarray) -> np.ndarray:
+        """The value as it is found again by the next step."""
+        return value if self.storage is None else self._in(self.storage, value)
+
+    def _in(self, dtype: DType, value: Any, size: Any = None, terms: int = 1) -> np.ndarray:
         value = np.asarray(value, dtype=float)
         size = np.abs(value) if size is None else np.abs(size)
         count = value.size
         signs = np.unpackbits(np.frombuffer(self.rng.bytes(-(-count // 8)), np.uint8), count=count)
         signs = signs.reshape(value.shape).astype(float) * 2 - 1
-        off = terms * self.u * size + np.where(size > 0, self.least, 0.0)
+        # what is below the normal numbers may be flushed, but not in float16, which has few others
+        least = dtype.smallest_subnormal / 2 if dtype.name == "float16" else dtype.smallest_normal
+        off = terms * dtype.u * size + np.where(size > 0, least, 0.0)
         value = value + signs * off
-        return np.where(np.abs(value) > self.largest, np.copysign(np.inf, value), value)
+        return np.where(np.abs(value) > dtype.largest, np.copysign(np.inf, value), value)
 
 
 class Noisy:
-    """An array of draws (K, …) that remembers how it was made."""
+    """An array of draws (K, …) that remembers how it was made.
+
+    quotient  (numerator, lengths) of normalised rows (K, R, D)
+    pair      the two factors, where both are normalised rows
+    """
 
     __array_ufunc__ = None  # NumPy's arrays leave mixed operations to this class
-    __slots__ = ("noise", "parents", "value")
+    __slots__ = ("noise", "pair", "parents", "quotient", "value")
 
     def __init__(self, value: np.ndarray, noise: Noise, parents: Sequence[tuple[Noisy, Vjp]] = ()) -> None:
         self.value, self.noise, self.parents = value, noise, tuple(parents)
+        self.quotient: tuple[Noisy, Noisy] | None = None
+        self.pair: tuple[Noisy, Noisy] | None = None
 
     @property
     def ndim(self) -> int:
@@ -63,6 +89,11 @@ class Noisy:
 
     def made(self, value: np.ndarray, *parents: tuple[Any, Vjp]) -> Noisy:
         return Noisy(value, self.noise, [(node, vjp) for node, vjp in parents if isinstance(node, Noisy)])
+
+    def stored(self) -> Noisy:
+        """As the next step finds it; what arrives there is stored as well."""
+        noise = self.noise
+        return self if noise.storage is None else self.made(noise.stored(self.value), (self, noise.stored))
 
     def __neg__(self) -> Noisy:
         return self.made(-self.value, (self, lambda g: -g))
@@ -86,14 +117,25 @@ class Noisy:
         if not isinstance(other, Noisy) and np.isin(b, (-1.0, 0.0, 1.0)).all():
             with np.errstate(invalid="ignore"):  # a value that overflowed, and is not wanted
                 return self.made(np.where(b == 0, 0.0, a * b), (self, lambda g: g * b))
-        return self.made(noise.of(a * b), (self, lambda g: noise.of(g * b)), (other, lambda g: noise.of(g * a)))
+        out = self.made(noise.of(a * b), (self, lambda g: noise.of(g * b)), (other, lambda g: noise.of(g * a)))
+        if isinstance(other, Noisy) and other.quotient:
+            if self.quotient:
+                out.pair = self, other
+            elif noise.divides_after and self.shape[1:] == (1, 1):  # α x̂ = (α x) / ‖x‖
+                rows, lengths = other.quotient
+                out.quotient = self * rows, lengths
+        return out
 
     __rmul__ = __mul__
 
     def __truediv__(self, other: Any) -> Noisy:
         a, b, noise = self.value, _value(other), self.noise
         q = noise.of(a / b)
-        return self.made(q, (self, lambda g: noise.of(g / b)), (other, lambda g: noise.of(noise.of(-g * q) / b)))
+        out = self.made(q, (self, lambda g: noise.of(g / b)), (other, lambda g: noise.of(noise.of(-g * q) / b)))
+        if isinstance(other, Noisy) and self.ndim == 3 and other.shape[-1] == 1:
+            out = out.stored()
+            out.quotient = self, other
+        return out
 
     def __rtruediv__(self, other: Any) -> Noisy:
         return Noisy(np.broadcast_to(np.asarray(other, dtype=float), self.shape), self.noise) / self
@@ -144,6 +186,13 @@ def namespace(noise: Noise, arccos: Callable[[Noisy], Noisy] | None = None) -> S
         )
 
     def total(v: Noisy, axis: int) -> Noisy:
+        if v.pair:
+            left, right = v.pair
+            v.pair = None
+            if not noise.divides_after:
+                return total(v, axis).stored()
+            (x, x_lengths), (W, W_lengths) = left.quotient, right.quotient  # type: ignore[misc]
+            return total(x * W, axis).stored() / x_lengths[..., 0] / W_lengths[..., 0]
         terms = v.shape[axis]
         value = noise.of(v.value.sum(axis), np.abs(v.value).sum(axis), terms)
         return v.made(value, (v, lambda g: np.broadcast_to(np.expand_dims(g, axis), v.shape)))
@@ -153,11 +202,18 @@ def namespace(noise: Noise, arccos: Callable[[Noisy], Noisy] | None = None) -> S
             a = np.asarray(a, dtype=float)
             y = a.argmax(axis=-1)
             return b.made(a.sum(axis=-1)[:, None] * b.value[:, y], (b, lambda g: product(a.T, g)))
-        return b.made(
+        lengths = []
+        if noise.divides_after:
+            lengths = [of.quotient[1] for of in (a, b) if of.quotient]
+            a, b = (of.quotient[0] if of.quotient else of for of in (a, b))
+        out = b.made(
             product(a.value, b.value),
             (a, lambda g: product(g, np.swapaxes(b.value, -1, -2))),
             (b, lambda g: product(np.swapaxes(a.value, -1, -2), g)),
-        )
+        ).stored()
+        for length in lengths:
+            out = out / length
+        return out
 
     def product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         terms = int(np.max(np.count_nonzero(a, axis=-1), initial=1))
@@ -166,14 +222,23 @@ def namespace(noise: Noise, arccos: Callable[[Noisy], Noisy] | None = None) -> S
     def swapaxes(v: Any, i: int, j: int) -> Any:
         if not isinstance(v, Noisy):
             return np.swapaxes(v, i, j)
-        return v.made(np.swapaxes(v.value, i, j), (v, lambda g: np.swapaxes(g, i, j)))
+        out = v.made(np.swapaxes(v.value, i, j), (v, lambda g: np.swapaxes(g, i, j)))
+        if v.quotient and noise.divides_after:
+            out.quotient = swapaxes(v.quotient[0], i, j), swapaxes(v.quotient[1], i, j)
+        return out
 
     def logsumexp(z: Noisy) -> Noisy:
         top = z.value.max(axis=-1, keepdims=True)
         e = noise.of(np.exp(noise.of(z.value - top)))
         s = noise.of(e.sum(-1), e.sum(-1), e.shape[-1])
         value = noise.of(noise.of(np.log(s)) + top[..., 0])
-        return z.made(value, (z, lambda g: noise.of(g[..., None] * noise.of(e / s[..., None]))))
+
+        def slope() -> np.ndarray:
+            if noise.keeps_lse:
+                return noise.of(np.exp(noise.of(z.value - value[..., None])))
+            return noise.of(e / s[..., None])
+
+        return z.made(value, (z, lambda g: noise.of(g[..., None] * slope())))
 
     def clamped_arccos(c: Noisy) -> Noisy:
         """|cos θ| ≤ 1 − u, as people clamp it. A lossy draw has no gradient wherever some draw is clamped, as autodiff

@@ -6,11 +6,13 @@ a grade:
     A   one unit in the last place of the output's dtype, and the reference's own bound
     B   that, and what a stable formula errs by in the compute dtype
     C   that, and what the textbook formula errs by in the compute dtype
-    D   that, and what the textbook formula errs by in the storage dtype throughout
+    D   that, with what the steps hand on stored in the 16 bits of the inputs
+    E   that, and what the textbook formula errs by in the storage dtype throughout
 
-What a formula errs by is four times the largest of 16 draws of the `perturbed` witness, and never less than two
-roundings of the natural scale (the terms before they cancel). Two more draws lose the gradient where cos θ is clamped,
-which counts once. Errors are judged in the `units` of their stage.
+What a formula errs by is the largest over the forms that people write it in (`judging.draws.Form`): four times the
+largest of 16 draws of the `perturbed` witness each, and never less than two roundings of the natural scale (the terms
+before they cancel). Two more draws lose the gradient where cos θ is clamped, which counts once. Errors are judged in
+the `units` of their stage.
 """
 
 from __future__ import annotations
@@ -23,14 +25,43 @@ import numpy as np
 
 from refloss.losses import CrossEntropy
 from refloss.precision.dtypes import DTYPES, DType, rounded, ulp
+from refloss.record import STAGES
 from refloss.testing.judging import units
 from refloss.testing.judging.conventions import Conventions, conventions, defined
-from refloss.testing.judging.draws import STABLE, TEXTBOOK, draw, envelope_of, unexplained
+from refloss.testing.judging.draws import STABLE, TEXTBOOK, Envelope, draw, envelope_of, unexplained
 from refloss.testing.judging.scales import cones, natural_scale
 from refloss.testing.plain_loss import PlainLoss
 from refloss.textbook.rows import row_norm
+from refloss.validation import one_of
 
-GRADES = "ABCD"  # and F
+GRADES = "ABCDE"  # and F; D and E are C where nothing is stored in 16 bits
+
+
+class Required(dict[str, str]):
+    """stage → the worst grade that passes; `others` of stages that are not in it."""
+
+    def __init__(self, grades: Mapping[str, str], others: str) -> None:
+        super().__init__(grades)
+        self.others = others
+
+    def __missing__(self, stage: str) -> str:
+        return self.others
+
+
+Grade = str | Required  # one for all stages, or each its own
+
+
+def required(require: Any, dtype: str) -> Grade:
+    """What a caller asks for; by default what an ordinary implementation in the dtype reaches."""
+    default = "D" if DTYPES[dtype].is_half else "C"
+    if require is None:
+        return default
+    if not isinstance(require, Mapping):
+        return one_of(require, "require", tuple(GRADES))
+    for stage, grade in require.items():
+        one_of(stage, "a stage of require", STAGES)
+        one_of(grade, f"require[{stage!r}]", tuple(GRADES))
+    return Required(require, default)
 
 
 def computed_in(dtype: str) -> str:
@@ -45,8 +76,7 @@ class Truth:
     stages     name → float64, the reference's
     bound      name → what the reference itself may be off by, entry by entry
     compute    what B and C are computed in
-    envelope   grade → name → what a formula may err by in each unit; inf where the formula itself overflows in that
-               dtype
+    envelope   grade → what a formula may err by in each unit; inf where the formula itself overflows in that dtype
     untrusted  the stages where the reference lies far outside all draws of the stable form
     cone       name → (rows,) how long a part across the row is accepted besides: at x ∥ W_y the loss has no gradient
     plain      the plain loss on this case, run once: for wrong copies
@@ -61,7 +91,7 @@ class Truth:
     out: Any
     stages: dict[str, np.ndarray]
     bound: dict[str, np.ndarray]
-    envelope: dict[str, dict[str, np.ndarray]]
+    envelope: dict[str, Envelope]
     plain: PlainLoss
     slack: float = 1.0
     cone: dict[str, np.ndarray] = field(default_factory=dict)
@@ -105,32 +135,42 @@ class Truth:
         share = np.where(across > 0, left / np.where(across > 0, row_norm(error), 1.0), 1.0)
         return np.where(self.cone[stage][:, None] > 0, rest * np.minimum(share, 1.0)[:, None], rest)
 
-    def allowed(self, stage: str, grade: str) -> np.ndarray:
+    def allowed(self, stage: str, grade: Grade) -> np.ndarray:
         """What `excess` may be at this grade."""
+        grade = grade if isinstance(grade, str) else grade[stage]
         if grade == "A":
-            return np.zeros(np.shape(self.envelope["B"][stage]))
-        return self.slack * self.envelope[grade][stage]
+            return np.zeros(np.shape(self.envelope["B"].largest[stage]))
+        return self.slack * self.envelope[grade].largest[stage]
+
+    def judged(self, stage: str, got: np.ndarray, grade: Grade) -> tuple[np.ndarray, np.ndarray]:
+        """`excess` and what is allowed of it, in each unit; less where too little of what is due came out."""
+        grade = grade if isinstance(grade, str) else grade[stage]
+        excess, allowed, due = self.excess(stage, got), self.allowed(stage, grade), self.stages[stage]
+        if grade == "A":
+            return excess, allowed
+        least = self.envelope[grade].least[stage]
+        with np.errstate(all="ignore"):
+            short = (least > 0) & (units.times(stage, got, due) < least)
+            missing = self.slack * (1 - least) * units.size(stage, due)
+        return excess, np.where(short, np.minimum(allowed, missing), allowed)
 
     def grade_of(self, stage: str, got: np.ndarray) -> str:
         """The best grade whose envelope holds all of it, or F."""
-        excess = self.excess(stage, got)
-        for grade in GRADES:
-            if (excess <= self.allowed(stage, grade)).all():
-                return grade
-        return "F"
+        return next((grade for grade in GRADES if self.passes(stage, got, grade)), "F")
 
-    def passes(self, stage: str, got: np.ndarray, grade: str) -> bool:
-        return bool((self.excess(stage, got) <= self.allowed(stage, grade)).all())
+    def passes(self, stage: str, got: np.ndarray, grade: Grade) -> bool:
+        excess, allowed = self.judged(stage, got, grade)
+        return bool((excess <= allowed).all())
 
     def last_place(self, stage: str) -> np.ndarray:
         """What storing an entry costs, and the reference's own bound: grade A."""
         return ulp(self.stages[stage], self.dtype) + self.bound[stage]
 
-    def room(self, stage: str, grade: str) -> np.ndarray:
+    def room(self, stage: str, grade: Grade) -> np.ndarray:
         """The largest error accepted in each unit."""
         return self.allowed(stage, grade) + units.size(stage, self.last_place(stage))
 
-    def tolerance(self, stage: str, grade: str) -> np.ndarray:
+    def tolerance(self, stage: str, grade: Grade) -> np.ndarray:
         """The largest error accepted at each entry, the others of its unit being right."""
         return self.last_place(stage) + units.spread(stage, self.allowed(stage, grade))
 
@@ -160,17 +200,17 @@ def truth_on(
     plain = PlainLoss(loss, inputs, labels, upstream)
     plain.run()
     scale = natural_scale(plain, stages)
-    stable, textbook = (draw(plain, inner, way) for way in (STABLE, TEXTBOOK))
-    found = {"B": envelope_of(stable, stages, scale, inner), "C": envelope_of(textbook, stages, scale, inner)}
-    found["D"] = found["C"]
+    stable = draw(plain, STABLE, inner)
+    envelope = {"B": envelope_of(stable, stages, scale, inner)}
+    envelope["C"] = envelope["B"] | envelope_of(draw(plain, TEXTBOOK, inner), stages, scale, inner)
+    envelope["D"] = envelope["E"] = envelope["C"]
     if inner is not storage:
-        found["D"] = envelope_of(draw(plain, storage, TEXTBOOK), stages, scale, storage)
-    envelope: dict[str, dict[str, np.ndarray]] = {"B": found["B"]}
-    for better, grade in ("BC", "CD"):
-        envelope[grade] = {name: np.maximum(envelope[better][name], found[grade][name]) for name in stages}
+        handed_on = envelope_of(draw(plain, TEXTBOOK, inner, storage), stages, scale, storage)
+        envelope["D"] = envelope["C"] | handed_on
+        envelope["E"] = envelope["D"] | envelope_of(draw(plain, TEXTBOOK, storage), stages, scale, storage)
     return Truth(
         loss, storage, inner, inputs, labels, upstream, out, stages, _own_bound(out, grads, stages, storage), envelope,
-        plain, slack, cones(plain, out, stages), unexplained(stable, stages, scale, inner),
+        plain, slack, cones(plain, out, stages), unexplained(stable[0], stages, scale, inner),
         conventions(loss, inputs, labels, stages, undefined),
     )  # fmt: skip
 

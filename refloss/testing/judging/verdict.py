@@ -8,12 +8,12 @@ from refloss.cases.case import Case
 from refloss.losses import CrossEntropy
 from refloss.testing.adapters import Outcome
 from refloss.testing.judging import units
-from refloss.testing.judging.truth import Truth
-from refloss.testing.places import entry, first
+from refloss.testing.judging.truth import Grade, Truth
+from refloss.testing.places import entry, first, told_apart
 from refloss.testing.report import CaseResult, Failure
 
 
-def judge(truth: Truth, case: Case, outcome: Outcome, require: str) -> tuple[CaseResult, dict[str, np.ndarray]]:
+def judge(truth: Truth, case: Case, outcome: Outcome, require: Grade) -> tuple[CaseResult, dict[str, np.ndarray]]:
     """The result, and what came back in the right shape."""
     result = CaseResult(case.name, case.reason, case.flags, shape_of(case))
     result.failures = [Failure(case.name, p.stage, p.kind, p.message) for p in outcome.problems]
@@ -64,7 +64,7 @@ def _wrong_dtype(truth: Truth, came: str, due: np.ndarray) -> str:
 
 
 def _wrong_value(
-    truth: Truth, case: Case, stage: str, value: np.ndarray, require: str, result: CaseResult
+    truth: Truth, case: Case, stage: str, value: np.ndarray, require: Grade, result: CaseResult
 ) -> Failure | None:
     """What is wrong with a stage, if anything; notes how near it is to what is allowed."""
     due, grade = truth.stages[stage], result.grades[stage]
@@ -76,13 +76,13 @@ def _wrong_value(
         kind = "nan" if np.isnan(value[index]) else "inf"
         tolerance = float(truth.tolerance(stage, require)[index])
     else:
-        excess, allowed = truth.excess(stage, value), truth.allowed(stage, require)
+        excess, allowed = truth.judged(stage, value, require)
         result.ratios[stage] = _ratio(excess, allowed)
         over = ~(excess <= allowed)
         if not over.any():
             return None
         index, kind = units.worst(stage, excess, allowed, error), "value"
-        tolerance, size = float(truth.tolerance(stage, require)[index]), float(error[index])
+        size, tolerance = _decided(truth, stage, require, index, error, excess, allowed)
         ratio = size / tolerance if tolerance else np.inf
     result.ratios[stage] = ratio
     role, expected = _role(truth, case, stage, index), float(due[index])
@@ -92,13 +92,30 @@ def _wrong_value(
         words = f"{value[index]}, {expected:.9g} is due ({role}); "
         words += f"{int(np.count_nonzero(lost))} of {lost.size} not finite"
     else:
-        words = f"{value[index]:.9g}, {expected:.9g} is due ({role}): off by {size:.2g}, {tolerance:.2g} allowed; "
+        (came, wanted), (off, room) = told_apart(float(value[index]), expected, 9), told_apart(size, tolerance, 2)
+        whose = "its row is off" if stage in units.ROWWISE else "off"
+        words = f"{came}, {wanted} is due ({role}): {whose} by {off}, {room} allowed; "
         words += f"{int(np.count_nonzero(over))} of {np.size(over)} {units.name(stage)} wrong"
         words += f" (grade {grade})" if grade != "F" else ""
     return Failure(
         case.name, stage, kind, f"{entry(stage, index)} is {words}", grade, index, float(value[index]), expected,
         size, tolerance, role, ratio,
     )  # fmt: skip
+
+
+def _decided(
+    truth: Truth, stage: str, require: Grade, index: tuple[int, ...], error: np.ndarray, excess: np.ndarray,
+    allowed: np.ndarray,
+) -> tuple[float, float]:  # fmt: skip
+    """(the error, what was allowed) of the unit that the entry belongs to: the numbers that decide.
+
+    Allowed is what the grade allows and what grade A explains of this very error, so that the error is the larger of
+    the two just where the verdict is that it is wrong.
+    """
+    unit = index[:1] if stage in units.ROWWISE else index
+    size, rest, room = (float(v[unit]) for v in (units.size(stage, error), excess, allowed))
+    tolerance = size - rest + room
+    return size, tolerance if np.isfinite(tolerance) else float(truth.tolerance(stage, require)[index])
 
 
 def _ratio(excess: np.ndarray, allowed: np.ndarray) -> float:

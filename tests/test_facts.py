@@ -1,0 +1,163 @@
+"""Facts: what is true of a failure, found in the numbers; no kernel here is one of the suspects, unless it says so."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import refloss
+from refloss.cases.case import Case
+from refloss.testing import check
+from refloss.testing.check import Checker
+from refloss.testing.diagnosis.facts import facts_of, weightiest_stage
+from refloss.testing.diagnosis.facts_common import common
+from refloss.testing.diagnosis.facts_relations import factor_name
+
+LOSS = refloss.Softmax()
+
+
+def changed(change, loss=LOSS, used=None):
+    """The reference, as `used` has it, with its stages changed: change(stages, x, labels)."""
+
+    def kernel(x, W, labels, upstream=1.0):
+        own = used or loss
+        out = own.forward(x, W, labels)
+        grads = own.backward(out, upstream)
+        stages = {"loss": out.loss, "grad_x": grads.x, "grad_W": grads.W}
+        return stages | change(stages, x, labels)
+
+    return kernel
+
+
+TRUTHS = {}  # of LOSS, shared by the checks
+
+
+def sentences(kernel, loss=LOSS):
+    """The facts on the quick cases, without the time that suspects take."""
+    checker = Checker(
+        kernel, loss, dtype="float64", framework="numpy", cases="quick", require="C", compute=None, device=None,
+        slack=1.0, seed=0, soft_targets=False, shared=TRUTHS.setdefault(loss, {}),
+    )  # fmt: skip
+    results = list(checker.run())
+    return [fact.sentence for fact in facts_of(checker.cases, results, checker.observed, "C")]
+
+
+@pytest.mark.parametrize(("factor", "name"), [(4.0, "4"), (0.25, "1/4"), (-1.0, "−"), (0.0, "0"), (3.217, "3.217")])
+def test_a_common_factor_names_itself(factor, name):
+    said = sentences(changed(lambda stages, x, labels: {"grad_x": factor * stages["grad_x"]}))
+    due = {"0": "grad_x is 0", "−": "grad_x is minus what is due"}.get(name, f"grad_x is {name} × what is due")
+    assert said[0] == due
+
+
+def test_a_factor_that_differs_from_case_to_case_is_named_by_what_it_is():
+    said = sentences(changed(lambda stages, x, labels: {"grad_x": x.shape[1] * stages["grad_x"]}))
+    assert said[0] == "grad_x is D × what is due"
+
+
+def test_a_factor_of_each_row():
+    def by_length(stages, x, labels):
+        return {"grad_x": stages["grad_x"] * np.linalg.norm(x, axis=1, keepdims=True)}
+
+    assert "grad_x is ‖x‖ × what is due" in sentences(changed(by_length))
+
+
+def test_a_sum_of_known_quantities():
+    said = sentences(changed(lambda stages, x, labels: {"grad_x": stages["grad_x"] + 0.5 * x}))
+    assert said[0] == "grad_x is what is due plus 1/2 × x"
+
+
+def test_what_the_wrong_rows_have_in_common():
+    def label_zero(stages, x, labels):
+        return {"grad_x": np.where(labels[:, None] == 0, 0.7 * stages["grad_x"] + 0.1, stages["grad_x"])}
+
+    assert any("wrong only in rows with: label 0" in said for said in sentences(changed(label_zero)))
+
+
+def test_everything_is_as_if_a_parameter_were_another():
+    loss = refloss.ArcFace(scale=16)
+    said = sentences(changed(lambda *a: {}, loss, refloss.ArcFace(scale=16, margin=0.45)), loss)
+    assert said[0] == "everything that came back is as if margin were 0.45 in place of 0.5"
+
+
+def test_cases_that_raise_are_told_by_what_they_share():
+    def wide(stages, x, labels):
+        if x.shape[1] % 8:
+            raise RuntimeError("D must be a multiple of 8")
+        return {}
+
+    report = check(changed(wide), LOSS, dtype="float64")
+    assert report.facts[0].sentence == "the kernel raises only where D not a multiple of 8"
+    assert "none of the" in report.facts[0].evidence
+
+
+def test_a_kernel_that_raised_in_most_cases_has_no_suspects():
+    def most(stages, x, labels):
+        if len(x) != 7:
+            raise RuntimeError("no")
+        return {"grad_x": 2 * stages["grad_x"]}
+
+    report = check(changed(most), LOSS, dtype="float64", cases="quick")
+    assert report.facts
+    assert not report.suspects
+
+
+def test_a_right_kernel_has_no_facts():
+    assert not sentences(changed(lambda *a: {}))
+
+
+def test_noise_has_no_factor_no_sum_and_no_name():
+    """The negative control: errors without a pattern are given none."""
+    rng = np.random.default_rng(0)
+
+    def noise(stages, x, labels):
+        return {"grad_x": stages["grad_x"] + rng.standard_normal(x.shape)}
+
+    said = sentences(changed(noise))
+    assert said
+    assert not [s for s in said if "as if" in s or "what is due" in s.split("grad_x is ")[-1]]
+
+
+def test_the_first_stage_is_that_of_most_cases():
+    assert weightiest_stage({"loss": ["a"], "grad_x": [*"abcdef"]}) == "grad_x"
+
+
+def test_few_wrong_ones_share_nothing_by_chance():
+    value = np.arange(12.0)
+    assert common({"size": value}, value > 10) is None
+    assert common({"size": np.arange(1000.0)}, np.arange(1000) >= 990).words == "size ≥ 990"
+
+
+def test_a_factor_without_a_name_has_none():
+    names = {"N": 7.0}
+    assert factor_name([(7.0, 1e-6, names), (8.0, 1e-6, {"N": 8.0})])[0] == "N"
+    assert factor_name([(7.0, 1e-6, names), (5.0, 1e-6, {"N": 8.0})])[0] is None
+
+
+def losses_of(total):
+    """A float32 cross-entropy whose sum over the classes is total(e (N, C))."""
+
+    def kernel(logits, targets):
+        top = logits.max(axis=1)
+        sums = total(np.exp(logits - top[:, None]))
+        return {"losses": np.log(sums) + top - logits[np.arange(len(logits)), targets]}
+
+    return kernel
+
+
+def towards_zero(e):
+    """Σ_j e_ij, each step cut off."""
+    sums = np.zeros(len(e), dtype=np.float32)
+    for column in e.T:
+        exact = sums.astype(float) + column
+        sums = exact.astype(np.float32)
+        sums = np.where(sums > exact, np.nextafter(sums, np.float32(0)), sums)
+    return sums
+
+
+@pytest.mark.parametrize(("total", "biased"), [(towards_zero, True), (lambda e: np.cumsum(e, axis=1)[:, -1], False)])
+def test_a_sum_cut_off_towards_zero_is_told_and_one_in_order_is_not(total, biased):
+    rng = np.random.default_rng(0)
+    z, y = rng.normal(size=(256, 1000)).astype(np.float32).astype(float), rng.integers(0, 1000, 256)
+    case = Case("many", "a bias", (), {"logits": z}, y, 1.0, np.ones(256))
+    report = check(losses_of(total), refloss.CrossEntropy(reduction="none"), cases=[case])
+    assert any("losses that differ are too low" in note for note in report.notes) == biased

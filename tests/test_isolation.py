@@ -1,0 +1,277 @@
+"""Kernels that misbehave: in a process of their own none passes, none hangs, and each is told for what it does."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import refloss
+from refloss.cli.main import main
+from refloss.testing import check
+from refloss.testing.isolation.wire import BadMessage, receive, send
+
+KERNELS = '''
+import ctypes, os, sys, threading, time
+import numpy as np
+import refloss
+
+LOSS = refloss.CrossEntropy()
+last = {}
+
+def right(logits, targets, upstream=1.0):
+    out = LOSS.forward(logits, targets)
+    made = {"loss": out.loss, "grad_logits": LOSS.backward(out, upstream).logits}
+    return {name: np.asarray(value).astype(logits.dtype) for name, value in made.items()}
+
+def after(change):
+    """Right, but for what it does besides."""
+    def kernel(logits, targets, upstream=1.0):
+        made = right(logits, targets, upstream)
+        change(made)
+        return made
+    return kernel
+
+def only(change):
+    return lambda logits, targets: change()
+
+def overwrite(made):
+    for array in last.values():
+        array[...] = 0
+    last.clear()
+    last.update(made)
+
+def later(made):
+    def write():
+        time.sleep(0.02)
+        made["grad_logits"][...] = 0
+    threading.Thread(target=write, daemon=True).start()
+    time.sleep(0)
+
+def fill():
+    kept = []
+    while True:
+        kept.append(np.ones(10**7))
+
+def recurse():
+    return recurse()
+
+class Lying:
+    dtype = np.dtype("float32")
+
+    @property
+    def shape(self):
+        raise RuntimeError("no shape")
+
+exits = only(lambda: sys.exit(0))
+ends = only(lambda: os._exit(0))
+crashes = only(lambda: ctypes.string_at(0))
+hangs = only(lambda: time.sleep(600))
+fills = only(fill)
+recurses = only(recurse)
+interrupts = only(lambda: (_ for _ in ()).throw(KeyboardInterrupt))
+lies = only(Lying)
+closes = after(lambda made: os.closerange(0, 100))
+forges = after(lambda made: [os.write(fd, b"x" * 64) for fd in range(3, 12) if os.path.exists(f"/proc/self/fd/{fd}")
+                             and not os.path.isdir(f"/proc/self/fd/{fd}") and writable(fd)])
+prints = after(lambda made: sys.stdout.write("x" * 2**20))
+patches = after(lambda made: setattr(np, "allclose", lambda *a, **k: True))
+reseeds = after(lambda made: np.random.seed(0))
+draws = after(lambda made: np.random.rand())
+strict = after(lambda made: np.seterr(all="raise"))
+moves = after(lambda made: os.chdir("/"))
+unsets = after(lambda made: os.environ.pop("PATH", None))
+overwrites = after(overwrite)
+writes_later = after(later)
+forks = after(lambda made: os.fork())
+
+def writable(fd):
+    import fcntl
+    return fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDONLY
+'''
+CASES = ["typical"]
+
+
+@pytest.fixture(scope="module")
+def kernels(tmp_path_factory):
+    path = tmp_path_factory.mktemp("kernels") / "kernels.py"
+    path.write_text(KERNELS, encoding="utf-8")
+    return path
+
+
+def isolated(kernels, name, **options):
+    options = {"cases": CASES, "isolated": True, "time_limit": 20, "memory_limit": 300, **options}
+    return check(f"{kernels}:{name}", refloss.CrossEntropy(), **options)
+
+
+def test_a_right_kernel_passes_with_the_same_numbers(kernels):
+    report = isolated(kernels, "right", cases="quick")
+    assert report.passed, report
+    scope: dict = {}
+    exec(KERNELS, scope)
+    here = check(scope["right"], refloss.CrossEntropy(), cases="quick")
+    assert [r.ratios for r in report.results] == [r.ratios for r in here.results]
+    assert report.notes == here.notes
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "words"),
+    [
+        ("exits", "exited", "SystemExit: 0 (/"),
+        ("ends", "exited", "ended its process with exit status 0"),
+        ("crashes", "crashed", "died of SIGSEGV"),
+        ("fills", "memory", "Unable to allocate"),
+        ("recurses", "exception", "RecursionError"),
+        ("interrupts", "exception", "KeyboardInterrupt"),
+        ("lies", "wrong_type", "loss came as"),
+        ("closes", "crashed", "channel"),
+        ("forges", "crashed", "the kernel's process "),
+        ("prints", "printed", "the kernel printed 3,145,728 bytes"),
+        ("patches", "global_state", "numpy.allclose was replaced"),
+        ("reseeds", "global_state", "the random numbers of NumPy were reseeded"),
+        ("strict", "global_state", "np.geterr() was"),
+        ("moves", "global_state", "the current folder was"),
+        ("unsets", "global_state", "the environment variable PATH was changed"),
+        ("forks", "global_state", "the kernel forked"),
+    ],
+)
+@pytest.mark.skipif(not os.path.exists("/proc/self/fd"), reason="signals and limits are those of Linux")
+def test_no_misbehaviour_passes(kernels, name, kind, words):
+    report = isolated(kernels, name)
+    assert not report.passed
+    told = [failure.message for failure in report.failures if failure.kind == kind]
+    assert any(words in message for message in told), report.failures
+    assert words.split("(")[0] in str(report).replace("\n      ", " ")
+
+
+@pytest.mark.parametrize("in_process", [True, False], ids=["here", "isolated"])
+@pytest.mark.parametrize("name", ["overwrites", "writes_later"])
+def test_what_changes_after_it_came_back(kernels, name, in_process):
+    scope: dict = {}
+    exec(KERNELS, scope)
+    options = {"cases": "quick"}
+    report = check(scope[name], refloss.CrossEntropy(), **options) if in_process else isolated(kernels, name, **options)
+    assert any(f.kind == "overwritten" for f in report.failures)
+
+
+def test_a_draw_is_a_note_and_no_failure(kernels):
+    report = isolated(kernels, "draws", cases="quick")
+    assert report.passed
+    assert "the kernel draws from the global random numbers of NumPy" in report.notes
+
+
+def test_a_hanging_kernel_is_left_and_not_called_again(kernels):
+    """Three times without an answer; the other cases are not run, and do not pass."""
+    report = isolated(kernels, "hangs", cases="quick", time_limit=0.5)
+    kinds = [failure.kind for failure in report.failures]
+    assert kinds.count("timeout") == 3
+    assert kinds.count("not_run") == len(report.results) - 3 > 0
+    [first, *_] = report.failures
+    assert first.message.startswith("no answer within 0.5 s; it was in File")
+    assert "kernels.py" in first.message
+
+
+def test_here_an_exit_is_a_failure_and_an_interrupt_is_not(kernels):
+    def leaves(logits, targets):
+        sys.exit(0)
+
+    def interrupted(logits, targets):
+        raise KeyboardInterrupt
+
+    report = check(leaves, refloss.CrossEntropy(), cases=CASES)
+    assert {failure.kind for failure in report.failures} == {"exited"}
+    with pytest.raises(KeyboardInterrupt):
+        check(interrupted, refloss.CrossEntropy(), cases=CASES)
+
+
+def test_what_cannot_be_told_from_zero_is_not_checked():
+    """A loss of 0.0 within a slack that lets everything pass; with the slack of everybody it fails."""
+
+    def nothing(logits, targets):
+        return {"loss": np.float32(0)}
+
+    report = check(nothing, refloss.CrossEntropy(), cases="quick", slack=1e7)
+    assert not report.passed
+    assert "zero" in report.not_checked["loss"]
+    assert check(nothing, refloss.CrossEntropy(), cases="quick").failures
+
+
+@pytest.mark.parametrize(
+    ("kernel", "options", "words"),
+    [
+        (lambda logits, targets: 0.0, {}, "isolated=True needs a kernel that its process can find by name"),
+        (check, {"time_limit": 0}, "time_limit must be a positive number, got 0"),
+        (check, {"memory_limit": float("nan")}, "memory_limit must be a positive number, got nan"),
+    ],
+    ids=["a lambda", "no time", "no memory"],
+)
+def test_wrong_calls(kernel, options, words):
+    with pytest.raises(ValueError, match=words):
+        check(kernel, refloss.CrossEntropy(), isolated=True, **options)
+
+
+# -- the command line ------------------------------------------------------------------------------
+
+
+def test_the_report_is_whole_and_alone_on_standard_output(kernels, tmp_path, capfd):
+    call = ["check", f"{kernels}:ends", "--loss", "cross_entropy", "--case", "typical", "--format", "json"]
+    assert main([*call, "--output", str(tmp_path / "report.json")]) == 1
+    report = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
+    assert report["passed"] is False
+    assert report["results"][0]["failures"][0]["kind"] == "exited"
+    call[1] = f"{kernels}:prints"
+    assert main(call) == 1
+    out, err = capfd.readouterr()
+    assert json.loads(out)["passed"] is False
+    assert err.count("x") == 2**20  # and no more of it
+
+
+@pytest.mark.parametrize("line", ["import sys; sys.exit(0)", "import os; os._exit(0)"])
+def test_a_file_that_ends_the_process_on_import(tmp_path, line, capsys):
+    path = tmp_path / "file.py"
+    path.write_text(f"{line}\n")
+    assert main(["check", f"{path}:f", "--loss", "softmax", "--quick"]) == 2
+    assert "fails on import" in capsys.readouterr().err
+    assert main(["gradcheck", "--loss", f"{path}:f"]) == 2
+    assert "--loss" in capsys.readouterr().err
+
+
+def test_a_loss_that_ends_the_process_of_gradcheck(tmp_path, capsys):
+    path = tmp_path / "file.py"
+    path.write_text("import os\nclass Ends:\n def forward(self, *a): os._exit(0)\n def backward(self, *a): ...\n")
+    assert main(["gradcheck", "--loss", f"{path}:Ends"]) == 2
+    assert "it ended the process (status 0) before the end" in capsys.readouterr().err
+
+
+def test_the_judge_does_not_import_the_file(kernels):
+    code = "import sys; from refloss.cli.main import main; main(sys.argv[1:]); print('kernels' in str(sys.modules))"
+    call = [sys.executable, "-c", code, "check", f"{kernels}:right", "--loss", "cross_entropy", "--case", "typical"]
+    paths = {"PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(call, capture_output=True, text=True, env={**os.environ, **paths})
+    assert done.stdout.splitlines()[-1] == "False", done.stderr
+
+
+# -- what goes between the two ---------------------------------------------------------------------
+
+
+def test_messages():
+    """What is sent comes back; what is not a message is refused and not run."""
+    stream = io.BytesIO()
+    message = {"a": [1, None, "ö"], "b": np.arange(6.0).reshape(2, 3)[:, ::2], "c": {"d": np.int64(7)[...]}}
+    send(stream, message)
+    data = stream.getvalue()
+    found = receive(io.BytesIO(data), 1000)
+    assert found["a"] == message["a"]
+    np.testing.assert_array_equal(found["b"], message["b"])
+    with pytest.raises(EOFError):
+        receive(io.BytesIO(data[:-1]), 1000)
+    with pytest.raises(BadMessage):
+        receive(io.BytesIO(data), 8)
+    for old, new in ((b"float64", b"objectX"), (b"[2, 2]", b"[9, 2]"), (b"{", b"]"), (b"[2, 2]", b"[-1,2]")):
+        with pytest.raises(BadMessage):
+            receive(io.BytesIO(data.replace(old, new, 1)), 1000)
