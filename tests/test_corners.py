@@ -161,7 +161,8 @@ def test_zero_times_minus_infinity_is_a_convention():
     assert {(f.case, f.kind) for f in report.failures} == {
         ("masked_classes", "convention"), ("masked_without_a_share", "convention")
     }  # fmt: skip
-    assert "convention: 0·(−inf) taken as NaN" in str(report)
+    assert "convention: 0·(−inf) taken as NaN" in " ".join(str(report).split())
+    assert json.loads(report.to_json())["grade"] == report.grade
 
     def wrong(logits, targets):
         return 2 * kernel(logits, targets)

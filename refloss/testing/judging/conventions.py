@@ -10,8 +10,8 @@ import numpy as np
 
 from refloss.losses import CrossEntropy
 
-MASKED = "convention: 0·(−inf) taken as NaN where a masked class has no share of the target; 0 is due"
-NO_NUMBERS = "convention: 0·NaN taken as NaN, from an ignored row that holds no numbers; 0 is due"
+MASKED = "convention: 0·(−inf) taken as NaN where a masked class has no share of the target"
+NO_NUMBERS = "convention: 0·NaN of an ignored row taken as NaN in what it adds to; 0 is due"
 EMPTY = "convention: the gradient of a mean over nothing taken as NaN; 0 is due"
 FORWARD = ("x_norm", "cos_theta", "theta", "logits", "probabilities")
 BY_ROW = ("losses", "grad_logits", "grad_x")

@@ -29,15 +29,19 @@ def judge(truth: Truth, case: Case, outcome: Outcome, require: Grade) -> tuple[C
         wrong_type = _wrong_dtype(truth, outcome.dtypes.get(stage, truth.dtype.name), due)
         if wrong_type:
             result.failures.append(Failure(case.name, stage, "dtype", f"{stage} {wrong_type}"))
-        value, met = truth.conventions.settle(stage, value, due)
+        came = value
+        value, met = truth.conventions.settle(stage, came, due)
         got[stage] = value
         result.grades[stage] = truth.grade_of(stage, value)
         for convention in met:
-            words = f"{stage}: {convention.words}"
             if convention.fails:
-                result.failures.append(Failure(case.name, stage, "convention", words, result.grades[stage]))
-            else:
-                result.notes.append(words)
+                at = first(np.isnan(came) & ~np.isnan(due))
+                words = f"{entry(stage, at)} is nan, {due[at]:.9g} is due; {convention.words}"
+                result.failures.append(
+                    Failure(case.name, stage, "convention", words, result.grades[stage], at, np.nan, float(due[at]))
+                )
+            elif convention.words not in result.notes:
+                result.notes.append(convention.words)
         if failure := _wrong_value(truth, case, stage, value, require, result):
             result.failures.append(failure)
     return result, got
