@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import re
 import zlib
 from pathlib import Path
@@ -27,6 +28,14 @@ OTHERS = {"kernels", "pages"} | {
     )
 }  # fmt: skip
 
+# what takes its time, and runs where nothing may be skipped or where it is named
+SLOW = {"pages"} | {
+    f"test_{name}"
+    for name in (
+        "checker", "declared", "facts", "isolation", "matrix", "rivals", "step_precision", "suspects", "toy_loss",
+    )
+}  # fmt: skip
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     names = [name for name in LOSS_NAMES if name not in ALIASES]
@@ -36,7 +45,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     named = any(Path(arg.partition("::")[0]).resolve() == collection_path for arg in config.args)
-    return True if config.getoption("--loss") and collection_path.stem in OTHERS and not named else None
+    left_out = OTHERS if config.getoption("--loss") else set()
+    if os.environ.get("REFLOSS_REQUIRE_OPTIONAL") != "1":
+        left_out = left_out | SLOW
+    inside = any(Path(arg.partition("::")[0]).resolve() in collection_path.parents for arg in config.args)
+    within_slow = inside and any(Path(arg).name in SLOW for arg in config.args)
+    return True if collection_path.stem in left_out and not named and not within_slow else None
 
 
 @pytest.hookimpl(tryfirst=True)
