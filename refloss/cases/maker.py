@@ -57,7 +57,8 @@ class Maker:
 
     def classes(self, C: int) -> np.ndarray:
         """The classes that a row may have and count: not ignored; one with a weight comes first."""
-        usable = np.array([c for c in range(C) if c != self.loss.ignore_index] or [0])
+        ignored = [] if self.loss.ignore_index is None else [self.loss.ignore_index]
+        usable = np.setdiff1d(np.arange(C), ignored) if C > 1 else np.zeros(1, dtype=int)
         if self.loss.class_weights is None:
             return usable
         weights = np.array(self.loss.class_weights)[usable]
@@ -114,10 +115,13 @@ class Maker:
     def case(
         self, name: str, reason: str, flags: str, inputs: Mapping[str, np.ndarray], y: np.ndarray, *,
         b: Any = "ordinary", rest: Sequence[int] | None = None, upstream: float = UPSTREAM, upstreams: Any = UPSTREAMS,
-        layout: str = "contiguous", soft: np.ndarray | None = None,
+        layout: str = "contiguous", soft: np.ndarray | None = None, empty: bool = False,
     ) -> None:  # fmt: skip
-        """Adds a case. inputs: x and W, or logits (R, C) as rows; y: (R,); rest: the shape of R in bare logits."""
-        if self._counts_nothing(y):
+        """Adds a case. inputs: x and W, or logits (R, C) as rows; y: (R,); rest: the shape of R in bare logits.
+
+        empty: also where the loss counts nothing.
+        """
+        if not empty and self._counts_nothing(y):
             return
         given = {key: rounded(value, self.dtype) for key, value in inputs.items()}
         C = given["logits"].shape[1] if self.bare else len(given["W"])
@@ -126,9 +130,9 @@ class Maker:
             given["b"] = rounded(b, self.dtype)
         labels: np.ndarray = y.astype(np.int64)
         if self.soft:
-            labels = rounded(soft if soft is not None else self._softened(name, y, C), self.dtype)
-            if self.bare:
-                labels[given["logits"] == -np.inf] = 0.0
+            some = given["logits"] > -np.inf if self.bare else np.ones((len(y), C), dtype=bool)
+            labels = rounded(soft if soft is not None else shares(self.rng("soft " + name), some, y), self.dtype)
+            labels = np.where(some, labels, 0.0)
         shape: tuple[int, ...] = (len(y),)
         if self.bare:
             shape = tuple(rest or (_folded(len(y)) if self.loss.axis == 1 else shape))
@@ -150,13 +154,6 @@ class Maker:
         whole = np.moveaxis(rows.reshape(*shape, rows.shape[1]), -1, self.loss.axis)
         return np.ascontiguousarray(whole)
 
-    def _softened(self, name: str, y: np.ndarray, C: int) -> np.ndarray:
-        """(R, C) soft targets, most of each on the label, whose sums are not 1."""
-        rng = self.rng("soft " + name)
-        soft = 0.3 * rng.dirichlet(np.ones(C), size=len(y))
-        soft[np.arange(len(y)), y] += 0.6
-        return soft * np.linspace(0.7, 1.4, len(y))[:, None]
-
     def _counts_nothing(self, y: np.ndarray) -> bool:
         """Whether a mean would be taken over nothing."""
         if self.soft or self.loss.reduction not in ("mean", "weighted_mean"):
@@ -173,3 +170,21 @@ def _folded(R: int) -> tuple[int, int, int]:
     h = next(k for k in (2, 3, 5, 1) if R % k == 0)
     w = next(k for k in (2, 3, 5, 1) if R // h % k == 0)
     return R // (h * w), h, w
+
+
+def shares(rng: np.random.Generator, some: np.ndarray, y: np.ndarray | None = None) -> np.ndarray:
+    """(R, C) soft targets on the classes of `some` (R, C), most of each on the class y (R,) if there is one.
+
+    Every share is a whole number below 256 of a power of two, so that each dtype holds it and rows sum to exactly 1.
+    """
+    soft = np.zeros(some.shape)
+    for i, row in enumerate(some):
+        others = np.flatnonzero(row if y is None else row & (np.arange(len(row)) != y[i]))
+        if y is not None:
+            soft[i, y[i]] = 1.0 if len(others) == 0 else 1 - (1 + i % 3) / 8
+        mass = 1 - soft[i].sum()
+        if mass:
+            unit = 2.0 ** -math.floor(math.log2(64 * len(others)))  # at most 64 a class on average
+            weights = rng.uniform(0.25, 1.75, size=len(others))
+            soft[i, others] = unit * rng.multinomial(round(mass / unit), weights / weights.sum())
+    return soft

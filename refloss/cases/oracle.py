@@ -15,8 +15,9 @@ import numpy as np
 
 from refloss.cases.angles import directions, place
 from refloss.cases.case import Case
+from refloss.cases.corners import corners
 from refloss.cases.layouts import layouts
-from refloss.cases.maker import RIVAL, Maker
+from refloss.cases.maker import RIVAL, Maker, shares
 from refloss.precision.dtypes import DTYPES, DType, rounded, ulp
 from refloss.textbook import formulas
 
@@ -56,7 +57,7 @@ def cases(loss: Any, dtype: str = "float32", seed: int = 0, soft_targets: bool =
         raise ValueError(f"soft_targets: {loss!r} {why} and takes labels only")
     make = Maker(loss, dtype, seed, soft_targets)
     own = (_images, _blocks, _bare_logits) if make.bare else (_shapes, _blocks, _angles, _margins, _logits, _norms)
-    families: tuple = (_typical, *own, _labels, _upstreams, _layouts, _options, layouts)
+    families: tuple = (_typical, *own, _labels, _upstreams, _layouts, _options, layouts, corners)
     for family in families:
         family(make)
     return make.cases
@@ -479,7 +480,7 @@ def _soft(make: Maker) -> None:
     for name, reason, soft in (
         ("soft_sum_not_one", "rows that sum to 0.25 … 2: p − t instead of p Σt − t",
          dirichlet * np.linspace(0.25, 2, N)[:, None]),
-        ("soft_sum_one", "ordinary soft targets", dirichlet),
+        ("soft_sum_one", "ordinary soft targets", shares(rng, np.ones((N, C), dtype=bool))),
         ("soft_one_hot", "one-hot soft targets: 0 · log 0, and the same as labels", np.eye(C)[make.labels(N, C)]),
         ("soft_zero_row", "a row without any target: loss 0, gradient 0, and counted in a mean", zero_row),
     ):  # fmt: skip

@@ -1,4 +1,5 @@
-"""The command line: `refloss list`, `gradcheck`, `check`, `precision`, `suspects`, `matrix`, `certify`, `figures`.
+"""The command line: `refloss list`, `gradcheck`, `check`, `cases`, `precision`, `suspects`, `matrix`,
+`certify`, `figures`.
 
 Exit status: 0 all well · 1 something is wrong with what was checked · 2 the call was wrong · 3 the oracle's own
 self-check failed · 5 nothing ran.
@@ -16,7 +17,7 @@ import sys
 from collections.abc import Sequence
 
 import refloss
-from refloss.cli import certify, check, figures, gradcheck, matrix, precision
+from refloss.cli import cases, certify, check, figures, gradcheck, matrix, precision
 from refloss.cli.shared import checked
 from refloss.cli.status import INTERRUPTED, OK, UNREAD, USAGE, CallError
 
@@ -63,6 +64,7 @@ def _parser() -> argparse.ArgumentParser:
 
     gradcheck.add_to(commands)
     check.add_to(commands)
+    cases.add_to(commands)
     precision.add_to(commands)
     matrix.add_to(commands)
     certify.add_to(commands)

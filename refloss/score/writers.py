@@ -577,7 +577,7 @@ def _sequential_product(u: np.ndarray, v: np.ndarray) -> np.ndarray:
 
 
 def _sequential_total(v: np.ndarray, axis: int) -> np.ndarray:
-    return np.take(np.add.accumulate(v, axis), -1, axis)
+    return np.take(np.add.accumulate(v, axis), -1, axis) if v.shape[axis] else v.sum(axis)
 
 
 def _halved_product(u: np.ndarray, v: np.ndarray) -> np.ndarray:
@@ -588,6 +588,8 @@ def _halved_product(u: np.ndarray, v: np.ndarray) -> np.ndarray:
 
 def _halved_total(v: np.ndarray, axis: int) -> np.ndarray:
     v = np.moveaxis(v, axis, 0)
+    if not len(v):
+        return v.sum(0)
     while len(v) > 1:
         half = len(v) // 2
         v = np.concatenate([v[:half] + v[half : 2 * half], v[2 * half :]])

@@ -21,7 +21,7 @@ from refloss.testing.diagnosis.facts import biases, facts_of
 from refloss.testing.diagnosis.match import History, Observed, name_the_bug
 from refloss.testing.isolation import IsolatedAdapter
 from refloss.testing.judging.directions import directions, second_derivatives, tangent
-from refloss.testing.judging.laws import Laws, changed
+from refloss.testing.judging.laws import Laws, changed, offset
 from refloss.testing.judging.selfcheck import SelfCheck
 from refloss.testing.judging.truth import Truth, computed_in, required, truth_on
 from refloss.testing.judging.verdict import judge, shape_of, underflow
@@ -30,6 +30,8 @@ from refloss.testing.reproduce import described, reproducer
 from refloss.testing.shrink import smallest_failing
 from refloss.textbook.family import member_of
 from refloss.validation import one_of
+
+OFFSET = {"typical", "masked"}  # flags of the quick cases on which a common offset is tried
 
 
 def check(
@@ -173,6 +175,11 @@ class Checker:
         self.kernel, self.loss, self.slack = kernel, replace(loss, precision="double"), float(slack)
         self.device, self.seed, self.soft_targets = device, int(seed), soft_targets
         bare, chosen = isinstance(loss, CrossEntropy), _chosen(cases, self.loss, dtype, seed, soft_targets)
+        asked = {self.require} if isinstance(self.require, str) else {self.require.others, *self.require.values()}
+        every = len(chosen)
+        if isinstance(cases, str) and ("E" in asked or (compute or computed_in(dtype)) == dtype):
+            chosen = [case for case in chosen if "float32_inside" not in case.flags]
+        self.not_owed = every - len(chosen)
         kept = _without(without, chosen, lambda: all_cases(self.loss, dtype, seed, soft_targets))
         self.adapter: Adapter | IsolatedAdapter
         if isolated:
@@ -258,10 +265,14 @@ class Checker:
             notes.append("the kernel takes no upstream and returns its own gradients: only upstream 1 was tried")
         if getattr(self.loss, "has_bias", False) and not self.takes.b:
             notes.append("the kernel takes no b: no case has a bias")
+        told = Counter(words for result in self.found.results for words in result.notes)
+        notes += [f"{words} (in {count} case{'s' if count > 1 else ''}; no failure)" for words, count in told.items()]
         if self.takes.needs_b and not getattr(self.loss, "has_bias", False):
             notes.append("the kernel needs b and this loss has none: it was given zeros, and its grad_b was not judged")
         if "without" in self.declared:
             notes.append(f"left out: cases flagged {' or '.join(self.declared['without'])} ({self.left_out})")
+        if self.not_owed:
+            notes.append(f"left out: cases that need more than 16 bits inside, not asked for ({self.not_owed})")
         if self.takes.mutates:
             notes.append(f"declared: the kernel may overwrite {', '.join(self.takes.mutates)}")
         if self.left_open:
@@ -297,6 +308,7 @@ class Checker:
         self.self_check.add(case.name, truth, got)
         if not any(f.kind in LOST for f in result.failures):
             self._again(case, outcome, truth, result)
+            self._offset(case, result)
             self._along(case, outcome, truth, result)
         self.coverage.update(case.flags)
         self.coverage.update(regimes(self.loss, truth.out, case.labels))
@@ -341,6 +353,19 @@ class Checker:
         broken = self.laws.of_twice_the_upstream(case.name, truth, outcome, doubled, stages)
         if broken and not any(f.stage == broken for f in result.failures):
             words = f"{broken} is not linear in what arrives: twice the upstream does not give twice the gradient"
+            result.failures.append(Failure(case.name, broken, "law", words))
+
+    def _offset(self, case: Case, result: CaseResult) -> None:
+        """A common offset of all logits changes neither loss nor gradient; tried on a few quick cases."""
+        ways = offset(case, DTYPES[self.found.dtype]) if case.quick and OFFSET & set(case.flags) else None
+        if ways is None:
+            return
+        without, shifted = (self._call(way) for way in ways)
+        if any(problem.kind in LOST for call in (without, shifted) for problem in call.problems):
+            return  # a failure of the case itself says so
+        broken = self.laws.of_an_offset(case.name, self._truth(ways[1], shifted), without, shifted)
+        if broken and not any(f.stage == broken for f in result.failures):
+            words = f"{broken} changes with a common offset of all logits ({ways[1].name})"
             result.failures.append(Failure(case.name, broken, "law", words))
 
     def _along(self, case: Case, outcome: Outcome, truth: Truth, result: CaseResult) -> None:

@@ -206,7 +206,8 @@ class PlainLoss:
     def share(self) -> np.ndarray:
         """(N,) of the gradient that arrives."""
         each = np.broadcast_to(self.upstream.ravel() if self.upstream.ndim else self.upstream, self.N)
-        return np.where(self.reached, each / self.divisor(), 0.0)
+        with np.errstate(divide="ignore", invalid="ignore"):  # a mean over nothing
+            return np.where(self.reached, each / self.divisor(), 0.0)
 
     def grad_logits(self) -> np.ndarray:
         """(N, C) p Σ_c a_c − a, without cancellation where one class has it all; before the sample's share."""

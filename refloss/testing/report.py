@@ -35,7 +35,7 @@ class Failure:
         stage (str): the stage's name.
         kind (str): "value"; or "nan", "inf", "shape", "dtype", "exception", "mutated", "unwritten",
             "nondeterministic", "no_gradient", "wrong_type", "law", "overwritten", "exited", "memory"; of an isolated
-            kernel also "crashed", "timeout", "not_run", "global_state", "printed".
+            kernel also "crashed", "timeout", "not_run", "global_state", "printed"; "convention", NaN for 0·(−inf).
         message (str): in one line.
         grade (str): what the stage got, "F" unless an envelope wider than the required one explains it.
         index (tuple): of the worst entry.
@@ -95,6 +95,7 @@ class CaseResult:
         grades (dict): stage → "A" … "F".
         ratios (dict): stage → worst error / what is allowed at the required grade.
         failures (list of Failure): what is wrong.
+        notes (list of str): conventions that differ from the reference's and are no failure.
     """
 
     name: str
@@ -104,12 +105,13 @@ class CaseResult:
     grades: dict[str, str] = field(default_factory=dict)
     ratios: dict[str, float] = field(default_factory=dict)  # worst error / what is allowed at the required grade
     failures: list[Failure] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     @property
     def grade(self) -> str:
         """The worst grade of its stages; "F" if something else than a value is wrong."""
         worst = max(self.grades.values(), default="A")
-        return "F" if any(f.kind != "value" for f in self.failures) else worst
+        return "F" if any(f.kind not in ("value", "convention") for f in self.failures) else worst
 
 
 @dataclass
@@ -298,7 +300,9 @@ class Report(BaseReport):
 
     def _split(self) -> str:
         """How many of the cases are wrong, and how many only lose precision."""
-        less = [result.grade for result in self.results if result.failures and result.grade != "F"]
+        less = [
+            r.grade for r in self.results if r.grade != "F" and any(f.kind == "value" for f in r.failures)
+        ]  # fmt: skip
         if not less:
             return ""
         means = EXPLAINED[max(less)].format(compute=self.compute, dtype=self.dtype)

@@ -115,7 +115,8 @@ def _envelope_of_one(
             worst, lossy = error[:DRAWS].max(axis=0), error[DRAWS:].max(axis=0)
             tiny = dtype.smallest_subnormal * (np.asarray(scale[name]) > 0)
             furthest = np.maximum(FACTOR * worst, worst + lossy)
-            found.largest[name] = np.maximum(furthest, FLOOR * dtype.u * scale[name] + tiny)
+            widest = np.maximum(furthest, FLOOR * dtype.u * scale[name] + tiny)
+            found.largest[name] = np.where(np.isnan(units.size(name, due)), 0.0, widest)  # NaN is due, and nothing else
             smallest = np.min([units.times(name, copy, due) for copy in copies[name]], axis=0)
             by_a_factor = (smallest > 0) & (error.max(axis=0) < units.size(name, due))
             found.least[name] = np.where(by_a_factor, np.minimum(smallest, 1 / np.e**0.25) ** FACTOR, 0.0)
@@ -282,7 +283,7 @@ class Draws:
         q = parameters(k.loss, **zero, **{name: leaves[name] for name in differentiable(k.loss)})
         x, W = leaves["x"], leaves["W"]
         xp, theta = namespace(noise), None
-        if k.on.any():
+        if k.loss.has_margin:
             y = self.y.argmax(axis=1)
             some = zero["zero_x"] | zero["zero_W"][y]
             if self.form.stable and not some.any():

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from refloss.precision.dtypes import rounded
+from refloss.cases.case import Case
+from refloss.precision.dtypes import DType, rounded
 from refloss.testing.adapters import Outcome
 from refloss.testing.judging import units
 from refloss.testing.judging.truth import Grade, Truth
 from refloss.testing.report import Failure
 
 SUM, ACROSS_X, ACROSS_W, LINEAR = "Σ_j ∂z_j = 0", "∂x ⟂ x", "∂W ⟂ W", "linear in upstream"
+SHIFT = "a common offset changes nothing"
 
 
 @dataclass
@@ -64,6 +66,48 @@ class Laws:
                     broken = stage
         self._note(LINEAR, case, not broken)
         return broken
+
+    def of_an_offset(self, case: str, truth: Truth, without: Outcome, shifted: Outcome) -> str:
+        """The first stage that an offset of all logits changes by more than both calls may err, or ''.
+
+        truth: on the shifted case, whose logits are larger and round no less.
+        """
+        broken = ""
+        for stage, two in shifted.stages.items():
+            one = without.stages.get(stage)
+            if stage == "logits" or stage not in truth.stages or one is None:
+                continue
+            if not one.shape == two.shape == truth.stages[stage].shape:
+                continue
+            with np.errstate(invalid="ignore", over="ignore"):
+                near = np.abs(two - one) <= 2 * truth.tolerance(stage, self.require)
+                if not broken and not (near | (two == one) | ~np.isfinite(one)).all():
+                    broken = stage
+        self._note(SHIFT, case, not broken)
+        return broken
+
+
+def offset(case: Case, dtype: DType) -> tuple[Case, Case] | None:
+    """The case on a coarser grid, and the same with an exact offset of all logits; None if nothing adds to all logits.
+
+    The offset is a power of two from 8 times the largest logit (or bias) on: e^z of it overflows where nothing is
+    taken off.
+    """
+    key = next((key for key in ("logits", "b") if key in case.inputs), None)
+    if key is None:
+        return None
+    v = case.inputs[key]
+    size = np.max(np.abs(v), where=np.isfinite(v), initial=1.0)
+    added = 2.0 ** (np.ceil(np.log2(size)) + 3)
+    shifted = rounded(v + added, dtype)
+    without = shifted - added
+    if 2 * added > dtype.largest or not np.array_equal(rounded(without, dtype), without):
+        return None
+    name = f"{case.name}, all logits + {added:g}"
+    return (
+        replace(case, inputs={**case.inputs, key: without}),
+        replace(case, name=name, inputs={**case.inputs, key: shifted}),
+    )
 
 
 def _times_too_large(came: np.ndarray, due: np.ndarray) -> np.ndarray:

@@ -339,7 +339,7 @@ def gradients(of: Noisy, seed: np.ndarray, wanted: Sequence[Noisy]) -> list[np.n
 
 def _summed_to(g: np.ndarray, shape: tuple[int, ...], noise: Noise) -> np.ndarray:
     """Undoes broadcasting: a sum over the axes that were stretched."""
-    stretched = tuple(k for k, (has, had) in enumerate(zip(g.shape, shape, strict=True)) if had == 1 and has > 1)
+    stretched = tuple(k for k, (has, had) in enumerate(zip(g.shape, shape, strict=True)) if had == 1 and has != 1)
     if not stretched:
         return np.broadcast_to(g, shape)
     terms = int(np.prod([g.shape[k] for k in stretched], dtype=int))

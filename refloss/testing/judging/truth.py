@@ -27,6 +27,7 @@ from refloss.losses import CrossEntropy
 from refloss.precision.dtypes import DTYPES, DType, rounded, ulp
 from refloss.record import STAGES
 from refloss.testing.judging import units
+from refloss.testing.judging.conventions import Conventions, conventions, defined
 from refloss.testing.judging.draws import STABLE, TEXTBOOK, Envelope, draw, envelope_of, unexplained
 from refloss.testing.judging.scales import cones, natural_scale
 from refloss.testing.plain_loss import PlainLoss
@@ -89,6 +90,7 @@ class Truth:
     slack: float = 1.0
     cone: dict[str, np.ndarray] = field(default_factory=dict)
     untrusted: tuple[str, ...] = ()
+    conventions: Conventions = field(default_factory=Conventions)
 
     def as_wrong(self, stage: str, made: np.ndarray) -> np.ndarray:
         """A wrong copy that a plain loss made, rounded to the dtype, without the plain loss's own rounding."""
@@ -107,10 +109,11 @@ class Truth:
         with np.errstate(invalid="ignore", over="ignore"):
             error = np.abs(got - due)
             # a masked logit is −inf
-            error = np.where(got == due, 0.0, np.where(np.isnan(error), np.inf, error))
+            same = (got == due) | (np.isnan(got) & np.isnan(due))  # a mean over nothing may be NaN
+            error = np.where(same, 0.0, np.where(np.isnan(error), np.inf, error))
             flushed = (got == 0) & (np.abs(due) < self.dtype.smallest_normal) & (self.dtype.name != "float16")
             rest = np.maximum(error - ulp(due, self.dtype) - self.bound[stage], 0.0)
-            rest = np.where(flushed, 0.0, rest)
+            rest = np.where(flushed | same, 0.0, rest)
         if stage in self.cone and self.cone[stage].any():
             rest = self._off_the_cone(stage, got - due, rest)
         return units.size(stage, rest)
@@ -180,9 +183,11 @@ def truth_on(
     """The truth on one input and what each grade allows around it.
 
     inputs: x (N, D), W (C, D) and b (C,) or None, or logits; read as they are, so round them to the dtype before.
+        An ignored row may hold NaN and inf.
     upstream: () or the losses' shape under reduction="none". compute: what B and C are computed in.
     """
     storage, inner = DTYPES[dtype], DTYPES[compute or computed_in(dtype)]
+    inputs, undefined = defined(loss, inputs, labels)
     if isinstance(loss, CrossEntropy):
         out = loss.forward(inputs["logits"], labels)
     else:
@@ -203,6 +208,7 @@ def truth_on(
     return Truth(
         loss, storage, inner, inputs, labels, upstream, out, stages, _own_bound(out, grads, stages, storage), envelope,
         plain, slack, cones(plain, out, stages), unexplained(stable[0], stages, scale, inner),
+        conventions(loss, inputs, labels, stages, undefined),
     )  # fmt: skip
 
 

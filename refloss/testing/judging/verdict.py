@@ -29,8 +29,19 @@ def judge(truth: Truth, case: Case, outcome: Outcome, require: Grade) -> tuple[C
         wrong_type = _wrong_dtype(truth, outcome.dtypes.get(stage, truth.dtype.name), due)
         if wrong_type:
             result.failures.append(Failure(case.name, stage, "dtype", f"{stage} {wrong_type}"))
+        came = value
+        value, met = truth.conventions.settle(stage, came, due)
         got[stage] = value
         result.grades[stage] = truth.grade_of(stage, value)
+        for convention in met:
+            if convention.fails:
+                at = first(np.isnan(came) & ~np.isnan(due))
+                words = f"{entry(stage, at)} is nan, {due[at]:.9g} is due; {convention.words}"
+                result.failures.append(
+                    Failure(case.name, stage, "convention", words, result.grades[stage], at, np.nan, float(due[at]))
+                )
+            elif convention.words not in result.notes:
+                result.notes.append(convention.words)
         if failure := _wrong_value(truth, case, stage, value, require, result):
             result.failures.append(failure)
     return result, got
@@ -79,7 +90,9 @@ def _wrong_value(
         ratio = size / tolerance if tolerance else np.inf
     result.ratios[stage] = ratio
     role, expected = _role(truth, case, stage, index), float(due[index])
-    if lost.any():
+    if np.isnan(expected):
+        words = f"{value[index]:.9g}, nan is due ({role})"
+    elif lost.any():
         words = f"{value[index]}, {expected:.9g} is due ({role}); "
         words += f"{int(np.count_nonzero(lost))} of {lost.size} not finite"
     else:
