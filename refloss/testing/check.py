@@ -175,7 +175,7 @@ class Checker:
         self.kernel, self.loss, self.slack = kernel, replace(loss, precision="double"), float(slack)
         self.device, self.seed, self.soft_targets = device, int(seed), soft_targets
         bare, chosen = isinstance(loss, CrossEntropy), _chosen(cases, self.loss, dtype, seed, soft_targets)
-        asked = {self.require} if isinstance(self.require, str) else {self.require.others, *self.require.values()}
+        asked = {self.require} if isinstance(self.require, str) else set(self.require.values())
         every = len(chosen)
         if isinstance(cases, str) and ("E" in asked or (compute or computed_in(dtype)) == dtype):
             chosen = [case for case in chosen if "float32_inside" not in case.flags]

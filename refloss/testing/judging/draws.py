@@ -58,10 +58,14 @@ STABLE = (Form(True, False, False), Form(True, True, False))
 TEXTBOOK = (Form(False, False, False), Form(False, True, True), Form(False, True, True, shifts=True))
 
 Copies = dict[str, np.ndarray]  # every stage, one copy per draw
+Known = dict[tuple, tuple[np.ndarray, np.ndarray, np.ndarray]]
 
 
-def draw(plain: PlainLoss, forms: Sequence[Form], dtype: DType, storage: DType | None = None) -> list[Copies]:
+def draw(
+    plain: PlainLoss, forms: Sequence[Form], dtype: DType, storage: DType | None = None, known: Known | None = None
+) -> list[Copies]:
     """The draws of each form in the dtype; storage: what stands between two steps is stored in this one."""
+    known = {} if known is None else known
     inputs = [plain.logits_given] if plain.bare else [plain.x, plain.W]
     seed = zlib.crc32(b"".join(np.ascontiguousarray(v).tobytes() for v in inputs))
     found = []
@@ -70,7 +74,7 @@ def draw(plain: PlainLoss, forms: Sequence[Form], dtype: DType, storage: DType |
             noise = Noise(
                 dtype, DRAWS, seed, LOSSY, divides_after=form.divides_after, keeps_lse=form.keeps_lse, storage=storage
             )
-            found.append(Draws(plain, noise, form).stages())
+            found.append(Draws(plain, noise, form, known).stages())
     return found
 
 
@@ -110,14 +114,14 @@ def _envelope_of_one(
     found = Envelope({}, {})
     with np.errstate(all="ignore"):
         for name, due in stages.items():
-            error = np.stack([units.size(name, copy - due) for copy in copies[name]])
+            error = units.size(name, copies[name] - due)
             error = np.where(np.isnan(error), np.inf, error)
             worst, lossy = error[:DRAWS].max(axis=0), error[DRAWS:].max(axis=0)
             tiny = dtype.smallest_subnormal * (np.asarray(scale[name]) > 0)
             furthest = np.maximum(FACTOR * worst, worst + lossy)
             widest = np.maximum(furthest, FLOOR * dtype.u * scale[name] + tiny)
             found.largest[name] = np.where(np.isnan(units.size(name, due)), 0.0, widest)  # NaN is due, and nothing else
-            smallest = np.min([units.times(name, copy, due) for copy in copies[name]], axis=0)
+            smallest = np.min(units.times(name, copies[name], due), axis=0)
             by_a_factor = (smallest > 0) & (error.max(axis=0) < units.size(name, due))
             found.least[name] = np.where(by_a_factor, np.minimum(smallest, 1 / np.e**0.25) ** FACTOR, 0.0)
     return found
@@ -142,10 +146,14 @@ def unexplained(
 
 
 class Draws:
-    """The textbook form of one case in perturbed arithmetic: every stage, one copy per draw."""
+    """The textbook form of one case in perturbed arithmetic: every stage, one copy per draw.
 
-    def __init__(self, plain: PlainLoss, noise: Noise, form: Form) -> None:
+    known  cosines and lengths of this case in forms that do not differ in them
+    """
+
+    def __init__(self, plain: PlainLoss, noise: Noise, form: Form, known: Known | None = None) -> None:
         self.plain, self.noise, self.form = plain, noise, form
+        self.known: Known = {} if known is None else known
         self.rows = np.flatnonzero(plain.valid)
         self.y = plain.target[self.rows]
         # smoothing and weights are numbers that the dtype rounds too; 0 and 1 it holds
@@ -254,8 +262,16 @@ class Draws:
         names = list(leaves)
         g, *found = gradients(losses, self.share, [z, *leaves.values()])
         full = self._full(losses.value)
-        every, cos, x_norm, W_norm = self._geometry()
-        every[:, rows] = z.value
+        every = z.value
+        if len(rows) < k.N:
+            every = np.empty((noise.draws, k.N, k.C))
+            every[:, rows] = z.value
+            ignored = np.flatnonzero(~k.valid)
+            every[:, ignored] = self._without_margin(ignored)
+        same = noise.dtype, noise.storage, noise.divides_after
+        if same not in self.known:
+            self.known[same] = self._cosines_and_lengths()
+        cos, x_norm, W_norm = self.known[same]
         stages = {
             "x_norm": x_norm,
             "W_norm": W_norm,
@@ -282,7 +298,7 @@ class Draws:
         zero = self._zero(self.rows)
         q = parameters(k.loss, **zero, **{name: leaves[name] for name in differentiable(k.loss)})
         x, W = leaves["x"], leaves["W"]
-        xp, theta = namespace(noise), None
+        xp = namespace(noise)
         if k.loss.has_margin:
             y = self.y.argmax(axis=1)
             some = zero["zero_x"] | zero["zero_W"][y]
@@ -290,19 +306,30 @@ class Draws:
                 xp = namespace(noise, arccos=lambda c: stable_angle(x, W, y))
             if q.detach_margin:
                 q.frozen = Noisy(formulas.frozen_offset(xp, q, x, W, self.y).value, noise)  # a constant
-            theta = formulas.theta(xp, q, x, W, self.y).value
-        return q.logits(xp, q, x, W, leaves.get("b"), self.y).stored(), theta
+        of_cosine, angles = xp.arccos, []
 
-    def _geometry(self) -> tuple[np.ndarray, ...]:
-        """Logits of every row as if it were ignored (no margin), cosines and lengths; no derivative."""
-        k, noise, rows = self.plain, self.noise, np.arange(self.plain.N)
+        def kept(cosine: Noisy) -> Noisy:
+            angles.append(of_cosine(cosine))
+            return angles[-1]
+
+        xp.arccos = kept
+        z = q.logits(xp, q, x, W, leaves.get("b"), self.y).stored()
+        return z, angles[0].value if angles else None
+
+    def _cosines_and_lengths(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """cos θ (K, N, C), ‖x‖ (K, N), ‖W‖ (K, C); no derivative."""
+        k, noise = self.plain, self.noise
         xp, zero = namespace(noise), self._zero(slice(None))
         x, W = variable(k.x, noise), variable(k.W, noise)
         cos = formulas.inner(xp, formulas.unit(xp, x, zero["zero_x"]), formulas.unit(xp, W, zero["zero_W"])).value
-        q = parameters(k.loss, **zero)
+        return cos, formulas.norm(xp, x).value, formulas.norm(xp, W).value
+
+    def _without_margin(self, rows: np.ndarray) -> np.ndarray:
+        """Logits (K, R, C) of ignored rows; no derivative."""
+        k, noise = self.plain, self.noise
+        q = parameters(k.loss, **self._zero(rows))
         q.detach_margin, q.frozen = True, 0  # z_y = r cos θ_y, whichever class y is
-        y = np.zeros((k.N, k.C))
+        y = np.zeros((len(rows), k.C))
         y[:, 0] = 1.0
         b = None if k.b is None else variable(k.b, noise)
-        z = q.logits(xp, q, x, W, b, y).stored().value
-        return z[:, rows].copy(), cos, formulas.norm(xp, x).value, formulas.norm(xp, W).value
+        return q.logits(namespace(noise), q, variable(k.x[rows], noise), variable(k.W, noise), b, y).stored().value

@@ -12,6 +12,7 @@ products, and the gradients that arrive there, are stored in a narrower dtype in
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -24,6 +25,7 @@ from refloss.steps.angle import angle
 from refloss.textbook.tape import in_order
 
 Vjp = Callable[[np.ndarray], np.ndarray]
+IN_CACHE = 8192  # numbers; larger arrays go in parts
 
 
 class Noise:
@@ -53,15 +55,28 @@ class Noise:
 
     def _in(self, dtype: DType, value: Any, size: Any = None, terms: int = 1) -> np.ndarray:
         value = np.asarray(value, dtype=float)
-        size = np.abs(value) if size is None else np.abs(size)
-        count = value.size
-        signs = np.unpackbits(np.frombuffer(self.rng.bytes(-(-count // 8)), np.uint8), count=count)
-        signs = signs.reshape(value.shape).astype(float) * 2 - 1
-        # what is below the normal numbers may be flushed, but not in float16, which has few others
-        least = dtype.smallest_subnormal / 2 if dtype.name == "float16" else dtype.smallest_normal
-        off = terms * dtype.u * size + np.where(size > 0, least, 0.0)
-        value = value + signs * off
-        return np.where(np.abs(value) > dtype.largest, np.copysign(np.inf, value), value)
+        up = np.unpackbits(np.frombuffer(self.rng.bytes(-(-value.size // 8)), np.uint8), count=value.size)
+        if value.size <= IN_CACHE:
+            return _moved(dtype, value, value if size is None else size, terms, up.reshape(value.shape))
+        moved = np.empty(value.size)
+        flat = value.reshape(-1)
+        sizes = flat if size is None else np.broadcast_to(size, value.shape).reshape(-1)
+        for at in range(0, value.size, IN_CACHE):
+            part = slice(at, at + IN_CACHE)
+            moved[part] = _moved(dtype, flat[part], sizes[part], terms, up[part])
+        return moved.reshape(value.shape)
+
+
+def _moved(dtype: DType, value: np.ndarray, size: np.ndarray, terms: int, up: np.ndarray) -> np.ndarray:
+    size = np.abs(size)
+    # what is below the normal numbers may be flushed, but not in float16, which has few others
+    least = dtype.smallest_subnormal / 2 if dtype.name == "float16" else dtype.smallest_normal
+    off = (terms * dtype.u) * size + least * (size > 0)
+    moved = (up * 2.0 - 1) * off
+    moved += value
+    if moved.size and -dtype.largest <= np.min(moved) and np.max(moved) <= dtype.largest:
+        return np.asarray(moved)
+    return np.where(np.abs(moved) > dtype.largest, np.copysign(np.inf, moved), moved)
 
 
 class Noisy:
@@ -342,5 +357,5 @@ def _summed_to(g: np.ndarray, shape: tuple[int, ...], noise: Noise) -> np.ndarra
     stretched = tuple(k for k, (has, had) in enumerate(zip(g.shape, shape, strict=True)) if had == 1 and has != 1)
     if not stretched:
         return np.broadcast_to(g, shape)
-    terms = int(np.prod([g.shape[k] for k in stretched], dtype=int))
+    terms = math.prod(g.shape[k] for k in stretched)
     return noise.of(g.sum(stretched, keepdims=True), np.abs(g).sum(stretched, keepdims=True), terms)

@@ -28,7 +28,7 @@ from refloss.precision.dtypes import DTYPES, DType, rounded, ulp
 from refloss.record import STAGES
 from refloss.testing.judging import units
 from refloss.testing.judging.conventions import Conventions, conventions, defined
-from refloss.testing.judging.draws import STABLE, TEXTBOOK, Envelope, draw, envelope_of, unexplained
+from refloss.testing.judging.draws import STABLE, TEXTBOOK, Envelope, Known, draw, envelope_of, unexplained
 from refloss.testing.judging.scales import cones, natural_scale
 from refloss.testing.plain_loss import PlainLoss
 from refloss.textbook.rows import row_norm
@@ -197,9 +197,10 @@ def truth_on(
     plain = PlainLoss(loss, inputs, labels, upstream)
     plain.run()
     scale = natural_scale(plain, stages)
-    stable = draw(plain, STABLE, inner)
+    known: Known = {}
+    stable = draw(plain, STABLE, inner, known=known)
     envelope = {"B": envelope_of(stable, stages, scale, inner)}
-    envelope["C"] = envelope["B"] | envelope_of(draw(plain, TEXTBOOK, inner), stages, scale, inner)
+    envelope["C"] = envelope["B"] | envelope_of(draw(plain, TEXTBOOK, inner, known=known), stages, scale, inner)
     envelope["D"] = envelope["E"] = envelope["C"]
     if inner is not storage:
         handed_on = envelope_of(draw(plain, TEXTBOOK, inner, storage), stages, scale, storage)

@@ -21,8 +21,13 @@ def name(stage: str) -> str:
 
 
 def size(stage: str, error: np.ndarray) -> np.ndarray:
-    """How large an error is in each unit: the Euclidean length of the row, or the entry's absolute value."""
-    return row_norm(error) if stage in ROWWISE else np.abs(error)
+    """How large an error is in each unit: the Euclidean length of the row, or the entry's absolute value.
+
+    Leading axes stand for many copies.
+    """
+    if stage not in ROWWISE:
+        return np.abs(error)
+    return row_norm(error.reshape(-1, error.shape[-1])).reshape(error.shape[:-1])
 
 
 def spread(stage: str, per_unit: Any) -> np.ndarray:
@@ -34,7 +39,7 @@ def spread(stage: str, per_unit: Any) -> np.ndarray:
 def times(stage: str, error: np.ndarray, other: np.ndarray) -> np.ndarray:
     """How many times the other error an error is, unit by unit; in a row by least squares."""
     if stage in ROWWISE:
-        return np.sum(error * other, axis=1) / np.sum(other * other, axis=1)
+        return np.sum(error * other, axis=-1) / np.sum(other * other, axis=-1)
     return error / other
 
 
