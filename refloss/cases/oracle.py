@@ -98,7 +98,7 @@ def _images(make: Maker) -> None:
         ("ragged_rows", (129,), 33),
     ):  # fmt: skip
         reason = "odd sizes, one off the tile: index arithmetic between the class axis and the rest"
-        make.case(name, reason, "pixels ragged", *make.plain(name, math.prod(rest), C), rest=rest)
+        make.case(name, reason, "image ragged", *make.plain(name, math.prod(rest), C), rest=rest)
 
 
 def _blocks(make: Maker) -> None:

@@ -41,6 +41,7 @@ def facts_of(
     wrong = _wrong_stages(results)
     if wrong and (grade_lost := _only_precision(results)):
         found += [_where_it_begins(wrong, results), _too_few_bits(wrong, grade_lost, observed)]
+        found += _as_if(observed, grade, wrong, found[0].stage)
     elif wrong:
         found += _of_values(cases, results, observed, grade, wrong)
     found += biases(observed)
@@ -98,7 +99,7 @@ def _of_values(
     cases: Sequence[Case], results: Sequence[CaseResult], observed: Sequence[Observed], grade: Grade,
     wrong: Mapping[str, Sequence[str]],
 ) -> list[Fact]:  # fmt: skip
-    small = [o for o in observed if o.size <= SMALL] or list(observed)[:1]
+    small = _small(observed)
     found = [_where_it_begins(wrong, results)]
     focus = found[0].stage
     views: dict[str, tuple[list[View], list[View]]] = {}
@@ -110,16 +111,9 @@ def _of_values(
             told[simplest.words].append((stage, simplest))
         views[stage] = failing, passing
     explained = {stage for pairs in told.values() for stage, r in pairs if r.named and not r.only_wrong}
-    if not set(wrong) <= explained:
-        bad = {case for its in wrong.values() for case in its}
-        failing_cases, others = ([o for o in small if (o.case in bad) is is_bad] for is_bad in (True, False))
-        if (whole := as_if(failing_cases, others, grade)) is not None:
-            words = f"everything that came back is as if {whole.words}"
-            evidence = (
-                f"explains every stage in {len(whole.held)} of the {whole.tried} clearly failing cases it was tried on"
-            )
-            found.append(Fact(words, evidence, focus, whole.held, 1.2 * len(whole.held) / whole.tried))
-            explained |= set(wrong)
+    if not set(wrong) <= explained and (whole := _as_if(observed, grade, wrong, focus)):
+        found += whole
+        explained |= set(wrong)
     for stage in [s for s in wrong if s not in explained]:
         found += _of_units(stage, *views[stage]) if stage == focus or len(views) < 4 else []
         if size := _digits(stage, views[stage][0]):
@@ -141,6 +135,21 @@ def _of_values(
         found.append(Fact(sentence, f"holds in {parts}", stages[0], tuple(held), strength))
     found += _of_cases(cases, results, observed, focus, wrong[focus])
     return found
+
+
+def _small(observed: Sequence[Observed]) -> Sequence[Observed]:
+    return [o for o in observed if o.size <= SMALL] or list(observed)[:1]
+
+
+def _as_if(observed: Sequence[Observed], grade: Grade, wrong: Mapping[str, Sequence[str]], focus: str) -> list[Fact]:
+    """What one changed quantity explains, if it explains everything."""
+    bad = {case for its in wrong.values() for case in its}
+    failing, others = ([o for o in _small(observed) if (o.case in bad) is is_bad] for is_bad in (True, False))
+    if (whole := as_if(failing, others, grade)) is None:
+        return []
+    evidence = f"explains every stage in {len(whole.held)} of the {whole.tried} clearly failing cases it was tried on"
+    words = f"everything that came back is as if {whole.words}"
+    return [Fact(words, evidence, focus, whole.held, 1.2 * len(whole.held) / whole.tried)]
 
 
 def _where_it_begins(wrong: Mapping[str, Sequence[str]], results: Sequence[CaseResult]) -> Fact:

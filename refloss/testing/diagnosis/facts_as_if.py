@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from refloss.precision.dtypes import DTYPES, rounded
 from refloss.testing.diagnosis.facts_known import numbers
 from refloss.testing.diagnosis.match import Observed
 from refloss.testing.judging import units
@@ -101,6 +102,8 @@ def explains(o: Observed, change: Change, grade: Grade) -> bool:
             copy = o.truth.as_wrong(stage, stages[stage])
             off, left = (units.size(stage, got - v) for v in (due, copy))
             moved = units.size(stage, copy - due)
+            if not np.isfinite(moved).all():
+                return False
             allowed = np.where(off > room, np.minimum(4 * room, off / 4), 2 * room)
             if not (left <= np.maximum(allowed, 1e-3 * moved)).all():
                 return False
@@ -224,6 +227,8 @@ def _of_arrays(plain: PlainLoss) -> dict[str, Callable[[Any, PlainLoss], Any]]:
         "{} had the other sign on the target": on_target(-1, 1),
         "{} were twice as large on the target": on_target(2, 1),
     }  # fmt: skip
+    for dtype in ("bfloat16", "float16"):
+        made["{} were stored in " + dtype] = partial(_stored, dtype)
     made["{} were the next class's"] = lambda v, p: np.roll(v, -1, axis=1) if np.shape(v) == p.target.shape else v
     made["{} were the class's before"] = lambda v, p: np.roll(v, 1, axis=1) if np.shape(v) == p.target.shape else v
     for name in numbers(plain):
@@ -250,6 +255,10 @@ def _times(name: str, v: Any, p: PlainLoss) -> Any:
 
 def _over(name: str, v: Any, p: PlainLoss) -> Any:
     return v / numbers(p)[name]
+
+
+def _stored(dtype: str, v: Any, p: PlainLoss) -> Any:
+    return rounded(np.real(v), DTYPES[dtype]) + (1j * np.imag(v) if np.iscomplexobj(v) else 0.0)
 
 
 def _set_parameter(name: str, plain: PlainLoss, value: float) -> None:
