@@ -104,7 +104,7 @@ def _images(make: Maker) -> None:
 def _blocks(make: Maker) -> None:
     for C in (1000, 5000) if make.fixed is None else ():
         name = f"blocks_{C}"
-        inputs, _ = make.plain(name, 4, C)
+        inputs, _ = make.plain(name, 4, C, 5)
         reason = "many blocks of classes: the target in the first, the last, a middle one and at an edge"
         make.case(name, reason, "blocks", inputs, make.classes(C)[[3, -1, C // 2, 127]])
 

@@ -17,7 +17,7 @@ from refloss.cases.case import Case
 from refloss.precision.dtypes import DTYPES
 from refloss.record import STAGES
 from refloss.testing.diagnosis.facts_as_if import as_if
-from refloss.testing.diagnosis.facts_common import Common, common, pooled
+from refloss.testing.diagnosis.facts_common import MOST, Common, common, pooled
 from refloss.testing.diagnosis.facts_known import View, facts_about_rows, flat, view
 from refloss.testing.diagnosis.facts_relations import Relation, relation
 from refloss.testing.diagnosis.match import SMALL, Observed
@@ -29,6 +29,9 @@ AT_MOST = 6
 VALUES = ("value", "nan", "inf")
 INDEPENDENT = 64  # rows whose signs tell a bias
 CONSTANTS = 2.0  # roundings that are the same in every row
+FEW = 4  # cases that are told by their names
+MOSTLY = 0.95  # of the cases where something is due may be wrong
+ONE_SIDED = 0.2  # of the errors of one sign: rounding has both
 SURE = 2.0**-60  # of rounding that gives so many errors of one sign
 VALUES_POOLED = 100_000  # units that properties are looked for in
 
@@ -145,11 +148,16 @@ def _as_if(observed: Sequence[Observed], grade: Grade, wrong: Mapping[str, Seque
     """What one changed quantity explains, if it explains everything."""
     bad = {case for its in wrong.values() for case in its}
     failing, others = ([o for o in _small(observed) if (o.case in bad) is is_bad] for is_bad in (True, False))
-    if (whole := as_if(failing, others, grade)) is None:
+    if (found := as_if(failing, others, grade, focus)) is None:
         return []
-    evidence = f"explains every stage in {len(whole.held)} of the {whole.tried} clearly failing cases it was tried on"
-    words = f"everything that came back is as if {whole.words}"
-    return [Fact(words, evidence, focus, whole.held, 1.2 * len(whole.held) / whole.tried)]
+    stages = [s for s in found.stages if s in wrong]
+    what = "everything that came back is" if found.whole else f"{_listed(stages)} {'are' if len(stages) > 1 else 'is'}"
+    if not found.whole and set(stages) == set(wrong):
+        what += ", with nothing else changed,"
+    evidence = f"explains {'every stage' if found.whole else _listed(stages)} in {len(found.held)} of the {found.tried}"
+    evidence += " clearly failing cases it was tried on"
+    strength = (1.2 if found.whole else 1.1) * len(found.held) / found.tried
+    return [Fact(f"{what} as if {found.words}", evidence, focus, found.held, strength)]
 
 
 def _where_it_begins(wrong: Mapping[str, Sequence[str]], results: Sequence[CaseResult]) -> Fact:
@@ -207,15 +215,17 @@ def _counted(found: Common, unit: str, where: str) -> str:
 
 def _digits(stage: str, failing: Sequence[View]) -> Fact | None:
     """The errors have the size that a coarser dtype's arithmetic gives."""
-    sizes, held = [], []
+    sizes, held, signs = [], [], []
     for v in failing:
         with np.errstate(all="ignore"):
             scale = units.size(stage, v.due)
             size = np.where(scale > 0, v.off / scale, np.nan)[v.wrong]
+            signs.append((np.sign(v.got - v.due) * np.sign(v.due))[v.wrong].ravel())
         if size.size and np.isfinite(size).any():
             sizes.append(np.nanmedian(size))
             held.append(v.o.case)
-    if len(sizes) < 3:
+    grown = np.mean(np.concatenate(signs) > 0) if signs else 0.0
+    if len(sizes) < 3 or not ONE_SIDED <= grown <= 1 - ONE_SIDED:
         return None
     low, middle, high = np.quantile(sizes, [0.1, 0.5, 0.9])
     own = 2.0 ** -failing[0].o.truth.compute.digits
@@ -289,6 +299,9 @@ def _of_kinds(cases: Sequence[Case], results: Sequence[CaseResult]) -> list[Fact
         tells = _parted(cases, {r.name for r in bad}, {})
         if len(bad) == len(results):
             words, evidence = f"the kernel {does} in every case", f"{len(bad)} cases; first: {first.message}"
+        elif len(bad) <= FEW:
+            words = f"the kernel {does} only in {_listed([r.name for r in bad])}"
+            evidence = _reasons(bad)
         elif tells is not None:
             words = f"the kernel {does} only where {tells.words}"
             evidence = _counted(tells, "cases", "in all")
@@ -312,33 +325,38 @@ WORDS = {
 def _of_cases(
     cases: Sequence[Case], results: Sequence[CaseResult], observed: Sequence[Observed], stage: str, bad: Sequence[str]
 ) -> list[Fact]:
-    tried = [r.name for r in results if stage in r.grades]
-    if len(bad) <= 2 < len(tried):
+    # a case of a lesser failure is neither wrong nor right here
+    tried = [r.name for r in results if stage in r.grades and (r.name in bad or not r.failures)]
+    if len(bad) <= FEW < len(tried):
         few = [r for r in results if r.name in bad]
-        words = f"{stage} is wrong only in {_listed([r.name for r in few])}: {'; '.join(r.reason for r in few)}"
+        words = f"{stage} is wrong only in {_listed([r.name for r in few])}: {_reasons(few)}"
         return [Fact(words, f"the other {len(tried) - len(bad)} cases are right", stage, tuple(bad), 0.8)]
     known = {o.case: o for o in observed}
-    found = _parted([case for case in cases if case.name in tried], set(bad), known)
+    of_it = [case for case in cases if case.name in tried]
+    found = _parted(of_it, set(bad), known)
+    if found is None:  # where nothing is due, whatever a kernel leaves out is right
+        due = {o.case for o in observed if stage in o.got and np.any(o.truth.stages[stage])}
+        found = _parted([case for case in of_it if case.name in due], set(bad), known, MOSTLY)
     if found is None:
         return []
     words = f"{stage} is wrong only in cases with: {found.words}"
     return [Fact(words, _counted(found, "cases", "in all"), stage, tuple(bad), 0.95 if found.exact else 0.65)]
 
 
-def _parted(cases: Sequence[Case], bad: set[str], known: Mapping[str, Observed]) -> Common | None:
+def _parted(cases: Sequence[Case], bad: set[str], known: Mapping[str, Observed], most: float = MOST) -> Common | None:
     flags = dict.fromkeys(flag for case in cases for flag in case.flags)
     parts = []
     for case in cases:
         features: dict[str, Any] = {f"the flag {flag}": flag in case.flags for flag in flags}
         features |= {f"layout {case.layout}": True} if case.layout != "contiguous" else {}
         features |= _about(case)
-        if case.name in known and len(known) >= len(cases):
+        if all(each.name in known for each in cases):
             features |= _about_observed(known[case.name])
         parts.append({name: np.atleast_1d(value) for name, value in features.items()})
     names = dict.fromkeys(name for part in parts for name in part)
     boolean = [name for name in names if name.startswith("layout ")]
     parts = [{**{name: np.zeros(1, dtype=bool) for name in boolean}, **part} for part in parts]
-    return common(pooled(parts), np.array([case.name in bad for case in cases]))
+    return common(pooled(parts), np.array([case.name in bad for case in cases]), most)
 
 
 def _about(case: Case) -> dict[str, Any]:
@@ -362,9 +380,9 @@ def _about(case: Case) -> dict[str, Any]:
             for name, v in (("‖x‖", x), ("‖W_c‖", W)):
                 length = np.sqrt(np.sum(v * v, axis=1))
                 found |= {f"min {name}": length.min(initial=np.inf), f"max {name}": length.max(initial=0.0)}
-        found["a bias"] = case.inputs.get("b") is not None
-        for k in (8, 16, 32, 64, 128):
-            found |= {f"C not a multiple of {k}": bool(C % k), f"D not a multiple of {k}": bool(D % k)}
+        found |= {"C = D": C == D, "N = D": N == D, "a bias": case.inputs.get("b") is not None}
+        for k in (4, 8, 16, 32, 64, 128):
+            found |= {f"{n} not a multiple of {k}": bool(v % k) for n, v in (("N", N), ("C", C), ("D", D))}
     if labels.dtype.kind in "iu" and labels.size:
         inside = labels[labels >= 0]
         found["two rows of one label"] = len(np.unique(inside)) < inside.size
@@ -384,6 +402,10 @@ def _about_observed(o: Observed) -> dict[str, Any]:
         theta = plain.theta[np.arange(plain.N), plain.y][plain.valid]
         found |= {"max θ_y": theta.max(), "min θ_y": theta.min()}
     return found
+
+
+def _reasons(few: Sequence[CaseResult]) -> str:
+    return "; ".join(dict.fromkeys(r.reason for r in few))
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -19,7 +19,7 @@ CLEAR = 8.0  # an error of so many tolerances tells what it is; a smaller one fi
 UNSURE = 0.02  # a factor that is known no better has no name
 ENOUGH = 0.8  # of the clear cases
 TRIED = 16  # cases that each quantity is tried on
-FEWEST = 3  # wrong numbers: fewer fit anything
+FEWEST = 5  # wrong numbers: fewer fit anything
 PAIRED = 28  # quantities of which every two are tried
 
 
@@ -95,7 +95,8 @@ def _words(name: str, factor: str | None, fits: Sequence[tuple[float, float, Map
         return f"{name} times a number that differs from case to case ({low:.3g} to {high:.3g})"
     minus = factor.startswith("−")
     size = factor.removeprefix("−")
-    times = name if size == "1" else size if name == "1" else f"{size} × {name}"
+    called = f"({name})" if " − " in name or " + " in name else name
+    times = name if size == "1" else size if name == "1" else f"{size} × {called}"
     if from_due:
         return f"what is due {'less' if minus else 'plus'} {times}"
     return f"−{times}" if minus and size != "1" else f"minus {times}" if minus else times
