@@ -307,7 +307,7 @@ def _of_kinds(cases: Sequence[Case], results: Sequence[CaseResult]) -> list[Fact
             evidence = _counted(tells, "cases", "in all")
         else:
             words = f"the kernel {does} in {len(bad)} of {len(results)} cases"
-            evidence = f"first {bad[0].name} ({bad[0].reason})"
+            evidence = f"first {bad[0].name}: {first.message if kind in SPEAKING else bad[0].reason}"
         found.append(
             Fact(words, evidence, first.stage, tuple(r.name for r in bad), 1.1 if tells or kind != "law" else 0.8)
         )
@@ -320,6 +320,9 @@ WORDS = {
     "nondeterministic": "gives other numbers at a second call", "no_gradient": "gives no gradient",
     "wrong_type": "returns a wrong type", "law": "breaks a law",
 }  # fmt: skip
+
+
+SPEAKING = ("nondeterministic", "law", "exception")  # kinds whose message says what happened
 
 
 def _of_cases(

@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from scipy.optimize import least_squares
 
 from refloss.precision.dtypes import DTYPES, rounded
 from refloss.record import STAGES
@@ -164,7 +165,10 @@ def _switches(plain: PlainLoss) -> Iterator[tuple[str, Change]]:
                 yield f"the gradient in the logits were 0 in {parts} {where}", _cut(axis, kept)
         yield f"classes were padded to a multiple of {k} with logits of 0", _padded(k)
     if not plain.bare and plain.b is not None:
-        yield "p were that of logits without b", to("softmax", lambda p: lambda: _softmax(p.z - (0.0 if p.b is None else p.b)))
+        yield (
+            "p were that of logits without b",
+            to("softmax", lambda p: lambda: _softmax(p.z - (0.0 if p.b is None else p.b))),
+        )
     yield "every label were one class on", to("target", lambda p: np.roll(p.target, 1, axis=1))
     yield "every label were one class back", to("target", lambda p: np.roll(p.target, -1, axis=1))
     if plain.bare:
@@ -445,6 +449,8 @@ def _set(site: str, operation: Callable[[Any, float], Any]) -> Callable[[PlainLo
 def _fitted(few: Sequence[Observed], grade: Grade, stage: str) -> Iterator[tuple[str, Change]]:
     """Every parameter at the value that fits this stage of these cases best."""
 
+    n = sum(o.got[stage].size for o in few)
+
     def rest(setter: Callable, value: float) -> np.ndarray | None:
         parts = []
         for o in few:
@@ -459,22 +465,15 @@ def _fitted(few: Sequence[Observed], grade: Grade, stage: str) -> Iterator[tuple
         tried = [(np.linalg.norm(r), v) for v in starts if (r := rest(setter, v)) is not None]
         if not tried:
             continue
-        value = float(min(tried)[1])
-        now = rest(setter, value)
-        for _ in range(12):
-            step = 1e-6 * value
-            beyond = rest(setter, value + step)
-            if now is None or beyond is None or not np.any(slope := (beyond - now) / step):
-                break
-            move = -float(slope @ now) / float(slope @ slope)
-            move = max(min(move, value), -0.8 * value)
-            after = rest(setter, value + move)
-            if after is None or not np.linalg.norm(after) < np.linalg.norm(now):
-                break
-            value, now = value + move, after
-            if abs(move) < 1e-9 * abs(value):
-                break
-        if now is not None and value != true:
+
+        def at(log: np.ndarray, setter: Callable = setter) -> np.ndarray:
+            found = rest(setter, float(np.exp(log[0])))
+            return np.full(n, 1e30) if found is None else found
+
+        with np.errstate(all="ignore"):
+            fit = least_squares(at, [np.log(min(tried)[1])], xtol=1e-12, ftol=None, gtol=None, max_nfev=40)
+        value = float(np.exp(fit.x[0]))
+        if value != true:
             instead = f" in place of {true:.6g}" if true and np.isfinite(true) else ""
             called = _name(value, few[0].truth.plain)
             yield (
