@@ -75,6 +75,7 @@ def _typical(make: Maker) -> None:
         ("one_class", "C = 1: p = 1 and every gradient of the cross-entropy is exactly 0", "one_class", 5, 1),
         ("one_sample_one_class", "N = C = 1: the smallest problem there is", "one_sample one_class", 1, 1),
         ("two_classes", "C = 2: one competitor, and most lanes of a block are padding", "two_classes", 5, 2),
+        ("square", "N = C = D = 8: a matrix in place of its transpose has the right shape", "square", 8, 8),
     ):  # fmt: skip
         if C == 6 or make.fits(C):
             make.case(name, reason, flags, *make.plain(name, N, C))
