@@ -131,7 +131,7 @@ def test_a_right_kernel_passes_with_the_same_numbers(kernels):
         ("lies", "wrong_type", "loss came as"),
         ("closes", "crashed", "channel"),
         ("forges", "crashed", "the kernel's process "),
-        ("prints", "printed", "the kernel printed 3,145,728 bytes"),
+        ("prints", "printed", "the kernel printed 5,242,880 bytes"),
         ("patches", "global_state", "numpy.allclose was replaced"),
         ("reseeds", "global_state", "the random numbers of NumPy were reseeded"),
         ("strict", "global_state", "np.geterr() was"),

@@ -19,6 +19,7 @@ from refloss.cases.case import Case
 from refloss.record import STAGES
 from refloss.testing.adapters import FROM_FILE, LOST, Outcome, Problem, Takes, UnfitImplementation
 from refloss.testing.adapters.numpy import to_values
+from refloss.testing.isolation import serving
 from refloss.testing.isolation.wire import UNHEARD, BadMessage, receive, send
 
 DEATHS = 3  # after so many the kernel is not called again
@@ -215,15 +216,16 @@ BAD = "the kernel's process answered what cannot be read: something else wrote t
 
 
 class Process:
-    """One process, asked one thing after the other."""
+    """One process, asked one thing after the other.
 
-    def __init__(self) -> None:
+    worker  the module whose `Worker` answers there
+    """
+
+    def __init__(self, worker: str = "refloss.testing.isolation.worker") -> None:
         # the same modules as here, wherever they were found
-        code = f"import sys; sys.path[:] = {sys.path!r}; from refloss.testing.isolation.worker import main; main()"
+        call = [sys.executable, serving.__file__, worker, str(os.getpid()), *sys.path]
         pipe = subprocess.PIPE
-        self.popen = subprocess.Popen(
-            [sys.executable, "-c", code], stdin=pipe, stdout=pipe, stderr=pipe, start_new_session=True
-        )
+        self.popen = subprocess.Popen(call, stdin=pipe, stdout=pipe, stderr=pipe, start_new_session=True)
         self.number = 0
         self.printing = Printing(self.popen.stderr)
         self.printing.start()
@@ -231,14 +233,18 @@ class Process:
         self._ended = weakref.finalize(self, _end, self.popen, self.printing, self._asking)
 
     def ask(self, message: dict[str, Any], seconds: float, limit: int) -> dict[str, Any]:
-        """Its answer, of no more than `limit` bytes of arrays; raises Died."""
+        """Its answer, of no more than `limit` bytes of arrays; raises Died.
+
+        seconds  in which it must have answered or said that it goes on
+        """
         self.number += 1
         found: queue.SimpleQueue[Any] = queue.SimpleQueue()
         arguments = (self.popen, {**message, "number": self.number}, limit, found)
         self._asking[:] = [threading.Thread(target=_exchange, args=arguments, daemon=True)]
         self._asking[0].start()
         try:
-            answer = found.get(timeout=seconds)
+            while (answer := found.get(timeout=seconds)) is None:
+                pass
         except queue.Empty:
             place = self._where()
             self.close()
@@ -269,7 +275,7 @@ class Process:
         if status >= 0:
             return Died("exited", f"the kernel ended its process with exit status {status}")
         name = signal.Signals(-status).name if -status in set(signal.Signals) else f"signal {-status}"
-        more = " (ended from outside; out of memory?)" if name == "SIGKILL" else ""
+        more = {"SIGKILL": " (ended from outside; out of memory?)", "SIGTERM": " (ended from outside)"}.get(name, "")
         return Died("crashed", f"the kernel's process died of {name}{more}")
 
     def _where(self) -> str:
@@ -316,7 +322,9 @@ def _exchange(popen: Any, message: dict[str, Any], limit: int, found: Any) -> No
     """Asks and waits, in a thread: neither writing nor reading may stop who asks."""
     try:
         send(popen.stdin, message)
-        found.put(receive(popen.stdout, limit))
+        while (answer := receive(popen.stdout, limit)).get("goes_on"):
+            found.put(None)
+        found.put(answer)
     except BadMessage as error:
         found.put(error)
     except Exception:  # the pipe is closed
@@ -324,12 +332,14 @@ def _exchange(popen: Any, message: dict[str, Any], limit: int, found: Any) -> No
 
 
 def _end(popen: Any, printing: threading.Thread, asking: list[threading.Thread]) -> None:
-    """Ends the process and those that it started in its session."""
-    with contextlib.suppress(OSError):
+    """Ends the process and those that it started."""
+    with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+        popen.terminate()
+        popen.wait(5.0)
+    with contextlib.suppress(OSError, subprocess.TimeoutExpired):
         if hasattr(os, "killpg"):
             os.killpg(popen.pid, signal.SIGKILL)
         popen.kill()
-    with contextlib.suppress(subprocess.TimeoutExpired):
         popen.wait(5.0)
     for threads, streams in (([printing], [popen.stderr]), (asking, [popen.stdin, popen.stdout])):
         for thread in threads:

@@ -63,15 +63,14 @@ class Watch:
             notes.append(f"the kernel sets the environment variable {added[0]}")
         ends = _generators()
         for name, end in ends.items():
-            if end == self.starts[name]:
+            if end == self.starts.get(name, end):  # torch may have been imported meanwhile
                 continue
             if end == self.ends.get(name):
                 wrong.append(f"the random numbers of {name} were reseeded: every call leaves the same state")
             else:
                 notes.append(f"the kernel draws from the global random numbers of {name}")
             self.ends[name] = end
-        torch = sys.modules.get("torch")
-        if torch is not None and torch.default_generator.initial_seed() != self.numbers:
+        if "torch" in self.starts and sys.modules["torch"].default_generator.initial_seed() != self.numbers:
             wrong.append("the random numbers of torch were reseeded")
         wrong += self.replaced()  # last: some are the settings' doing
         self.look()
