@@ -82,6 +82,8 @@ def read(value: Any) -> tuple[np.ndarray, str, bytes]:
         return tensor.to(torch.float64).numpy().copy(), name, bits
     if isinstance(value, np.ma.MaskedArray):
         raise TypeError("a masked array")
+    if isinstance(value, np.ndarray) and type(value).__array_ufunc__ is not np.ndarray.__array_ufunc__:
+        raise TypeError(f"{kind_of(value)}, an array whose arithmetic is its own")
     try:
         array = np.asarray(value)
     except ValueError:

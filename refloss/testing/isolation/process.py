@@ -26,6 +26,7 @@ DEATHS = 3  # after so many the kernel is not called again
 FRAMEWORK = 600.0  # seconds in which the framework must have been imported; that is not the kernel's doing
 PRINTED = 1 << 20  # bytes of what a kernel prints that are passed on; more is a failure
 WORDS = 400  # characters of a message that are shown
+ONLY_ISOLATED = ("exited", "memory", "crashed", "timeout", "global_state", "printed")  # elsewhere not told, or the end
 KINDS = ("mutated", "overwritten", "wrong_type", "unwritten", "no_gradient", "global_state", "printed", *LOST)
 
 
@@ -74,6 +75,7 @@ class IsolatedAdapter:
         self.kernel = NamedKernel(kernel)
         self.time_limit, self.memory_limit, self.bare = time_limit, memory_limit, bare
         self.declared = {"arguments": arguments, "returns": returns, "mutates": mutates}
+        self.asked = {"isolated": True, "time_limit": time_limit, "memory_limit": memory_limit}  # as of `check`
         self.started = {"framework": framework, "dtype": dtype, "device": device, "memory": memory_limit}
         self.stopped, self.deaths, self.printed, self.notes = "", 0, 0, dict[str, None]()
         self._process: Process | None = None

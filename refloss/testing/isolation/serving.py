@@ -1,4 +1,4 @@
-"""What every process for somebody's code does, run as a script: a guard stays, and its child answers what it is asked."""
+"""What a process for somebody's code does, run as a script: a guard stays, and its child answers what it is asked."""
 
 from __future__ import annotations
 
