@@ -49,7 +49,9 @@ def add_to(commands: Any) -> None:
         "--witness", action="append", metavar="NAME", help="finite_difference, autograd, complex_step; ball"
     )
     parser.add_argument("--case", action="append", metavar="NAME", help="only cases of this name")
-    parser.add_argument("--time-limit", type=float, default=60.0, metavar="S", help="seconds a case of yours (60)")
+    parser.add_argument(
+        "--time-limit", type=float, default=60.0, metavar="S", help="seconds a case of yours (default 60)"
+    )
     parser.add_argument("--memory-limit", type=float, default=4096, metavar="MIB", help="for your loss (default 4096)")
     parser.add_argument("--strict", action="store_true", help="undecided rows are a failure too")
     add_common(parser, "json", "junit", jobs=1, seed=True)

@@ -10,6 +10,9 @@ import signal
 import sys
 from typing import Any, BinaryIO
 
+with contextlib.suppress(ImportError):
+    import resource  # not on Windows
+
 SUBREAPER, DEATH_SIGNAL = 36, 1  # of prctl: orphans become children of this process; what comes when the parent ends
 
 
@@ -21,11 +24,14 @@ def main(worker: str, judge: str, *path: str) -> None:
     path    its sys.path
     """
     sys.path[:] = path
+    with contextlib.suppress(NameError, OSError):
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if sys.platform == "linux":
         guard(int(judge))  # before anything is imported that starts threads
     asked, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     from refloss.testing.isolation.wire import UNHEARD
 
+    answering = importlib.import_module(worker).Worker()
     try:
         # what is printed goes to standard error, and there is nothing to read
         os.dup2(2, 1)
@@ -34,7 +40,7 @@ def main(worker: str, judge: str, *path: str) -> None:
             import faulthandler
 
             faulthandler.register(signal.SIGUSR1, all_threads=False)
-        serve(asked, answers, importlib.import_module(worker).Worker())
+        serve(asked, answers, answering)
     finally:
         os._exit(UNHEARD)  # nobody asks any more, and nothing that was left running may go on
 
@@ -46,6 +52,7 @@ def guard(judge: int) -> None:
     """
     prctl, told = ctypes.CDLL(None).prctl, {signal.SIGCHLD, signal.SIGTERM, signal.SIGUSR1}
     prctl(SUBREAPER, 1, 0, 0, 0)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # whoever started the judge may have ignored it
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, told)
     child = os.fork()
     if not child:
@@ -55,10 +62,9 @@ def guard(judge: int) -> None:
     nothing = os.open(os.devnull, os.O_RDWR)
     for stream in range(3):
         os.dup2(nothing, stream)
-    ended_by, found = 0, (0, 0)
-    while not found[0]:
-        found = os.waitpid(child, os.WNOHANG)
-        heard = None if found[0] else signal.sigtimedwait(told, 1.0)
+    ended_by = 0
+    while not (found := os.waitpid(child, os.WNOHANG))[0]:
+        heard = signal.sigtimedwait(told, 1.0)
         if heard and heard.si_signo == signal.SIGUSR1:
             os.kill(child, signal.SIGUSR1)
         elif os.getppid() != judge or (heard and heard.si_signo == signal.SIGTERM):
@@ -73,7 +79,8 @@ def guard(judge: int) -> None:
     if ended_by or os.WIFSIGNALED(status):
         ended_by = ended_by or os.WTERMSIG(status)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        ctypes.CDLL(None).signal(ended_by, 0)
+        with contextlib.suppress(OSError):  # SIGKILL has no other
+            signal.signal(ended_by, signal.SIG_DFL)
         os.kill(os.getpid(), ended_by)
     os._exit(os.WEXITSTATUS(status))
 
@@ -109,8 +116,6 @@ def serve(asked: BinaryIO, answers: BinaryIO, worker: Any) -> None:
 def limit_memory(mebibytes: float) -> None:
     """What may be written to besides what is in use now: not addresses, of which frameworks reserve many."""
     try:
-        import resource  # not on Windows
-
         with open("/proc/self/status", encoding="utf-8") as file:
             used = next(int(line.split()[1]) * 1024 for line in file if line.startswith("VmData"))
         most = used + int(mebibytes * 2**20)
@@ -118,8 +123,7 @@ def limit_memory(mebibytes: float) -> None:
         if hard != resource.RLIM_INFINITY:
             most = min(most, hard)
         resource.setrlimit(resource.RLIMIT_DATA, (most, most))
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    except (OSError, ImportError, StopIteration):  # no Linux
+    except (OSError, NameError, StopIteration):  # no Linux
         pass
 
 
