@@ -141,7 +141,7 @@ def test_a_right_kernel_passes_with_the_same_numbers(kernels):
         ("fills", "memory", "Unable to allocate"),
         ("recurses", "exception", "RecursionError"),
         ("interrupts", "exception", "KeyboardInterrupt"),
-        ("lies", "wrong_type", "loss came as"),
+        ("lies", "wrong_type", "loss came as an array of object"),
         ("owns", "wrong_type", "an array whose arithmetic is its own"),
         ("ends_parent", "crashed", "died of SIGTERM (ended"),
         ("closes", "crashed", "channel"),
@@ -298,6 +298,22 @@ def test_the_report_is_whole_and_alone_on_standard_output(kernels, tmp_path, cap
     out, err = capfd.readouterr()
     assert json.loads(out)["passed"] is False
     assert err.count("x") == 2**20  # and no more of it
+
+
+def test_a_message_of_bytes_that_are_no_text(tmp_path, capsys):
+    """Such as the name of a file that another system wrote."""
+    path = tmp_path / "bytes.py"
+    path.write_text(r"def f(logits, targets): raise OSError('\udcff \x00 \x1b[31m θ')", encoding="utf-8")
+    call = ["check", f"{path}:f", "--loss", "cross_entropy", "--case", "typical", "--output", str(tmp_path / "report")]
+    for form in ("text", "json", "junit"):
+        assert main([*call, "--format", form]) == 1
+        text = (tmp_path / "report").read_text(encoding="utf-8")
+        assert r"\udcff \x00 \x1b[31m θ" in text.replace("\\\\", "\\")
+
+    def here(logits, targets):
+        raise OSError("\udcff")
+
+    assert r"OSError: \udcff" in str(check(here, refloss.CrossEntropy(), cases=CASES))
 
 
 @pytest.mark.parametrize("line", ["import sys; sys.exit(0)", "import os; os._exit(0)"])

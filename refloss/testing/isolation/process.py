@@ -19,6 +19,7 @@ from refloss.cases.case import Case
 from refloss.record import STAGES
 from refloss.testing.adapters import FROM_FILE, LOST, Outcome, Problem, Takes, UnfitImplementation
 from refloss.testing.adapters.numpy import to_values
+from refloss.testing.adapters.words import one_line
 from refloss.testing.isolation import serving
 from refloss.testing.isolation.wire import UNHEARD, BadMessage, receive, send
 
@@ -387,6 +388,4 @@ def _read(answer: Mapping[str, Any]) -> tuple[Outcome, list[str]]:
 
 
 def _words(text: Any) -> str:
-    """One line of it."""
-    line = " ".join(str(text).split())
-    return line if len(line) <= WORDS else line[: WORDS - 1] + "…"
+    return one_line(text, WORDS)
