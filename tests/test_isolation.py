@@ -189,6 +189,7 @@ def test_a_hanging_kernel_is_left_and_not_called_again(kernels):
     [first, *_] = report.failures
     assert first.message.startswith("no answer within 0.5 s; it was in File")
     assert "kernels.py" in first.message
+    assert str(report).splitlines()[2].startswith("timeout in 3 of ")  # and not what was not run
 
 
 def test_a_library_may_be_imported_in_a_call(kernels):
