@@ -298,7 +298,8 @@ def test_the_report_is_whole_and_alone_on_standard_output(kernels, tmp_path, cap
     assert main(call) == 1
     out, err = capfd.readouterr()
     assert json.loads(out)["passed"] is False
-    assert err.count("x") == 2**20  # and no more of it
+    assert err.count("x") == 2**20
+    assert err.endswith("x\n(no more of it is shown)\n")
 
 
 def test_a_message_of_bytes_that_are_no_text(tmp_path, capsys):

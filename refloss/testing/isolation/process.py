@@ -314,10 +314,11 @@ class Printing(threading.Thread):
         with contextlib.suppress(ValueError, OSError):
             while text := self.stream.read1(1 << 16):
                 room = 0 if self.silent else max(PRINTED - self.printed, 0)
+                shown = text[:room] + (b"\n(no more of it is shown)\n" if 0 < room <= len(text) else b"")
                 self.printed += len(text)
                 self.tail = (self.tail + text)[-8192:]
                 with contextlib.suppress(Exception):  # a closed standard error
-                    sys.stderr.write(text[:room].decode(errors="replace"))
+                    sys.stderr.write(shown.decode(errors="replace"))
                     sys.stderr.flush()
 
 
