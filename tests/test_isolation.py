@@ -18,7 +18,7 @@ from refloss.testing import check
 from refloss.testing.isolation.wire import BadMessage, receive, send
 
 KERNELS = '''
-import ctypes, os, signal, subprocess, sys, threading, time
+import ctypes, gc, os, signal, subprocess, sys, threading, time
 import numpy as np
 import refloss
 
@@ -97,6 +97,8 @@ patches = after(lambda made: setattr(np, "allclose", lambda *a, **k: True))
 reseeds = after(lambda made: np.random.seed(0))
 draws = after(lambda made: np.random.rand())
 strict = after(lambda made: np.seterr(all="raise"))
+keeps = after(lambda made: gc.disable())
+traces = after(lambda made: sys.settrace(lambda *a: None))
 moves = after(lambda made: os.chdir("/"))
 unsets = after(lambda made: os.environ.pop("PATH", None))
 overwrites = after(overwrite)
@@ -150,6 +152,8 @@ def test_a_right_kernel_passes_with_the_same_numbers(kernels):
         ("patches", "global_state", "numpy.allclose was replaced"),
         ("reseeds", "global_state", "the random numbers of NumPy were reseeded"),
         ("strict", "global_state", "np.geterr() was"),
+        ("keeps", "global_state", "gc.isenabled() was True and is False"),
+        ("traces", "global_state", "sys.gettrace() was None and is <function"),
         ("moves", "global_state", "the current folder was"),
         ("unsets", "global_state", "the environment variable PATH was changed"),
         ("forks", "global_state", "the kernel forked"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import random
 import sys
@@ -125,6 +126,8 @@ def _settings() -> dict[str, Any]:
         "np.geterr()": np.geterr(),
         "the current folder": _said(os.getcwd),
         "sys.getrecursionlimit()": sys.getrecursionlimit(),
+        "sys.gettrace()": repr(sys.gettrace()),
+        "gc.isenabled()": gc.isenabled(),
         "floating-point arithmetic": _arithmetic(),
         "the file mode mask": _mask(),
     }
