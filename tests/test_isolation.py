@@ -97,6 +97,8 @@ patches = after(lambda made: setattr(np, "allclose", lambda *a, **k: True))
 reseeds = after(lambda made: np.random.seed(0))
 draws = after(lambda made: np.random.rand())
 strict = after(lambda made: np.seterr(all="raise"))
+deepens = after(lambda made: sys.setrecursionlimit(5000))
+flattens = after(lambda made: sys.setrecursionlimit(500))
 keeps = after(lambda made: gc.disable())
 traces = after(lambda made: sys.settrace(lambda *a: None))
 moves = after(lambda made: os.chdir("/"))
@@ -152,6 +154,7 @@ def test_a_right_kernel_passes_with_the_same_numbers(kernels):
         ("patches", "global_state", "numpy.allclose was replaced"),
         ("reseeds", "global_state", "the random numbers of NumPy were reseeded"),
         ("strict", "global_state", "np.geterr() was"),
+        ("flattens", "global_state", "sys.getrecursionlimit() was 1000 and is 500"),
         ("keeps", "global_state", "gc.isenabled() was True and is False"),
         ("traces", "global_state", "sys.gettrace() was None and is <function"),
         ("moves", "global_state", "the current folder was"),
@@ -194,6 +197,10 @@ def test_a_hanging_kernel_is_left_and_not_called_again(kernels):
     assert first.message.startswith("no answer within 0.5 s; it was in File")
     assert "kernels.py" in first.message
     assert str(report).splitlines()[2].startswith("timeout in 3 of ")  # and not what was not run
+
+
+def test_what_harms_nobody_is_no_failure(kernels):
+    assert isolated(kernels, "deepens").passed
 
 
 def test_a_library_may_be_imported_in_a_call(kernels):

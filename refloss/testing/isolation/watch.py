@@ -20,6 +20,7 @@ MODULES = (
     "jax", "jax.numpy", "jax.nn", "jax.lax", "jax.scipy.special",
 )  # fmt: skip
 
+DEPTH = sys.getrecursionlimit()  # a higher one harms nobody; torch sets it when it compiles
 OWN = ("refloss.testing.adapters", "refloss.testing.isolation")  # what runs in this process: its classes as well
 
 
@@ -125,7 +126,7 @@ def _settings() -> dict[str, Any]:
     found = {
         "np.geterr()": np.geterr(),
         "the current folder": _said(os.getcwd),
-        "sys.getrecursionlimit()": sys.getrecursionlimit(),
+        "sys.getrecursionlimit()": min(sys.getrecursionlimit(), DEPTH),
         "sys.gettrace()": repr(sys.gettrace()),
         "gc.isenabled()": gc.isenabled(),
         "floating-point arithmetic": _arithmetic(),
