@@ -384,7 +384,7 @@ def _about(case: Case) -> dict[str, Any]:
                 length = np.sqrt(np.sum(v * v, axis=1))
                 found |= {f"min {name}": length.min(initial=np.inf), f"max {name}": length.max(initial=0.0)}
         found |= {"C = D": C == D, "N = D": N == D, "a bias": case.inputs.get("b") is not None}
-        for k in (4, 8, 16, 32, 64, 128):
+        for k in (8, 16, 32, 64, 128, 4):
             found |= {f"{n} not a multiple of {k}": bool(v % k) for n, v in (("N", N), ("C", C), ("D", D))}
     if labels.dtype.kind in "iu" and labels.size:
         inside = labels[labels >= 0]
