@@ -8,6 +8,7 @@ stages of all cases is a fact.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -70,7 +71,7 @@ def as_if(failing: Sequence[Observed], passing: Sequence[Observed], grade: Grade
     first, second = clear[middle], clear[2 * len(clear) // 3]
     few = [clear[i] for i in np.unique(np.linspace(0, len(clear) - 1, TRIED).astype(int))]
     right = [passing[i] for i in np.unique(np.linspace(0, len(passing) - 1, 4).astype(int))] if passing else []
-    fitted = list({id(o): o for o in (first, second, clear[0], clear[-1])}.values())
+    fitted = list({id(o): o for o in (first, second, clear[0])}.values())
     best: AsIf | None = None
     for words, change in (*_operations(first.truth.plain), *_fitted(fitted, grade, focus)):
         if not (focus in explained(first, change, grade, focus) or focus in explained(second, change, grade, focus)):
@@ -105,8 +106,10 @@ def _clear(o: Observed, grade: Grade) -> bool:
 
 def made(o: Observed, change: Change) -> dict[str, np.ndarray] | None:
     """The stages of the changed loss."""
-    t = o.truth
-    plain = PlainLoss(t.loss, t.inputs, t.labels, t.upstream, o.previous)
+    plain = copy(o.truth.plain)  # a change sets attributes, of the loss and of its parameters; the arrays stay
+    plain.previous = o.previous
+    if not plain.bare:
+        plain.q = copy(plain.q)
     try:
         with np.errstate(all="ignore"):
             change(plain)
