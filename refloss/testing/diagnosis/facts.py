@@ -19,7 +19,7 @@ from refloss.record import STAGES
 from refloss.testing.diagnosis.facts_as_if import as_if
 from refloss.testing.diagnosis.facts_common import MOST, Common, common, pooled
 from refloss.testing.diagnosis.facts_known import View, facts_about_rows, flat, view
-from refloss.testing.diagnosis.facts_relations import Relation, relation
+from refloss.testing.diagnosis.facts_relations import CLEAR, FEWEST, Relation, relation
 from refloss.testing.diagnosis.match import SMALL, Observed
 from refloss.testing.judging import units
 from refloss.testing.judging.truth import Grade
@@ -29,6 +29,8 @@ AT_MOST = 6
 VALUES = ("value", "nan", "inf")
 INDEPENDENT = 64  # rows whose signs tell a bias
 CONSTANTS = 2.0  # roundings that are the same in every row
+LEAST_D = 3  # dimensions in which a direction says something
+ALONG = 0.9  # of the rows that are clearly wrong
 FEW = 4  # cases that are told by their names
 MOSTLY = 0.95  # of the cases where something is due may be wrong
 ONE_SIDED = 0.2  # of the errors of one sign: rounding has both
@@ -119,6 +121,7 @@ def _of_values(
         explained |= set(wrong)
     for stage in [s for s in wrong if s not in explained]:
         found += _of_units(stage, *views[stage]) if stage == focus or len(views) < 4 else []
+        found += _along(stage, views[stage][0]) if stage in units.ROWWISE else []
         if size := _digits(stage, views[stage][0]):
             found.append(size)
     for words, pairs in told.items():
@@ -214,6 +217,28 @@ def _counted(found: Common, unit: str, where: str) -> str:
         else f"{found.right_with} of the {found.right} right ones"
     )
     return f"all {found.wrong} wrong {unit} {where}, {rest}"
+
+
+def _along(stage: str, failing: Sequence[View]) -> list[Fact]:
+    """The one direction that the errors of a row have."""
+    rows, others = ("x̂", "W_y") if stage == "grad_x" else ("Ŵ", "")
+    for words in filter(None, (rows, others)):
+        lie, held, count = [], [], 0
+        for v in failing:
+            clear = v.wrong & (v.off > CLEAR * v.room) & np.isfinite(v.off)
+            if v.due.shape[1] < LEAST_D or not clear.any():
+                continue
+            p = v.plain
+            way = p.W_hat[p.y] if words == others else p.x_hat if stage == "grad_x" else p.W_hat
+            error = (v.got - v.due)[clear]
+            across = error - np.sum(error * way[clear], axis=1, keepdims=True) * way[clear]
+            lie.append(units.size(stage, across) <= np.maximum(2 * v.room[clear], 1e-3 * v.off[clear]))
+            held.append(v.o.case)
+            count += int(clear.sum())
+        if count >= FEWEST and np.mean(np.concatenate(lie)) >= ALONG:
+            sentence = f"the errors of {stage} lie along {words}: its part across {words} is right"
+            return [Fact(sentence, f"in {count} clearly wrong rows of {len(held)} cases", stage, tuple(held), 0.9)]
+    return []
 
 
 def _digits(stage: str, failing: Sequence[View]) -> Fact | None:

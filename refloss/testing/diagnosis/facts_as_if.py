@@ -27,7 +27,7 @@ from refloss.textbook import formulas
 
 Change = Callable[[PlainLoss], None]
 CLEAR = 8.0  # an error of so many tolerances tells what it is
-BLOCKS = (4, 8, 16, 32, 64, 128, 256, 512, 1024)  # that rows and classes go in
+BLOCKS = (2, 3, 4, 8, 16, 32, 64, 128, 256, 512, 1024)  # that rows and classes go in
 FAR = 1e60  # of a misfit, in tolerances: squares of it stay finite
 NAMED = 1e-4  # of a fitted number
 TRIED = 12  # cases that a change which explains the first is verified on
@@ -169,6 +169,8 @@ def _switches(plain: PlainLoss) -> Iterator[tuple[str, Change]]:
             for where, kept in _blocks(k).items():
                 yield f"the gradient in the logits were 0 in {parts} {where}", _cut(axis, kept)
         yield f"classes were padded to a multiple of {k} with logits of 0", _padded(k)
+        if plain.reduction == "mean":
+            yield f"the mean were that of the means of blocks of {k} rows", partial(_mean_of_means, k)
     if plain.hard:
         for words, label in (("class 0", 0), ("the last class", -1)):
             yield f"rows with {words} as their label were ignored", partial(_ignored, label, False)
@@ -176,6 +178,8 @@ def _switches(plain: PlainLoss) -> Iterator[tuple[str, Change]]:
     if plain.loss.class_weights is not None:
         by_row = _changed("weighted", lambda a, p: p.w[np.arange(p.N) % p.C][:, None] * p.smoothed())
         yield "the weight of a row were that of the class of its number", by_row
+        for words, weight in (("w_c in place of w_y", _w_c_over_w_y), ("w_y once more", _w_y)):
+            yield f"the gradient in the logits had {words}", _changed("grad_logits", partial(_weighed, weight))
     if not plain.bare:
         for k in BLOCKS:
             for where, kept in _blocks(k).items():
@@ -373,6 +377,27 @@ def _cut(axis: int, kept: Callable[[np.ndarray], np.ndarray]) -> Change:
 def _of_features(kept: Callable[[np.ndarray], np.ndarray], cos: np.ndarray, p: PlainLoss) -> np.ndarray:
     here = kept(np.arange(p.x_hat.shape[1]))
     return np.asarray(p.x_hat[:, here] @ p.W_hat[:, here].T)
+
+
+def _w_y(p: PlainLoss) -> np.ndarray:
+    return p.w[p.y][:, None]
+
+
+def _w_c_over_w_y(p: PlainLoss) -> np.ndarray:
+    return p.w / np.where(_w_y(p) == 0, 1.0, _w_y(p))
+
+
+def _weighed(weight: Callable[[PlainLoss], np.ndarray], g: np.ndarray, p: PlainLoss) -> np.ndarray:
+    return g * weight(p)
+
+
+def _mean_of_means(k: int, p: PlainLoss) -> None:
+    """Each row counts by 1 / (the blocks · the rows of its block)."""
+    start = np.arange(p.N) // k * k
+    each = p.N / (-(-p.N // k) * np.minimum(k, p.N - start))
+    reduce, share = p.reduce, p.share
+    p.reduce = lambda losses: reduce(losses * each)  # type: ignore[method-assign]
+    p.share = lambda: share() * each  # type: ignore[method-assign]
 
 
 def _ignored(label: int, counted: bool, p: PlainLoss) -> None:
