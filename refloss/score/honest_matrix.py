@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from refloss.cases.configurations import objects
-from refloss.precision.dtypes import DTYPES
 from refloss.report import Grid, capped
 from refloss.score import writers
 from refloss.score.matrices import MatrixReport
@@ -52,8 +51,7 @@ def honest_job(name: str, dtype: str, seeds: int, quick: bool) -> list[HonestRow
             unable = numpy and dtype == "bfloat16" and find_spec("ml_dtypes") is None
             if kernel is None or unable or (jax and seed):
                 continue
-            require = "E" if DTYPES[dtype].is_half and writer.half == "storage" else "C"
-            row = rows.setdefault(writer.name, HonestRow(writer.name, name, dtype, require))
+            row = rows.setdefault(writer.name, HonestRow(writer.name, name, dtype, writer.owes(dtype)))
             with np.errstate(all="ignore"):
                 _judge(row, writer, kernel, loss, seed, "quick" if quick or seed or jax else "all", shared)
     return list(rows.values())

@@ -21,7 +21,7 @@ from refloss.score.matrices import MatrixReport
 from refloss.score.rivals import RIVALS, available
 from refloss.testing.diagnosis.match import History
 from refloss.testing.diagnosis.suspects import SUSPECTS, Suspect, suspects, wrong
-from refloss.testing.judging.truth import Truth, truth_on
+from refloss.testing.judging.truth import Truth, required, truth_on
 
 JUDGED = ("loss", "losses", "grad_x", "grad_W", "grad_b", "grad_scale", "grad_margin", "grad_alpha")
 KILLED, INNOCENT, SURVIVED = "killed", "innocent", "survived"
@@ -97,11 +97,12 @@ def kill_job(name: str, dtype: str, quick: bool, rivals: bool) -> list[KillRow]:
 
 def _try(kill: KillRow, suspect: Suspect, variant: Any, at: Truth, previous: Any) -> None:
     made = wrong(suspect, at.loss, at.inputs, at.labels, at.upstream, previous, variant)
+    require = required(None, kill.dtype)
     for stage in JUDGED if not at.plain.bare else ("loss", "losses", "grad_logits"):
         if stage not in at.stages:
             continue
         held = at.as_wrong(stage, made[stage])
-        if not at.passes(stage, held, "C"):
+        if not at.passes(stage, held, require):
             kill.fate, kill.stage = KILLED, kill.stage or stage
             kill.cases += 1
             return

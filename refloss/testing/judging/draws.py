@@ -36,8 +36,8 @@ class Form(NamedTuple):
 
     stable         θ without the arccosine, and a cross-entropy in terms that do not cancel
     divides_after  lengths are divided out after the inner product
-    keeps_lse      log Σe^z is kept as one rounded number, and p = e^(z − lse); so do blocks joined by such numbers, and
-                   powers of two in place of e
+    keeps_lse      log Σe^z is kept as one rounded number, and p = e^(z − lse), with logits that are computed anew on the
+                   way back; so do blocks joined by such numbers, and powers of two in place of e
     shifts         the loss is log Σ e^(z − z_y), and the gradient goes through the difference
     """
 
@@ -175,13 +175,14 @@ class Draws:
         found = self._bare() if self.plain.bare else self._with_x_and_W()
         return {name: np.asarray(value) for name, value in found.items()}
 
-    def _cross_entropy(self, z: Noisy) -> Noisy:
-        """The losses (K, R)."""
+    def _cross_entropy(self, z: Noisy, anew: np.ndarray | None = None) -> Noisy:
+        """The losses (K, R). anew: the logits as the way back finds them, if they were not kept."""
         noise = self.noise
         if noise.storage is not None:  # the gradient is stored, then multiplied by what arrives, and stored again
             z = z.made(z.value, (z, lambda g: noise.stored(noise.stored(g) * self.arrives[:, None])))
         if self.form.stable:
             return stable_cross_entropy(z, self.t, self.w)
+        z.anew = anew
         if self.form.shifts:
             z = z - self._of_target(z)[..., None]
         return formulas.cross_entropy(namespace(noise), z, self.t, self.w)
@@ -258,7 +259,9 @@ class Draws:
         for name in differentiable(k.loss):
             leaves[name] = Noisy(noise.of(np.full(noise.draws, getattr(k.loss, name))), noise)
         z, theta = self._logits(leaves)
-        losses = self._cross_entropy(z)
+        # only fused kernels compute logits twice, and these never hold them in 16 bits
+        fused = self.form.keeps_lse and noise.storage is None and not noise.dtype.is_half
+        losses = self._cross_entropy(z, self._logits(leaves)[0].value if fused else None)
         names = list(leaves)
         g, *found = gradients(losses, self.share, [z, *leaves.values()])
         full = self._full(losses.value)
