@@ -36,8 +36,8 @@ class Form(NamedTuple):
 
     stable         θ without the arccosine, and a cross-entropy in terms that do not cancel
     divides_after  lengths are divided out after the inner product
-    keeps_lse      log Σe^z is kept as one rounded number, and p = e^(z − lse), with logits that are computed anew on the
-                   way back; so do blocks joined by such numbers, and powers of two in place of e
+    keeps_lse      log Σe^z is kept as one rounded number, and p = e^(z − lse), z being computed anew on the way
+                   back; so do blocks joined by such numbers, and powers of two in place of e
     shifts         the loss is log Σ e^(z − z_y), and the gradient goes through the difference
     """
 
