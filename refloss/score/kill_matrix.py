@@ -45,7 +45,7 @@ class KillRow:
     """One suspect (one of its variants) on one loss in one dtype.
 
     fate     killed; innocent, if it agrees with the truth to the last place on every case; survived
-    cases    on how many cases it was killed, and stage, where first
+    cases    on how many cases it was killed (without rivals the first is enough), and stage, where first
     rivals   check that people use → whether that check notices; missing where it cannot be used
     """
 
@@ -87,6 +87,8 @@ def kill_job(name: str, dtype: str, quick: bool, rivals: bool) -> list[KillRow]:
                 kills.append(KillRow(suspect.name, "" if variant is None else str(variant), name, dtype, INNOCENT))
                 for at, previous in seen:
                     _try(kills[-1], suspect, variant, at, previous)
+                    if kills[-1].fate == KILLED and not rivals:
+                        break
             # the others are asked about the variant that is easiest to see, and not about what needs a history
             worst = max(range(len(kills)), key=lambda i: kills[i].cases)
             if name in asked and kills[worst].fate != INNOCENT and suspect.group != "state":

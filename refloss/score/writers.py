@@ -633,24 +633,15 @@ class _Logits(_Polar):
 _ORDERS = np.random.default_rng(0)
 
 
-def _sequential_product(u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    total = np.zeros((len(u), len(v)), dtype=u.dtype)
-    for k in range(u.shape[1]):
-        total += u[:, k, None] * v[:, k]
-    return total
-
-
-def _sequential_total(v: np.ndarray, axis: int) -> np.ndarray:
-    return np.take(np.add.accumulate(v, axis), -1, axis) if v.shape[axis] else v.sum(axis)
-
-
 def _shuffled_product(u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    order = _ORDERS.permutation(u.shape[1])
-    return _sequential_product(u[:, order], v[:, order])
+    return _shuffled_total(u[:, None] * v, -1)
 
 
 def _shuffled_total(v: np.ndarray, axis: int) -> np.ndarray:
-    return _sequential_total(np.take(v, _ORDERS.permutation(v.shape[axis]), axis), axis)
+    """Term by term, in an order that changes from call to call."""
+    if not v.shape[axis]:
+        return v.sum(axis)
+    return np.take(np.add.accumulate(np.take(v, _ORDERS.permutation(v.shape[axis]), axis), axis), -1, axis)
 
 
 def _halved_product(u: np.ndarray, v: np.ndarray) -> np.ndarray:
