@@ -83,6 +83,26 @@ def test_what_overflows_where_it_is_stored_is_explained_at_D_alone(require, name
     assert bool(report.failures) == bool(alarms), report
 
 
+@pytest.mark.parametrize(("factor", "passes"), [(0.0, True), (1.0, True), (-11 / 21, False)])
+def test_a_clamp_loses_a_gradient_and_does_not_turn_it_around(factor, passes):
+    """Of a target within 3e-4 of π, in float32. With λ = 5 and m = 4, a slope λ − m² in place of
+    λ + m² is no farther off than what is lost and what roundings make of the rest together."""
+    loss, d = objects()["a_softmax, annealed"], 3e-4
+    x = np.array([[-np.cos(d), np.sin(d)]]).astype(np.float32).astype(float)
+    case = Case("near_pi", "a target next to π", (), {"x": x, "W": np.eye(2)}, np.array([0]))
+    out = loss.forward(x, np.eye(2), case.labels)
+    grads = loss.backward(out)
+    tangential = grads.W[0] - (grads.W[0] @ np.eye(2)[0]) * np.eye(2)[0]
+
+    def kernel(x, W, labels):
+        grad_W = grads.W.copy()
+        grad_W[0] += (factor - 1) * tangential
+        return {"loss": np.float32(out.loss), "grad_W": grad_W.astype(np.float32)}
+
+    report = check(kernel, loss, cases=[case])
+    assert bool(report.failures) != passes, report
+
+
 @pytest.mark.parametrize("name", ["softmax", "arcface"])
 def test_honest_jax_raises_no_alarm(name):
     """On three cases: it compiles for every shape."""

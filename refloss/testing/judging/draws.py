@@ -83,16 +83,26 @@ class Envelope(NamedTuple):
 
     largest  of the error
     least    what part of the due size must come out at least; 0 where a formula may lose all of it, or its sign
+    losing   of gradients by row: the direction of what the lossy draws lose, 0 where roundings lose as much, and how
+             far an error may go that way: a clamp loses a gradient, and does not turn it around
     """
 
     largest: dict[str, np.ndarray]
     least: dict[str, np.ndarray]
+    losing: dict[str, tuple[np.ndarray, np.ndarray]]
 
     def __or__(self, other: Envelope) -> Envelope:
         """What either allows."""
+        losing = {}
+        for name, (way, far) in self.losing.items():
+            their_way, theirs = other.losing[name]
+            mine, his = (np.any(v, axis=-1) for v in (way, their_way))
+            far, theirs = np.where(mine, far, self.largest[name]), np.where(his, theirs, other.largest[name])
+            losing[name] = np.where(units.spread(name, mine), way, their_way), np.maximum(far, theirs)
         return Envelope(
             {name: np.maximum(size, other.largest[name]) for name, size in self.largest.items()},
             {name: np.minimum(part, other.least[name]) for name, part in self.least.items()},
+            losing,
         )
 
 
@@ -111,7 +121,7 @@ def envelope_of(
 def _envelope_of_one(
     copies: Copies, stages: Mapping[str, np.ndarray], scale: Mapping[str, np.ndarray], dtype: DType
 ) -> Envelope:
-    found = Envelope({}, {})
+    found = Envelope({}, {}, {})
     with np.errstate(all="ignore"):
         for name, due in stages.items():
             error = units.size(name, copies[name] - due)
@@ -124,6 +134,14 @@ def _envelope_of_one(
             smallest = np.min(units.times(name, copies[name], due), axis=0)
             by_a_factor = (smallest > 0) & (error.max(axis=0) < units.size(name, due))
             found.least[name] = np.where(by_a_factor, np.minimum(smallest, 1 / np.e**0.25) ** FACTOR, 0.0)
+            if name in units.ROWWISE:
+                lost = copies[name][DRAWS:].mean(axis=0) - due
+                way = lost / np.linalg.norm(lost, axis=-1, keepdims=True)
+                way = np.where((lossy > worst)[:, None] & np.isfinite(way), way, 0.0)
+                along = np.sum((copies[name] - due) * way, axis=-1)
+                off, gone = np.maximum(along[:DRAWS].max(axis=0), 0.0), along[DRAWS:].max(axis=0)
+                least = FLOOR * dtype.u * scale[name] + tiny
+                found.losing[name] = way, np.maximum(FACTOR * off, off + gone) + least
     return found
 
 

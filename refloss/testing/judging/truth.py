@@ -148,7 +148,13 @@ class Truth:
         with np.errstate(all="ignore"):
             short = (least > 0) & (units.times(stage, got, due) < least)
             missing = self.slack * (1 - least) * units.size(stage, due)
-        return np.where(short, np.minimum(allowed, missing), allowed)
+            allowed = np.where(short, np.minimum(allowed, missing), allowed)
+            if stage in units.ROWWISE:
+                way, far = self.envelope[grade].losing[stage]
+                room = self.slack * far + units.size(stage, self.last_place(stage))
+                turned = np.sum((got - due) * way, axis=-1) > room
+                allowed = np.where(turned, np.minimum(allowed, self.slack * far), allowed)
+        return allowed
 
     def grade_of(self, stage: str, got: np.ndarray) -> str:
         """The best grade whose envelope holds all of it, or F."""
