@@ -83,6 +83,22 @@ def test_what_overflows_where_it_is_stored_is_explained_at_D_alone(require, name
     assert bool(report.failures) == bool(alarms), report
 
 
+@pytest.mark.parametrize(("off", "passes"), [(0.0, True), (0.01, False)])
+def test_rows_that_are_alike_are_rounded_alike(off, passes):
+    """logsumexp less z_y in 300 equal rows: the error of a row is that of the mean. Negative control: 1 % more."""
+    x, W = np.full((300, 1), 2.0), np.array([[4.0], [-3.295]])
+    case = Case("equal_rows", "one row, many times", (), {"x": x, "W": W}, np.zeros(300, int))
+
+    def kernel(x, W, labels):
+        z = x @ W.T
+        top = z.max(-1)
+        lse = top + np.log(np.exp(z - top[:, None]).sum(-1))
+        return {"loss": (lse - z[:, 0]).mean() + np.float32(off)}
+
+    report = check(kernel, objects()["softmax"], cases=[case])
+    assert bool(report.failures) != passes, report
+
+
 @pytest.mark.parametrize(("factor", "passes"), [(0.0, True), (1.0, True), (-11 / 21, False)])
 def test_a_clamp_loses_a_gradient_and_does_not_turn_it_around(factor, passes):
     """Of a target within 3e-4 of π, in float32. With λ = 5 and m = 4, a slope λ − m² in place of

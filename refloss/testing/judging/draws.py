@@ -83,26 +83,27 @@ class Envelope(NamedTuple):
 
     largest  of the error
     least    what part of the due size must come out at least; 0 where a formula may lose all of it, or its sign
-    losing   of gradients by row: the direction of what the lossy draws lose, 0 where roundings lose as much, and how
-             far an error may go that way: a clamp loses a gradient, and does not turn it around
+    losing   of gradients by row: the direction of what the lossy draws lose, 0 where roundings lose as much
+    far      how far an error may go that way: a clamp loses a gradient, and does not turn it around
     """
 
     largest: dict[str, np.ndarray]
     least: dict[str, np.ndarray]
-    losing: dict[str, tuple[np.ndarray, np.ndarray]]
+    losing: dict[str, np.ndarray]
+    far: dict[str, np.ndarray]
 
     def __or__(self, other: Envelope) -> Envelope:
         """What either allows."""
-        losing = {}
-        for name, (way, far) in self.losing.items():
-            their_way, theirs = other.losing[name]
-            mine, his = (np.any(v, axis=-1) for v in (way, their_way))
-            far, theirs = np.where(mine, far, self.largest[name]), np.where(his, theirs, other.largest[name])
-            losing[name] = np.where(units.spread(name, mine), way, their_way), np.maximum(far, theirs)
+        losing, far = {}, {}
+        for name, way in self.losing.items():
+            farthest = [np.where(e.losing[name].any(axis=-1), e.far[name], e.largest[name]) for e in (self, other)]
+            losing[name] = np.where(way.any(axis=-1, keepdims=True), way, other.losing[name])
+            far[name] = np.maximum(*farthest)
         return Envelope(
             {name: np.maximum(size, other.largest[name]) for name, size in self.largest.items()},
             {name: np.minimum(part, other.least[name]) for name, part in self.least.items()},
             losing,
+            far,
         )
 
 
@@ -121,7 +122,7 @@ def envelope_of(
 def _envelope_of_one(
     copies: Copies, stages: Mapping[str, np.ndarray], scale: Mapping[str, np.ndarray], dtype: DType
 ) -> Envelope:
-    found = Envelope({}, {}, {})
+    found = Envelope({}, {}, {}, {})
     with np.errstate(all="ignore"):
         for name, due in stages.items():
             error = units.size(name, copies[name] - due)
@@ -141,7 +142,7 @@ def _envelope_of_one(
                 along = np.sum((copies[name] - due) * way, axis=-1)
                 off, gone = np.maximum(along[:DRAWS].max(axis=0), 0.0), along[DRAWS:].max(axis=0)
                 least = FLOOR * dtype.u * scale[name] + tiny
-                found.losing[name] = way, np.maximum(FACTOR * off, off + gone) + least
+                found.losing[name], found.far[name] = way, np.maximum(FACTOR * off, off + gone) + least
     return found
 
 
@@ -235,6 +236,10 @@ class Draws:
     def _reduced(self, losses: np.ndarray) -> np.ndarray:
         if self.plain.reduction == "none":
             return losses
+        # rows that are alike are rounded alike, and no mean makes that less
+        due, losses = np.reshape(self.plain.stages["losses"], -1), losses.copy()
+        for draw, sign in enumerate((1.0, -1.0)):
+            losses[draw] = due + sign * np.abs(losses[draw] - due)
         total = self.noise.of(losses.sum(-1), np.abs(losses).sum(-1), losses.shape[-1])
         return total if (self.divisor == 1).all() else self.noise.of(total / self.divisor)
 

@@ -150,10 +150,9 @@ class Truth:
             missing = self.slack * (1 - least) * units.size(stage, due)
             allowed = np.where(short, np.minimum(allowed, missing), allowed)
             if stage in units.ROWWISE:
-                way, far = self.envelope[grade].losing[stage]
-                room = self.slack * far + units.size(stage, self.last_place(stage))
-                turned = np.sum((got - due) * way, axis=-1) > room
-                allowed = np.where(turned, np.minimum(allowed, self.slack * far), allowed)
+                way, far = self.envelope[grade].losing[stage], self.slack * self.envelope[grade].far[stage]
+                turned = np.sum((got - due) * way, axis=-1) > far + units.size(stage, self.last_place(stage))
+                allowed = np.where(turned, np.minimum(allowed, far), allowed)
         return allowed
 
     def grade_of(self, stage: str, got: np.ndarray) -> str:
