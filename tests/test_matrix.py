@@ -40,8 +40,15 @@ def test_honest_numpy_raises_no_alarm(monkeypatch, name, dtype):
     assert {row.require for row in report.rows} == ({"C", "D"} if dtype == "float16" else {"C"})
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("name", ["weighted_softmax, smoothed", "l_softmax", "arcface", "cross_entropy, axis 1"])
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [
+        ("weighted_softmax, smoothed", "float32"),
+        ("l_softmax", "bfloat16"),
+        ("arcface", "float32"),
+        ("cross_entropy, axis 1", "bfloat16"),
+    ],
+)
 def test_honest_torch_raises_no_alarm(monkeypatch, name, dtype):
     """In 16 bits each at its grade: throughout E, an ordinary head D, with float32 inside C; nothing is F."""
     need("torch")
@@ -121,11 +128,11 @@ def test_a_clamp_loses_a_gradient_and_does_not_turn_it_around(factor, passes):
 
 @pytest.mark.parametrize("name", ["softmax", "arcface"])
 def test_honest_jax_raises_no_alarm(name):
-    """On three cases: it compiles for every shape."""
+    """On two cases: it compiles for every shape."""
     need("jax")
     loss = objects()[name]
     kernel = writers.WRITERS["jax_arccos"].make(loss)
-    report = check(kernel, loss, framework="jax", cases=["typical", "confident", "anti_confident"])
+    report = check(kernel, loss, framework="jax", cases=["typical", "anti_confident"])
     assert not report.failures, report
 
 

@@ -70,30 +70,33 @@ def kill_job(name: str, dtype: str, quick: bool, rivals: bool) -> list[KillRow]:
     rivals: the checks that people use are asked too, of the survey's losses, in float32 (in float64 those that take
     nothing else).
     """
-    (loss, suspected), found = configurations()[name], []
+    loss, suspected = configurations()[name]
     asked = losses() if rivals and dtype in ("float32", "float64") else []  # the others take their time
-    seen: list[tuple[Truth, Any]] = []
+    tried = [
+        (suspect, variant, KillRow(suspect.name, "" if variant is None else str(variant), name, dtype, INNOCENT))
+        for suspect in suspected
+        for variant in suspect.variants
+    ]
+    found = [kill for _, _, kill in tried]
     history = History()
     with np.errstate(all="ignore"):
         for case in cases(loss, dtype):
             if quick and not case.quick:
                 continue
+            left = [one for one in tried if rivals or one[2].fate != KILLED]
+            if not left:
+                break
             upstream = case.upstreams if loss.reduction == "none" else case.upstream
             at = truth_on(loss, case.inputs, case.labels, upstream, dtype)
-            seen.append((at, history.before(at.plain)))
-        for suspect in suspected:
-            kills = []
-            for variant in suspect.variants:
-                kills.append(KillRow(suspect.name, "" if variant is None else str(variant), name, dtype, INNOCENT))
-                for at, previous in seen:
-                    _try(kills[-1], suspect, variant, at, previous)
-                    if kills[-1].fate == KILLED and not rivals:
-                        break
+            previous = history.before(at.plain)
+            for suspect, variant, kill in left:
+                _try(kill, suspect, variant, at, previous)
+        for suspect in suspected if name in asked else ():
+            kills = [kill for kill in found if kill.suspect == suspect.name]
             # the others are asked about the variant that is easiest to see, and not about what needs a history
             worst = max(range(len(kills)), key=lambda i: kills[i].cases)
-            if name in asked and kills[worst].fate != INNOCENT and suspect.group != "state":
+            if kills[worst].fate != INNOCENT and suspect.group != "state":
                 kills[worst].rivals = noticed_by(suspect, suspect.variants[worst], loss, dtype)
-            found += kills
     return found
 
 
