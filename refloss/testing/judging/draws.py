@@ -134,6 +134,7 @@ def _envelope_of_one(
             found.largest[name] = np.where(np.isnan(units.size(name, due)), 0.0, widest)  # NaN is due, and nothing else
             smallest = np.min(units.times(name, copies[name], due), axis=0)
             by_a_factor = (smallest > 0) & (error.max(axis=0) < units.size(name, due))
+            by_a_factor &= name not in ("loss", "losses")  # the roundings of lse and z_y add up
             found.least[name] = np.where(by_a_factor, np.minimum(smallest, 1 / np.e**0.25) ** FACTOR, 0.0)
             if name in units.ROWWISE:
                 lost = copies[name][DRAWS:].mean(axis=0) - due
