@@ -140,7 +140,8 @@ def test_the_same_case_has_the_same_envelope(name):
     for grade in "BCDE":
         for stage in first.stages:
             for one, again in zip(first.envelope[grade], second.envelope[grade], strict=True):
-                np.testing.assert_array_equal(one[stage], again[stage])
+                if stage in one:
+                    np.testing.assert_array_equal(one[stage], again[stage])
 
 
 def test_slack_widens_what_a_formula_may_err_by_and_nothing_else():

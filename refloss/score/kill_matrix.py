@@ -21,7 +21,7 @@ from refloss.score.matrices import MatrixReport
 from refloss.score.rivals import RIVALS, available
 from refloss.testing.diagnosis.match import History
 from refloss.testing.diagnosis.suspects import SUSPECTS, Suspect, suspects, wrong
-from refloss.testing.judging.truth import Truth, truth_on
+from refloss.testing.judging.truth import Truth, required, truth_on
 
 JUDGED = ("loss", "losses", "grad_x", "grad_W", "grad_b", "grad_scale", "grad_margin", "grad_alpha")
 KILLED, INNOCENT, SURVIVED = "killed", "innocent", "survived"
@@ -45,7 +45,7 @@ class KillRow:
     """One suspect (one of its variants) on one loss in one dtype.
 
     fate     killed; innocent, if it agrees with the truth to the last place on every case; survived
-    cases    on how many cases it was killed, and stage, where first
+    cases    on how many cases it was killed (without rivals the first is enough), and stage, where first
     rivals   check that people use → whether that check notices; missing where it cannot be used
     """
 
@@ -70,38 +70,44 @@ def kill_job(name: str, dtype: str, quick: bool, rivals: bool) -> list[KillRow]:
     rivals: the checks that people use are asked too, of the survey's losses, in float32 (in float64 those that take
     nothing else).
     """
-    (loss, suspected), found = configurations()[name], []
+    loss, suspected = configurations()[name]
     asked = losses() if rivals and dtype in ("float32", "float64") else []  # the others take their time
-    seen: list[tuple[Truth, Any]] = []
+    tried = [
+        (suspect, variant, KillRow(suspect.name, "" if variant is None else str(variant), name, dtype, INNOCENT))
+        for suspect in suspected
+        for variant in suspect.variants
+    ]
+    found = [kill for _, _, kill in tried]
     history = History()
     with np.errstate(all="ignore"):
         for case in cases(loss, dtype):
             if quick and not case.quick:
                 continue
+            left = [one for one in tried if rivals or one[2].fate != KILLED]
+            if not left:
+                break
             upstream = case.upstreams if loss.reduction == "none" else case.upstream
             at = truth_on(loss, case.inputs, case.labels, upstream, dtype)
-            seen.append((at, history.before(at.plain)))
-        for suspect in suspected:
-            kills = []
-            for variant in suspect.variants:
-                kills.append(KillRow(suspect.name, "" if variant is None else str(variant), name, dtype, INNOCENT))
-                for at, previous in seen:
-                    _try(kills[-1], suspect, variant, at, previous)
+            previous = history.before(at.plain)
+            for suspect, variant, kill in left:
+                _try(kill, suspect, variant, at, previous)
+        for suspect in suspected if name in asked else ():
+            kills = [kill for kill in found if kill.suspect == suspect.name]
             # the others are asked about the variant that is easiest to see, and not about what needs a history
             worst = max(range(len(kills)), key=lambda i: kills[i].cases)
-            if name in asked and kills[worst].fate != INNOCENT and suspect.group != "state":
+            if kills[worst].fate != INNOCENT and suspect.group != "state":
                 kills[worst].rivals = noticed_by(suspect, suspect.variants[worst], loss, dtype)
-            found += kills
     return found
 
 
 def _try(kill: KillRow, suspect: Suspect, variant: Any, at: Truth, previous: Any) -> None:
     made = wrong(suspect, at.loss, at.inputs, at.labels, at.upstream, previous, variant)
+    require = required(None, kill.dtype)
     for stage in JUDGED if not at.plain.bare else ("loss", "losses", "grad_logits"):
         if stage not in at.stages:
             continue
         held = at.as_wrong(stage, made[stage])
-        if not at.passes(stage, held, "C"):
+        if not at.passes(stage, held, require):
             kill.fate, kill.stage = KILLED, kill.stage or stage
             kill.cases += 1
             return
@@ -133,12 +139,12 @@ class KillReport(MatrixReport):
     title = "Kill matrix"
     about = """\
 Wrong implementations, each rounded to the dtype as an ideal machine would, judged by loss and gradients alone
-at grade C (float32 inside for 16 bits). A cell says on how many losses the suspect is killed, of those where it
-is a bug: where it differs from the truth by more than the last place on some case. The columns behind the
-dtypes are the checks that people use, on the losses of the survey with their defaults, in float32 (gradcheck:
-float64). They are asked for the constant (ε, block) that is easiest to see, and not about bugs that need an
-earlier call. *hidden*: less precision does not show there. Made by `refloss matrix kill --rivals --format
-markdown`."""
+at grade C, in 16 bits at D (stored in 16 bits, computed in float32). A cell says on how many losses the suspect
+is killed, of those where it is a bug: where it differs from the truth by more than the last place on some case.
+The columns behind the dtypes are the checks that people use, on the losses of the survey with their defaults, in
+float32 (gradcheck: float64). They are asked for the constant (ε, block) that is easiest to see, and not about
+bugs that need an earlier call. *hidden*: less precision does not show there. Made by `refloss matrix kill
+--rivals --format markdown`."""
 
     def fates(self) -> dict[tuple[str, str], str]:
         """(suspect, dtype) → killed, wherever one of its variants is a bug; survived; innocent everywhere."""

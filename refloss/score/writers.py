@@ -3,7 +3,8 @@
 Each computes the textbook's formulas in its dtype, without tricks for hard input beyond a maximum taken out of the
 softmax and a cosine kept inside (−1, 1). All take one view: a logit is r cos θ_j, and r ψ(θ_y) for the target of a
 margin loss, with r a factor (s, α or 1) times those of ‖x‖ and ‖W_j‖ that the loss feels. They differ in framework,
-in how ψ comes of cos θ, in who differentiates, in what 16 bits are computed in, and in the order of their sums.
+in how ψ comes of cos θ, in how log Σe^z is kept and joined, in where lengths are divided out, in who differentiates, in
+what 16 bits are computed and stored in, and in the order of their sums.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from refloss.losses import CrossEntropy
+from refloss.precision.dtypes import DTYPES
 from refloss.textbook.family import factor_name, formula_of, member_of, radius_of
 
 Stages = dict[str, Any]
@@ -30,7 +32,8 @@ class Writer:
     framework  "numpy", "torch" or "jax": of the arrays that it takes
     make       make(loss) → f(x, W, labels), or f(logits, targets) for `refloss.CrossEntropy`; None where this way
                has nothing to offer for the loss
-    half       what 16-bit inputs are computed in: "storage" (their own dtype, throughout) or "float32"
+    half       what 16-bit inputs are computed in: "storage" (their own dtype, throughout), "float32", or "stored":
+               float32, with what some steps hand on stored in 16 bits
     """
 
     name: str
@@ -38,6 +41,10 @@ class Writer:
     framework: str
     make: Callable[[Any], Callable[..., Any] | None]
     half: str
+
+    def owes(self, dtype: str) -> str:
+        """The grade that it must reach."""
+        return {"storage": "E", "stored": "D", "float32": "C"}[self.half] if DTYPES[dtype].is_half else "C"
 
 
 def available() -> list[str]:
@@ -116,6 +123,9 @@ class _Torch(_NumPy):
     def log_softmax(self, z: Any) -> Any:
         return self.xp.nn.functional.log_softmax(z, -1)
 
+    def logsumexp(self, z: Any) -> Any:
+        return self.xp.logsumexp(z, -1)
+
 
 class _JAX(_NumPy):
     def __init__(self) -> None:
@@ -138,6 +148,9 @@ class _JAX(_NumPy):
 
     def log_softmax(self, z: Any) -> Any:
         return self.jax.nn.log_softmax(z, axis=-1)
+
+    def logsumexp(self, z: Any) -> Any:
+        return self.jax.nn.logsumexp(z, axis=-1)
 
 
 # -- targets and reductions ------------------------------------------------------------------------
@@ -317,9 +330,10 @@ class Differentiable:
     """The forward pass alone.
 
     psi     the way that ψ is formed
-    half    "storage" or "float32"
+    half    as a writer's; "stored": the inner products are of 16 bits, so what enters them is, and float32 follows
     raw     everything from x·W_j: one product of what is stored, and lengths divided out afterwards
     stages  every stage comes back, not the loss alone
+    entropy "log_softmax"; "lse": of one log Σe^z; "shifted": log Σ e^(z − z_y)
     """
 
     ops: Callable[[], Any]
@@ -327,10 +341,12 @@ class Differentiable:
     half: str = "storage"
     raw: bool = False
     stages: bool = False
+    entropy: str = "log_softmax"
 
     def __call__(self, loss: Any) -> Callable[..., Any] | None:
         no_psi = isinstance(loss, CrossEntropy) or loss.name == "margin_softmax"
-        if not _known(loss) or (no_psi and self.psi is not by_arccos):
+        no_label = self.entropy == "shifted" and loss.label_smoothing
+        if not _known(loss) or (no_psi and self.psi is not by_arccos) or no_label:
             return None
         return partial(self._bare if isinstance(loss, CrossEntropy) else self._run, self.ops(), loss)
 
@@ -339,7 +355,13 @@ class Differentiable:
         return stages if self.stages else stages["losses" if loss.reduction == "none" else "loss"]
 
     def _wide(self, ops: Any, v: Any) -> Any:
-        return ops.wide(v) if self.half == "float32" and v is not None else v
+        return v if v is None or self.half == "storage" else ops.wide(v)
+
+    def _product(self, ops: Any, u: Any, v: Any, stored: Any) -> Any:
+        """Inner products, of 16 bits if those are what is handed on."""
+        if self.half != "stored":
+            return ops.product(u, v)
+        return ops.wide(ops.product(ops.cast(u, stored), ops.cast(v, stored)))
 
     def _bare(self, ops: Any, loss: Any, logits: Any, targets: Any) -> Any:
         z, labels, shaped = _as_rows(ops.xp, loss.axis, logits, targets)
@@ -352,7 +374,7 @@ class Differentiable:
         x, W, b = (self._wide(ops, v) for v in (x, W, b))
         at, rows = _Polar(ops, loss, x, W), _rows(ops, loss, labels, len(W), x)
         if self.raw:
-            along = ops.product(x, W)
+            along = self._product(ops, x, W, stored)
             z, cos = at.factor * along, along
             if "x_norm" in at.stages:
                 cos = cos * ops.over(at.stages["x_norm"])[:, None]
@@ -361,8 +383,8 @@ class Differentiable:
                 over = ops.over(at.stages["W_norm"])
                 z, cos = z if at.feels_W else z * over, cos * over
         else:
-            z = at.factor * ops.product(at.u, at.v)
-            cos = ops.product(at.x_hat, at.W_hat) if at.margin else None
+            z = at.factor * self._product(ops, at.u, at.v, stored)
+            cos = self._product(ops, at.x_hat, at.W_hat, stored) if at.margin else None
         stages = at.stages
         if at.margin:
             c = cos[ops.cast(np.arange(len(x)), labels), rows.y]
@@ -374,10 +396,17 @@ class Differentiable:
         return self._answer(ops, loss, stages, stored)
 
     def _cross_entropy(self, ops: Any, loss: Any, z: Any, rows: Rows) -> Stages:
-        log_p = ops.log_softmax(z)
-        # a masked class has log p = −inf and no target
-        losses = -ops.xp.where(rows.a != 0, rows.a * log_p, 0.0).sum(-1)
-        stages = {"probabilities": ops.xp.exp(log_p), "losses": losses}
+        xp, some = ops.xp, rows.a != 0  # a masked class has z = log p = −inf and no target
+        if self.entropy == "log_softmax":
+            log_p = ops.log_softmax(z)
+            losses = -xp.where(some, rows.a * log_p, 0.0).sum(-1)
+        else:
+            if self.entropy == "shifted":
+                z = z - xp.where(rows.on, z, 0.0).sum(-1)[:, None]
+            lse = ops.logsumexp(z)
+            losses = rows.a.sum(-1) * lse - xp.where(some, rows.a * z, 0.0).sum(-1)
+            log_p = z - lse[:, None]
+        stages = {"probabilities": xp.exp(log_p), "losses": losses}
         if loss.reduction != "none":  # divided first, so that the sum stays within 16 bits
             stages["loss"] = (losses / rows.divisor).sum()
         return stages
@@ -390,12 +419,18 @@ class Differentiable:
 class Explicit:
     """Forward and backward by hand; 16 bits are computed in float32.
 
-    block  so many classes at a time, with an online softmax; 0: all together, and every stage comes back
+    block   so many classes at a time (below 1: that part of them), with an online softmax; 0: all together, and every
+            stage comes back
+    lse     log Σe^z is kept as one number, blocks are joined by theirs, and p = e^(z − lse)
+    powers  of two in place of e: logits are multiplied by log₂ e first
+    half    "stored": a gradient is stored, and then multiplied by what arrives
     """
 
     ops: Callable[[], Any]
-    block: int = 0
+    block: float = 0
     half: str = "float32"
+    lse: bool = False
+    powers: bool = False
 
     def __call__(self, loss: Any) -> Callable[..., Any] | None:
         if not _known(loss):
@@ -411,7 +446,7 @@ class Explicit:
         z, labels, shaped = _as_rows(ops.xp, loss.axis, logits, targets)
         z = ops.wide(z)
         rows = _rows(ops, loss, labels, z.shape[1], z)
-        end = _CrossEntropy(ops, loss, lambda at: z[:, at], rows, self.block)
+        end = _CrossEntropy(ops, loss, lambda at: z[:, at], rows, self, logits)
         _, p, g = zip(*end.backward(upstream), strict=True)
         stages = end.stages | {"probabilities": ops.xp.concatenate(p, -1), "grad_logits": ops.xp.concatenate(g, -1)}
         return self._answer(ops, loss, {name: shaped(v) for name, v in stages.items()}, logits)
@@ -420,9 +455,15 @@ class Explicit:
         stored, x, W, b = x, ops.wide(x), ops.wide(W), None if b is None else ops.wide(b)
         rows = _rows(ops, loss, labels, len(W), x)
         logits = _Logits(ops, loss, x, W, b, rows)
-        end = _CrossEntropy(ops, loss, logits.of, rows, self.block)
-        blocks = list(end.backward(upstream))
-        stages = logits.stages | end.stages | logits.backward(blocks)
+        end = _CrossEntropy(ops, loss, logits.of, rows, self, stored)
+        late = self.half == "stored" and loss.reduction != "none"
+        blocks = list(end.backward(1.0 if late else upstream))
+        grads = logits.backward(blocks)
+        if late:
+            arrives = ops.cast(upstream, x)
+            grads = {name: ops.wide(ops.cast(v, stored)) * arrives for name, v in grads.items()}
+            blocks = [(at, p, ops.wide(ops.cast(g, stored)) * arrives) for at, p, g in blocks]
+        stages = logits.stages | end.stages | grads
         if not self.block:
             ((at, p, g),) = blocks
             stages |= {"logits": logits.of(at), "probabilities": p, "grad_logits": g}
@@ -433,37 +474,65 @@ class _CrossEntropy:
     """Σ_c a_c (log Σe^z − z_c) of logits that come in blocks of classes, and its gradient.
 
     logits  a slice of the classes → (N, B)
+    stored  an array of the dtype that a gradient is stored in
     """
 
-    def __init__(self, ops: Any, loss: Any, logits: Callable[[slice], Any], rows: Rows, block: int) -> None:
+    def __init__(
+        self, ops: Any, loss: Any, logits: Callable[[slice], Any], rows: Rows, way: Explicit, stored: Any
+    ) -> None:
         xp, C = ops.xp, rows.a.shape[1]
-        self.ops, self.logits, self.rows = ops, logits, rows
-        self.blocks = [slice(i, i + (block or C)) for i in range(0, C, block or C)]
+        self.ops, self.rows, self.way, self.stored = ops, rows, way, stored
+        self.unit = math.log2(math.e) if way.powers else 1.0
+        self.exp, log = (xp.exp2, xp.log2) if way.powers else (xp.exp, xp.log)
+        self.logits = (lambda at: self.unit * logits(at)) if way.powers else logits
+        size = math.ceil(way.block if way.block >= 1 else way.block * C) or C
+        self.blocks = [slice(i, i + size) for i in range(0, C, size)]
         self.mass = ops.total(rows.a, -1)
         self.sum = along = 0 * self.mass
-        self.largest = self.sum - math.inf
+        self.largest = self.lse = self.sum - math.inf
         for at in self.blocks:
-            z, a = logits(at), rows.a[:, at]
-            largest = xp.maximum(self.largest, xp.amax(z, -1))
+            z, a = self.logits(at), rows.a[:, at]
+            largest = xp.amax(z, -1) if way.lse else xp.maximum(self.largest, xp.amax(z, -1))
             base = xp.where(largest > -math.inf, largest, 0.0)  # all masked so far
-            self.sum = self.sum * xp.exp(self.largest - base) + ops.total(xp.exp(z - base[:, None]), -1)
+            total = ops.total(self.exp(z - base[:, None]), -1)
             along = along + ops.total(xp.where(a != 0, a * z, 0.0), -1)
-            self.largest = largest
-        if block:
-            losses = self.mass * (self.largest + xp.log(self.sum)) - along
+            if way.lse:
+                self.lse = self._joined(self.lse, base + log(total), log)
+            else:
+                self.sum = self.sum * self.exp(self.largest - base) + total
+            self.largest, self.z = largest, z
+        if way.lse or way.block:
+            lse = self.lse if way.lse else self.largest + log(self.sum)
+            losses = (self.mass * lse - along) / self.unit
         else:
-            log_p = z - self.largest[:, None] - xp.log(self.sum)[:, None]
+            log_p = (z - self.largest[:, None] - log(self.sum)[:, None]) / self.unit
             losses = -ops.total(xp.where(a != 0, a * log_p, 0.0), -1)
         self.stages: Stages = {"losses": losses}
         if loss.reduction != "none":
             self.stages["loss"] = ops.total(losses, -1) / rows.divisor
 
+    def _joined(self, lse: Any, other: Any, log: Callable[[Any], Any]) -> Any:
+        """log(e^lse + e^other)."""
+        if len(self.blocks) == 1:
+            return other
+        xp = self.ops.xp
+        high, low = xp.maximum(lse, other), xp.minimum(lse, other)
+        base = xp.where(high > -math.inf, high, 0.0)
+        return high + log(1 + self.exp(low - base))
+
     def backward(self, upstream: Any) -> Iterator[tuple[slice, Any, Any]]:
         """Each block with its probabilities and ∂L/∂z: upstream (p Σa − a) / divisor."""
-        share = (self.ops.cast(upstream, self.mass).reshape(-1) / self.rows.divisor)[:, None]
+        ops, late = self.ops, self.way.half == "stored"
+        arrives = ops.cast(upstream, self.mass).reshape(-1)[:, None]
+        share = (0 * arrives + 1 if late else arrives) / self.rows.divisor
         for at in self.blocks:
-            p = self.ops.xp.exp(self.logits(at) - self.largest[:, None]) / self.sum[:, None]
-            yield at, p, share * (p * self.mass[:, None] - self.rows.a[:, at])
+            z = self.logits(at) if self.way.block else self.z
+            if self.way.lse:
+                p = self.exp(z - self.lse[:, None])
+            else:
+                p = self.exp(z - self.largest[:, None]) / self.sum[:, None]
+            g = share * (p * self.mass[:, None] - self.rows.a[:, at])
+            yield at, p, ops.wide(ops.cast(g, self.stored)) * arrives if late else g
 
 
 class _Logits(_Polar):
@@ -561,23 +630,18 @@ class _Logits(_Polar):
 # -- orders of summation ---------------------------------------------------------------------------
 
 
-def _reversed_product(u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    return np.ascontiguousarray(u[:, ::-1]) @ np.ascontiguousarray(v[:, ::-1]).T
+_ORDERS = np.random.default_rng(0)
 
 
-def _reversed_total(v: np.ndarray, axis: int) -> np.ndarray:
-    return np.sum(np.flip(v, axis).copy(), axis)
+def _shuffled_product(u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    return _shuffled_total(u[:, None] * v, -1)
 
 
-def _sequential_product(u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    total = np.zeros((len(u), len(v)), dtype=u.dtype)
-    for k in range(u.shape[1]):
-        total += u[:, k, None] * v[:, k]
-    return total
-
-
-def _sequential_total(v: np.ndarray, axis: int) -> np.ndarray:
-    return np.take(np.add.accumulate(v, axis), -1, axis) if v.shape[axis] else v.sum(axis)
+def _shuffled_total(v: np.ndarray, axis: int) -> np.ndarray:
+    """Term by term, in an order that changes from call to call."""
+    if not v.shape[axis]:
+        return v.sum(axis)
+    return np.take(np.add.accumulate(np.take(v, _ORDERS.permutation(v.shape[axis]), axis), axis), -1, axis)
 
 
 def _halved_product(u: np.ndarray, v: np.ndarray) -> np.ndarray:
@@ -599,9 +663,8 @@ def _halved_total(v: np.ndarray, axis: int) -> np.ndarray:
 # -- all of them -----------------------------------------------------------------------------------
 
 _IN_ORDER = partial(_NumPy, lambda u, v: u @ v.T, np.sum)
-_REVERSED = partial(_NumPy, _reversed_product, _reversed_total)
 _HALVED = partial(_NumPy, _halved_product, _halved_total)
-_SEQUENTIAL = partial(_NumPy, _sequential_product, _sequential_total)
+_SHUFFLED = partial(_NumPy, _shuffled_product, _shuffled_total)
 
 _WAYS: dict[str, tuple[Any, str]] = {
     "torch_arccos": (Differentiable(_Torch), "eager torch, arccos of a clamped cosine, autograd"),
@@ -613,9 +676,35 @@ _WAYS: dict[str, tuple[Any, str]] = {
     "jax_sqrt": (Differentiable(_JAX, by_polynomial, "float32"), "JAX, √(1 − cos²), Chebyshev's polynomials"),
     "numpy_textbook": (Explicit(_IN_ORDER), "NumPy, every stage, backward by hand"),
     "numpy_online": (Explicit(_IN_ORDER, block=64), "NumPy, blocks of 64 classes and an online softmax"),
-    "numpy_reversed": (Explicit(_REVERSED), "numpy_textbook with every sum from its end"),
+    "numpy_shuffled": (Explicit(_SHUFFLED), "numpy_textbook with every sum term by term, in a new order every time"),
     "numpy_pairwise": (Explicit(_HALVED), "numpy_textbook with sums by halves, and matrix products in eight chunks"),
-    "numpy_sequential": (Explicit(_SEQUENTIAL), "numpy_textbook with every sum term by term"),
+    "torch_lse": (
+        Differentiable(_Torch, half="float32", raw=True, entropy="lse"),
+        "torch, logsumexp less the target's logit, lengths divided out after the product",
+    ),
+    "torch_shifted": (
+        Differentiable(_Torch, half="float32", entropy="shifted"),
+        "torch, logsumexp of the logits less the target's",
+    ),
+    "torch_head": (
+        Differentiable(_Torch, half="stored"),
+        "cross_entropy((x @ W.T).float(), y), and its like for cosines: products of 16 bits, float32 after them",
+    ),
+    "torch_head_raw": (
+        Differentiable(_Torch, by_polynomial, "stored", raw=True, entropy="lse"),
+        "x @ W.T in 16 bits, lengths divided out in float32 after it, logsumexp",
+    ),
+    "numpy_lse": (Explicit(_IN_ORDER, lse=True), "numpy_textbook with one rounded log Σe^z, and p = e^(z − lse)"),
+    "numpy_joined": (
+        Explicit(_SHUFFLED, block=1 / 3, lse=True),
+        "three blocks of classes joined by their log-sum-exps, sums in a new order every time",
+    ),
+    "numpy_powers": (Explicit(_IN_ORDER, lse=True, powers=True), "numpy_lse with 2^z and log₂"),
+    "numpy_powers_online": (Explicit(_IN_ORDER, block=1 / 4, powers=True), "four blocks, an online softmax, 2^z, log₂"),
+    "numpy_stored": (
+        Explicit(_SHUFFLED, half="stored"),
+        "every gradient stored in 16 bits, then multiplied by what arrives; sums in a new order every time",
+    ),
     "mixed": (
         Differentiable(_Torch, by_polynomial, "float32", raw=True),
         "torch, one product of x and W as stored, accumulated in float32, and everything after it in float32",

@@ -36,8 +36,8 @@ class Form(NamedTuple):
 
     stable         θ without the arccosine, and a cross-entropy in terms that do not cancel
     divides_after  lengths are divided out after the inner product
-    keeps_lse      log Σe^z is kept as one rounded number, and p = e^(z − lse); so do blocks joined by such numbers, and
-                   powers of two in place of e
+    keeps_lse      log Σe^z is kept as one rounded number, and p = e^(z − lse), z being computed anew on the way
+                   back; so do blocks joined by such numbers, and powers of two in place of e
     shifts         the loss is log Σ e^(z − z_y), and the gradient goes through the difference
     """
 
@@ -83,16 +83,27 @@ class Envelope(NamedTuple):
 
     largest  of the error
     least    what part of the due size must come out at least; 0 where a formula may lose all of it, or its sign
+    losing   of gradients by row: the direction of what the lossy draws lose, 0 where roundings lose as much
+    far      how far an error may go that way: a clamp loses a gradient, and does not turn it around
     """
 
     largest: dict[str, np.ndarray]
     least: dict[str, np.ndarray]
+    losing: dict[str, np.ndarray]
+    far: dict[str, np.ndarray]
 
     def __or__(self, other: Envelope) -> Envelope:
         """What either allows."""
+        losing, far = {}, {}
+        for name, way in self.losing.items():
+            farthest = [np.where(e.losing[name].any(axis=-1), e.far[name], e.largest[name]) for e in (self, other)]
+            losing[name] = np.where(way.any(axis=-1, keepdims=True), way, other.losing[name])
+            far[name] = np.maximum(*farthest)
         return Envelope(
             {name: np.maximum(size, other.largest[name]) for name, size in self.largest.items()},
             {name: np.minimum(part, other.least[name]) for name, part in self.least.items()},
+            losing,
+            far,
         )
 
 
@@ -111,7 +122,7 @@ def envelope_of(
 def _envelope_of_one(
     copies: Copies, stages: Mapping[str, np.ndarray], scale: Mapping[str, np.ndarray], dtype: DType
 ) -> Envelope:
-    found = Envelope({}, {})
+    found = Envelope({}, {}, {}, {})
     with np.errstate(all="ignore"):
         for name, due in stages.items():
             error = units.size(name, copies[name] - due)
@@ -123,7 +134,16 @@ def _envelope_of_one(
             found.largest[name] = np.where(np.isnan(units.size(name, due)), 0.0, widest)  # NaN is due, and nothing else
             smallest = np.min(units.times(name, copies[name], due), axis=0)
             by_a_factor = (smallest > 0) & (error.max(axis=0) < units.size(name, due))
+            by_a_factor &= name not in ("loss", "losses")  # the roundings of lse and z_y add up
             found.least[name] = np.where(by_a_factor, np.minimum(smallest, 1 / np.e**0.25) ** FACTOR, 0.0)
+            if name in units.ROWWISE:
+                lost = copies[name][DRAWS:].mean(axis=0) - due
+                way = lost / np.linalg.norm(lost, axis=-1, keepdims=True)
+                way = np.where((lossy > worst)[:, None] & np.isfinite(way), way, 0.0)
+                along = np.sum((copies[name] - due) * way, axis=-1)
+                off, gone = np.maximum(along[:DRAWS].max(axis=0), 0.0), along[DRAWS:].max(axis=0)
+                least = FLOOR * dtype.u * scale[name] + tiny
+                found.losing[name], found.far[name] = way, np.maximum(FACTOR * off, off + gone) + least
     return found
 
 
@@ -175,13 +195,14 @@ class Draws:
         found = self._bare() if self.plain.bare else self._with_x_and_W()
         return {name: np.asarray(value) for name, value in found.items()}
 
-    def _cross_entropy(self, z: Noisy) -> Noisy:
-        """The losses (K, R)."""
+    def _cross_entropy(self, z: Noisy, anew: np.ndarray | None = None) -> Noisy:
+        """The losses (K, R). anew: the logits as the way back finds them, if they were not kept."""
         noise = self.noise
         if noise.storage is not None:  # the gradient is stored, then multiplied by what arrives, and stored again
             z = z.made(z.value, (z, lambda g: noise.stored(noise.stored(g) * self.arrives[:, None])))
         if self.form.stable:
             return stable_cross_entropy(z, self.t, self.w)
+        z.anew = anew
         if self.form.shifts:
             z = z - self._of_target(z)[..., None]
         return formulas.cross_entropy(namespace(noise), z, self.t, self.w)
@@ -216,6 +237,10 @@ class Draws:
     def _reduced(self, losses: np.ndarray) -> np.ndarray:
         if self.plain.reduction == "none":
             return losses
+        # rows that are alike are rounded alike, and no mean makes that less
+        due, losses = np.reshape(self.plain.stages["losses"], -1), losses.copy()
+        for draw, sign in enumerate((1.0, -1.0)):
+            losses[draw] = due + sign * np.abs(losses[draw] - due)
         total = self.noise.of(losses.sum(-1), np.abs(losses).sum(-1), losses.shape[-1])
         return total if (self.divisor == 1).all() else self.noise.of(total / self.divisor)
 
@@ -258,7 +283,9 @@ class Draws:
         for name in differentiable(k.loss):
             leaves[name] = Noisy(noise.of(np.full(noise.draws, getattr(k.loss, name))), noise)
         z, theta = self._logits(leaves)
-        losses = self._cross_entropy(z)
+        # only fused kernels compute logits twice, and these never hold them in 16 bits
+        fused = self.form.keeps_lse and noise.storage is None and not noise.dtype.is_half
+        losses = self._cross_entropy(z, self._logits(leaves)[0].value if fused else None)
         names = list(leaves)
         g, *found = gradients(losses, self.share, [z, *leaves.values()])
         full = self._full(losses.value)

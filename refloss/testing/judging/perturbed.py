@@ -95,15 +95,17 @@ class Noisy:
 
     quotient  (numerator, lengths) of normalised rows (K, R, D)
     pair      the two factors, where both are normalised rows
+    anew      the same numbers computed a second time, by which the way back goes; None: they were kept
     """
 
     __array_ufunc__ = None  # NumPy's arrays leave mixed operations to this class
-    __slots__ = ("noise", "pair", "parents", "quotient", "value")
+    __slots__ = ("anew", "noise", "pair", "parents", "quotient", "value")
 
     def __init__(self, value: np.ndarray, noise: Noise, parents: Sequence[tuple[Noisy, Vjp]] = ()) -> None:
         self.value, self.noise, self.parents = value, noise, tuple(parents)
         self.quotient: tuple[Noisy, Noisy] | None = None
         self.pair: tuple[Noisy, Noisy] | None = None
+        self.anew: np.ndarray | None = None
 
     @property
     def ndim(self) -> int:
@@ -261,7 +263,7 @@ def namespace(noise: Noise, arccos: Callable[[Noisy], Noisy] | None = None) -> S
 
         def slope() -> np.ndarray:
             if noise.keeps_lse:
-                return noise.of(np.exp(noise.of(z.value - value[..., None])))
+                return noise.of(np.exp(noise.of((z.value if z.anew is None else z.anew) - value[..., None])))
             return noise.of(e / s[..., None])
 
         return z.made(value, (z, lambda g: noise.of(g[..., None] * slope())))

@@ -148,7 +148,12 @@ class Truth:
         with np.errstate(all="ignore"):
             short = (least > 0) & (units.times(stage, got, due) < least)
             missing = self.slack * (1 - least) * units.size(stage, due)
-        return np.where(short, np.minimum(allowed, missing), allowed)
+            allowed = np.where(short, np.minimum(allowed, missing), allowed)
+            if stage in units.ROWWISE:
+                way, far = self.envelope[grade].losing[stage], self.slack * self.envelope[grade].far[stage]
+                turned = np.sum((got - due) * way, axis=-1) > far + units.size(stage, self.last_place(stage))
+                allowed = np.where(turned, np.minimum(allowed, far), allowed)
+        return allowed
 
     def grade_of(self, stage: str, got: np.ndarray) -> str:
         """The best grade whose envelope holds all of it, or F."""

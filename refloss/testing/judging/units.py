@@ -46,7 +46,7 @@ def times(stage: str, error: np.ndarray, other: np.ndarray) -> np.ndarray:
 def ratio(excess: np.ndarray, allowed: np.ndarray) -> float:
     """The worst error beyond the last place over what is allowed there."""
     with np.errstate(divide="ignore", invalid="ignore"):
-        return float(np.max(np.where(excess > 0, excess / allowed, 0.0), initial=0.0))
+        return float(np.max(np.where((excess > 0) & np.isfinite(allowed), excess / allowed, 0.0), initial=0.0))
 
 
 def worst(stage: str, excess: np.ndarray, room: np.ndarray, error: np.ndarray) -> tuple[int, ...]:

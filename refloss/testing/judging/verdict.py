@@ -74,7 +74,8 @@ def _wrong_value(
     due, grade = truth.stages[stage], result.grades[stage]
     with np.errstate(invalid="ignore", over="ignore"):
         error = np.abs(value - due)
-    lost = ~np.isfinite(value) & np.isfinite(due)
+    within = np.isfinite(units.spread(stage, truth.allowed(stage, require)))  # else the formula itself overflows
+    lost = ~np.isfinite(value) & np.isfinite(due) & within
     if lost.any():
         index, grade, size, ratio = first(lost), "F", np.inf, np.inf
         kind = "nan" if np.isnan(value[index]) else "inf"
