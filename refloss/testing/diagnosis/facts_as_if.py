@@ -471,7 +471,8 @@ def _fitted(few: Sequence[Observed], grade: Grade, stage: str) -> Iterator[tuple
             return np.full(n, 1e30) if found is None else found
 
         with np.errstate(all="ignore"):
-            fit = least_squares(at, [np.log(min(tried)[1])], xtol=1e-12, ftol=None, gtol=None, max_nfev=40)
+            # gtol: where nothing depends on the parameter there is no step to take
+            fit = least_squares(at, [np.log(min(tried)[1])], xtol=1e-12, ftol=None, gtol=2.0**-52, max_nfev=40)
         value = float(np.exp(fit.x[0]))
         if value != true:
             instead = f" in place of {true:.6g}" if true and np.isfinite(true) else ""
