@@ -32,7 +32,7 @@ WRONG: dict[str, dict[str, tuple[str, ...]]] = {
     "pml_arcface": LIBRARY,
     "pml_subcenter": LIBRARY,
     "pml_sphereface": {"float32": ("near_poles", "near_poles_turned")},
-    "pml_large_margin": {"float32": ("near_poles", "near_poles_turned")},
+    "pml_large_margin": {"float32": ("near_poles",)},
     "arcface_acos": WRITTEN,
     "arcface_acos_clamped": {"float64": POLES} | {dtype: WRITTEN[dtype] for dtype in HALF},
     "arcface_sqrt": WRITTEN,
