@@ -58,6 +58,7 @@ DECISIVE = {
     ("optax_soft_safe", "float16"): "volume",
     ("pml_sphereface", "bfloat16"): "blocks_5000",
     ("pml_large_margin", "bfloat16"): "blocks_1000",
+    ("torch_linear_soft", "float16"): "blocks_1000",
     ("torch_linear_soft", "bfloat16"): "blocks_1000",
     ("torch_linear_soft", "float64"): "chunk_edge_1023x2",
     ("torch_cross_entropy_smoothed", "bfloat16"): "ragged_image",
