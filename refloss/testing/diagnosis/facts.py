@@ -277,7 +277,7 @@ def biases(observed: Sequence[Observed]) -> list[Fact]:
     """
     parts, held = [], []
     for o in observed:
-        if "losses" not in o.got:
+        if "losses" not in o.got or o.failed:
             continue
         t = o.truth
         due, got = (flat(t.plain, v["losses"]) for v in (t.stages, o.got))

@@ -79,7 +79,7 @@ def _single(
                 continue
             factor, cost, agree = factor_name(fits)
             held = [case for case, agrees in zip(held, agree, strict=True) if agrees]
-            if factor is None and (name != "what is due" or few[0].due.ndim == 0):
+            if factor is None and (name != "what is due" or few[0].due.ndim == 0 or len(held) < 2):
                 continue
             words = _words(name, factor, fits, from_due)
             simple = cost + (3 if from_due else 0) + (0 if name == "what is due" else 4 + place / 10) + 8 * only
