@@ -252,8 +252,7 @@ def _digits(stage: str, failing: Sequence[View]) -> Fact | None:
         if size.size and np.isfinite(size).any():
             sizes.append(np.nanmedian(size))
             held.append(v.o.case)
-    grown = np.mean(np.concatenate(signs) > 0) if signs else 0.0
-    if len(sizes) < 3 or not ONE_SIDED <= grown <= 1 - ONE_SIDED:
+    if len(sizes) < 3 or not ONE_SIDED <= np.mean(np.concatenate(signs) > 0) <= 1 - ONE_SIDED:
         return None
     low, middle, high = np.quantile(sizes, [0.1, 0.5, 0.9])
     own = 2.0 ** -failing[0].o.truth.compute.digits
