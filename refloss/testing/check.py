@@ -365,10 +365,11 @@ class Checker:
         without, shifted = (self._call(way) for way in ways)
         if any(problem.kind in LOST for call in (without, shifted) for problem in call.problems):
             return  # a failure of the case itself says so
-        broken = self.laws.of_an_offset(case.name, self._truth(ways[1], shifted), without, shifted)
+        broken, grade = self.laws.of_an_offset(case.name, self._truth(ways[1], shifted), without, shifted)
         if broken and not any(f.stage == broken for f in result.failures):
             words = f"{broken} changes with a common offset of all logits ({ways[1].name})"
-            result.failures.append(Failure(case.name, broken, "law", words))
+            result.failures.append(Failure(case.name, broken, "law", words, grade))
+            result.grades[broken] = max(grade, result.grades.get(broken, grade))
 
     def _along(self, case: Case, outcome: Outcome, truth: Truth, result: CaseResult) -> None:
         """Forward mode and second derivatives, along fixed directions."""

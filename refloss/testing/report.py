@@ -109,9 +109,9 @@ class CaseResult:
 
     @property
     def grade(self) -> str:
-        """The worst grade of its stages; "F" if something else than a value is wrong."""
+        """The worst grade of its stages and of its failures; "F" if something else than a size is wrong."""
         worst = max(self.grades.values(), default="A")
-        return "F" if any(f.kind not in ("value", "convention") for f in self.failures) else worst
+        return max([worst, *(f.grade for f in self.failures)])
 
 
 @dataclass
