@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from refloss.testing.diagnosis.facts_common import DUE
 from refloss.testing.diagnosis.match import Observed
 from refloss.testing.judging import units
 from refloss.testing.judging.truth import Grade
@@ -41,6 +42,7 @@ class View:
     tol: np.ndarray
     room: np.ndarray
     wrong: np.ndarray
+    grade: Grade
 
     @property
     def plain(self) -> PlainLoss:
@@ -58,7 +60,8 @@ def view(o: Observed, stage: str, grade: Grade) -> View:
         excess, allowed = t.judged(stage, got, grade)
         wrong = ~(excess <= allowed)
         made = (got, t.stages[stage], t.tolerance(stage, grade), t.room(stage, grade), wrong)
-    return View(o, stage, *(flat(t.plain, np.asarray(v)) for v in made))
+    came, due, tol, room, wrong = (flat(t.plain, np.asarray(v)) for v in made)
+    return View(o, stage, came, due, tol, room, wrong, grade)
 
 
 def flat(plain: PlainLoss, value: np.ndarray) -> np.ndarray:
@@ -295,7 +298,7 @@ def facts_about_rows(v: View, margin: Any) -> dict[str, np.ndarray]:
         classes |= {"w_c": plain.w, "w_c = 0": plain.w == 0}
     if not plain.bare:
         classes["‖W_c‖"] = plain.W_norm
-    due = {"|what is due|": units.size(v.stage, v.due)}
+    due = {DUE: units.size(v.stage, v.due)}
     if v.stage in OF_CLASSES:
         return classes | due
     at = np.arange(plain.N), plain.y
@@ -317,6 +320,7 @@ def facts_about_rows(v: View, margin: Any) -> dict[str, np.ndarray]:
             rows["dψ/dcos θ_y"] = plain.rise[at]
             rows["θ_y > π − m"] = plain.theta[at] > np.pi - margin
             rows["⌊m θ_y/π⌋"] = np.floor(margin * plain.theta[at] / np.pi)
+            rows["an odd ⌊m θ_y/π⌋"] = rows["⌊m θ_y/π⌋"] % 2 == 1
     rows |= {
         "p_y": plain.p[at],
         "loss": flat(plain, plain.stages["losses"]),
@@ -333,6 +337,9 @@ def facts_about_rows(v: View, margin: Any) -> dict[str, np.ndarray]:
     onehot = np.zeros_like(plain.p, dtype=bool)
     onehot[at] = plain.valid
     made |= {"the target": onehot, "a class that is not the target": ~onehot, "p": plain.p, "z": plain.z}
+    before = np.cumsum(onehot, axis=0) - onehot > 0
+    made |= {"a class that is an earlier row's label": before & ~onehot}
+    made |= {"a class that is another row's label": onehot.any(axis=0) & ~onehot}
     top = np.zeros_like(onehot)
     top[row, plain.z.argmax(1)] = True
     made |= due | {"the largest logit": top, "a masked class": np.isneginf(plain.z)}
