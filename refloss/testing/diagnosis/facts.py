@@ -127,7 +127,9 @@ def _of_values(
     for stage in [s for s in wrong if s not in explained]:
         found += _of_units(stage, *views[stage]) if stage == focus or len(views) < 4 else []
         found += _along(stage, views[stage][0]) if stage in units.ROWWISE else []
-        if not explained and (size := _digits(stage, views[stage][0])):
+        # rounding in few bits shows in most cases
+        often = 2 * len(wrong[stage]) >= sum(stage in o.got for o in observed)
+        if not explained and often and (size := _digits(stage, views[stage][0])):
             found.append(size)
     if not explained and (of := next((s for s in ("grad_x", "grad_W") if s in wrong), "")):
         found += _implied(of, observed, grade, wrong)

@@ -78,8 +78,14 @@ def numbers(plain: PlainLoss) -> dict[str, float]:
     w_y = float(plain.w[plain.y][plain.valid].sum())
     found = {"upstream": float(plain.upstream)} if plain.upstream.ndim == 0 else {}
     found |= {"the number of rows that count": float(plain.valid.sum()), "N": float(plain.N), "C": float(plain.C)}
+    if plain.hard:
+        of_0 = float(np.count_nonzero(plain.valid & (plain.y == 0)))
+        found["the number of rows that count and are not of class 0"] = float(plain.valid.sum()) - of_0
+        found["the number of labels that occur"] = float(len(np.unique(plain.y[plain.valid])))
     if plain.loss.class_weights is not None:
         found |= {"Σ w_y": w_y, "Σ w": float(plain.w.sum())}
+        for name, w in (("w_0", plain.w[0]), ("the last class's w", plain.w[-1])):
+            found[f"Σ w_y with {name} of ignored rows"] = w_y + float(w * np.count_nonzero(~plain.valid))
     if not plain.bare:
         found["D"] = float(plain.x.shape[1])
         for name in ("scale", "alpha", "margin", "annealing"):
@@ -235,6 +241,9 @@ def _of_stage(v: View) -> Iterator[tuple[str, np.ndarray]]:
         }
         with_share |= {"p²": plain.p**2, "p (1 − p)": plain.p * plain.others, "z": plain.z, "w_c p": plain.w * plain.p}
         with_share["lse · p"] = plain.lse[:, None] * plain.p
+        if plain.on.any():
+            with np.errstate(all="ignore"):
+                with_share["the one-hot target / (dψ/dcos θ_y)"] = np.where(plain.on, onehot / plain.rise, 0.0)
         yield from ((f"{name} × the row's share", q * share) for name, q in with_share.items())
         yield "what is due × the one-hot target", v.due * onehot
         return
@@ -309,6 +318,7 @@ def facts_about_rows(v: View, margin: Any) -> dict[str, np.ndarray]:
         seen[np.unique(plain.y, return_index=True)[1]] = True
         rows |= {
             "label 0": plain.y == 0, "the last class as label": plain.y == plain.C - 1, "label": plain.y,
+            "the class C/2 as label": plain.y == plain.C // 2,
             "a label that another row has too": counts[plain.y] > 1, "a label that an earlier row has": ~seen,
         }  # fmt: skip
     if plain.upstream.ndim:
