@@ -368,7 +368,8 @@ class Report(BaseReport):
 
     def _next(self) -> str:
         ended = self._ended()
-        if len(ended) == 1 and ended[0].startswith("exception") and len(self.failures) == len(self.results) > 1:
+        raised = all(any(f.kind == "exception" for f in result.failures) for result in self.results)
+        if len(ended) == 1 and raised and len(self.results) > 1:
             return f"every call raises the same: is {self.framework} the right framework for it?"
         if self.oracle_faults:
             return "please report this: it is refloss that is wrong, not your implementation"

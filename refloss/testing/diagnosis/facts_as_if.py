@@ -495,7 +495,7 @@ def _parameters(plain: PlainLoss) -> Iterator[tuple[str, float, Sequence[float],
     for words, at in (("", 0), (" on the target", 1), (" on the other classes", -1)):
         yield f"the factor of the logits{words} were {{}} times as large", 1.0, (0.1, 0.7, 1.4, 5.0), _scaled(at)
     for site in ("x_length", "W_length"):
-        yield SITES[site] + " were at least {}", 0.0, small, _set(site, np.maximum)
+        yield SITES[site] + " were at least {}", 0.0, (*small, 1.0), _set(site, np.maximum)
         yield "{} were added to " + SITES[site], 0.0, small, _set(site, np.add)
         yield (
             "{} were added to " + SITES[site] + "²",
