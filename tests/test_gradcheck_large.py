@@ -221,6 +221,7 @@ def test_without_a_witness_for_the_others_they_are_undecided(monkeypatch):
     drawn = sum(map(len, report.results[0].drawn.values()))
     assert report.undecided == N + C - drawn > 0
     assert "or none looked at them" in str(report)
+    assert "arcface: complex_step looked at" in str(report)
     assert not refloss.gradcheck(refloss.ArcFace(), *arrays(), witnesses="complex_step", strict=True)
 
 

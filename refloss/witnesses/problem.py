@@ -255,7 +255,7 @@ class _Measure:
     def every_block(self) -> None:
         """`Problem.measure`."""
         self.start()
-        for rows in self.problem.blocks(PAIRS):
+        for rows in self.problem.blocks(measured_at_once(self.problem)):
             self.block(rows)
             self.problem.tell("measure", len(rows) * self.problem.classes)
 
@@ -297,7 +297,7 @@ class _Measure:
             size = radius_of(loss).of(self.lengths[0][rows], self.lengths[1])
             own = _logit_error(z, size, D, y, None)
             off = _logit_error(z, size, D, y, angle)
-            plane = _Plane(x[rows], W)
+            plane = _Plane(x[rows], W, self.lengths[0][rows], self.lengths[1])
             for name in problem.inputs:
                 # the rows of this input in question: of x among these samples, of W and b among the classes
                 i, j = np.arange(N), np.arange(C)
@@ -389,15 +389,19 @@ class _Measure:
         return norms
 
 
+def measured_at_once(problem: Problem) -> float:
+    """Pairs of sample and class: what stays in a cache, unless so few samples would not pay for a pass over W."""
+    return min(max(PAIRS, SAMPLES * problem.classes), AT_ONCE)
+
+
 class _Plane:
     """Every pair x_i, W_j turned into its own plane: x (N, 1, 2) on the first axis, W (N, C, 2). Up to D = 2 as is."""
 
-    def __init__(self, x: np.ndarray, W: np.ndarray) -> None:
+    def __init__(self, x: np.ndarray, W: np.ndarray, x_norm: np.ndarray, W_norm: np.ndarray) -> None:
         (N, D), C = x.shape, len(W)
         if D <= 2:
             self.x, self.W = x[:, None], np.broadcast_to(W, (N, C, D))
             return
-        x_norm, W_norm = row_norm(x), row_norm(W)
         ahead = x / or_one(x_norm)[:, None]
         along = ahead @ W.T
         cos = along / or_one(W_norm)
@@ -407,11 +411,11 @@ class _Plane:
             at = i[start : start + int(AT_ONCE / D) + 1], j[start : start + int(AT_ONCE / D) + 1]
             across[at] = row_norm(W[at[1]] - along[at][:, None] * ahead[at[0]])
         self.x = np.stack([x_norm, np.zeros(N)], axis=-1)[:, None]
-        self.W = np.stack([along, across], axis=-1)
+        self.W = np.moveaxis(np.stack([along, across]), 0, -1)
 
 
 NEAR = 1e-4
-PAIRS = 1 << 17  # pairs of sample and class that are measured at once: what stays in a cache
+PAIRS, SAMPLES = 1 << 17, 64
 AT_ONCE = 4e6  # numbers that a witness may hold in one array
 
 

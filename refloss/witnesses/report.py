@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from refloss.report import BaseReport, Grid, MismatchError, counted, first_of_each
+from refloss.witnesses.batches import EVALUATIONS
 from refloss.witnesses.compare import Failure, InputResult
 
 GradcheckError = MismatchError  # the name that it had
@@ -176,7 +177,8 @@ class Report(BaseReport):
                     f"{len(rows)} of {total[name]} rows of {name} ({_some(rows)})"
                     for name, rows in result.drawn.items()
                 ]
-                words += f"{'; ' if words else ''}finite_difference and complex_step looked at {' and '.join(of)}, "
+                who = [w for w in EVALUATIONS if any(w in i.witnesses for i in result.inputs)]
+                words += f"{'; ' if words else ''}{' and '.join(who)} looked at {' and '.join(of)}, "
                 words += f"drawn with seed {result.seed}; rows and classes choose others"
             if words:
                 by.setdefault(words, []).append(result.loss)

@@ -19,11 +19,10 @@ from refloss.textbook.namespaces import complex_namespace, numpy_namespace
 from refloss.textbook.rows import as_rows
 from refloss.witnesses.autograd_tape import sweep
 from refloss.witnesses.batches import EVALUATIONS, PAIR, pairs_of_an_entry, way
-from refloss.witnesses.problem import AT_ONCE, PAIRS, Problem
+from refloss.witnesses.problem import AT_ONCE, Problem, measured_at_once
 
 BRIEF = 2e10  # multiplications, some seconds: less is not worth a word
 BALL = 1e4  # multiplications that one of balls takes
-PIECE = AT_ONCE / 4  # pairs that are timed, not much fewer than a witness forms at once
 LONG = 0.3  # seconds, after which a piece is timed no second time
 COPIES = 3  # of a number such as the scale that are formed at once: of 19 evaluations 1, 8, and five times 2
 
@@ -84,7 +83,7 @@ def timed(problem: Problem, ways: Iterable[str]) -> dict[str, float]:
 
 def _piece(problem: Problem, what: str) -> tuple[Callable[[], Any], float]:
     """Something to be timed, and how many pairs it evaluates."""
-    rows = next(problem.blocks(PIECE))
+    rows = next(problem.blocks(AT_ONCE))
     pairs = float((len(rows) if problem.rowwise else problem.batch) * problem.classes)
     kind, _, moved = what.partition(" ")
     if what == "tape":
@@ -92,13 +91,14 @@ def _piece(problem: Problem, what: str) -> tuple[Callable[[], Any], float]:
     if what == "ball":
         return lambda: _ball(problem), problem.classes
     if what == "measure":
-        few = rows[: int(PAIRS / problem.classes) + 1]
+        few = rows[: max(int(measured_at_once(problem) / problem.classes), 1)]
         return lambda: problem.try_measure(few), pairs * len(few) / len(rows)
     xp, dtype = (numpy_namespace, float) if kind == "real" else (complex_namespace, complex)
     moved_class = problem.moved_class
     if moved == "class" and moved_class is not None:
         j = int([*problem.looked("W"), 0][0])
-        at = np.repeat(problem.inputs["W"][j : j + 1].astype(dtype), int(PIECE / problem.batch) + 1, axis=0)
+        at = np.repeat(problem.inputs["W"][j : j + 1].astype(dtype), int(AT_ONCE / problem.batch) + 1, axis=0)
+        moved_class(xp, "W", at[:1], j)  # holds what is held of the other classes
         return lambda: moved_class(xp, "W", at, j), len(at) * problem.batch
     given = problem.at(rows)
     if moved == "number":
