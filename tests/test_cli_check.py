@@ -242,7 +242,7 @@ def test_what_a_kernel_declares(capsys, tmp_path):
 @pytest.mark.parametrize("name", ["right", "wrong", "hangs"])
 def test_more_processes_give_the_same_report(kernels, name, capsys):
     """-j changes the time, not the report: verdict, order, suspects, reproducer, the end of the kernel's process."""
-    call = ["check", f"{kernels}:{name}", "--loss", "softmax", "--quick", "--format", "json", "--time-limit", "2"]
+    call = ["check", f"{kernels}:{name}", "--loss", "softmax", "--quick", "--format", "json", "--time-limit", "5"]
     alone, together = run(capsys, *call), run(capsys, *call, "-j", "2")
     assert alone[0] == together[0] == (name != "right")
     assert alone[1] == together[1]

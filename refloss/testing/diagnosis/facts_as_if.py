@@ -74,9 +74,7 @@ def as_if(failing: Sequence[Observed], passing: Sequence[Observed], grade: Grade
     few, right, many = _spread(clear, TRIED), _spread(passing, 4), _spread(clear, 2 * TRIED)
     fitted = list({id(o): o for o in (first, second, clear[0])}.values())
     best: AsIf | None = None
-    changes = chain(
-        _operations(first.truth.plain), _fitted(fitted, grade, focus), _fitted_psi(many, grade, focus)
-    )
+    changes = chain(_operations(first.truth.plain), _fitted(fitted, grade, focus), _fitted_psi(many, grade, focus))
     for words, change in changes:
         if not (focus in explained(first, change, grade, focus) or focus in explained(second, change, grade, focus)):
             continue
