@@ -178,6 +178,9 @@ def _switches(plain: PlainLoss) -> Iterator[tuple[str, Change]]:
         words = f"the sum of e^z over blocks of {k} classes were not scaled anew where a later block has a larger z"
         yield words, _changed("logsumexp", partial(_not_scaled_anew, k))
         yield f"classes were padded to a multiple of {k} with logits of 0", _padded(k)
+        if plain.upstream.ndim:
+            words = f"what arrives at a row were taken by its number in its block of {k}"
+            yield words, _changed("share", partial(_by_number_in_block, k))
         if plain.reduction == "mean":
             yield f"the mean were that of the means of blocks of {k} rows", partial(_mean_of_means, k)
     if plain.hard:
@@ -407,6 +410,11 @@ def _w_c_over_w_y(p: PlainLoss) -> np.ndarray:
 
 def _weighed(weight: Callable[[PlainLoss], np.ndarray], g: np.ndarray, p: PlainLoss) -> np.ndarray:
     return g * weight(p)
+
+
+def _by_number_in_block(k: int, share: np.ndarray, p: PlainLoss) -> np.ndarray:
+    each = np.ravel(p.upstream)
+    return np.asarray(np.where(p.reached, each[np.arange(p.N) % k], 0.0))
 
 
 def _mean_of_means(k: int, p: PlainLoss) -> None:
