@@ -76,16 +76,14 @@ def _sliced_product(a: Pair, b: Pair, bits_kept: int) -> Pair:
     bits = _bits(terms * count)
     a_slices, b_slices = _slices(a, bits, count), _slices(b, bits, count)
     total = Pair(np.zeros((len(a), len(b))))
+    if not a_slices or not b_slices:
+        return total
     # all products of slices i and d − i have one size: one matrix product adds them up exactly; small ones first
-    for d in reversed(range(len(a_slices) + len(b_slices) - 1)):
-        if d >= count:
-            continue
-        both = [i for i in range(d + 1) if i < len(a_slices) and d - i < len(b_slices)]
-        if not both:
-            continue
-        left = np.concatenate([a_slices[i] for i in both], axis=1)
-        right = np.concatenate([b_slices[d - i] for i in both], axis=1)
-        total = add(total, left @ right.T)
+    left, right, last = np.hstack(a_slices), np.hstack(b_slices[::-1]), len(b_slices) - 1
+    for d in reversed(range(min(count, len(a_slices) + last))):
+        i, j = max(0, d - last), min(d, len(a_slices) - 1) + 1
+        others = right[:, terms * (last - d + i) : terms * (last - d + j)]
+        total = add(total, left[:, terms * i : terms * j] @ others.T)
     return total
 
 
