@@ -235,7 +235,8 @@ def _implied(stage: str, observed: Sequence[Observed], grade: Grade, wrong: Mapp
         failing = [v for v in failing if v.wrong.any()]
         if len(failing) < 2:
             continue
-        for fact in _of_units(of[0].stage, failing, passing):
+        # a threshold would be of how well an entry is told
+        for fact in (f for f in _of_units(of[0].stage, failing, passing) if not set("≤≥") & set(f.sentence)):
             found.append(replace(fact, sentence=fact.sentence.replace(of[0].stage, what, 1), stage=stage))
         if (simplest := relation(failing)) is not None:
             only = "where it is wrong, " if simplest.only_wrong else ""

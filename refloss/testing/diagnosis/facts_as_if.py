@@ -182,7 +182,10 @@ def _switches(plain: PlainLoss) -> Iterator[tuple[str, Change]]:
             words = f"what arrives at a row were taken by its number in its block of {k}"
             yield words, _changed("share", partial(_by_number_in_block, k))
         if plain.reduction == "mean":
-            yield f"the mean were that of the means of blocks of {k} rows", partial(_mean_of_means, k)
+            yield f"the mean were that of the means of blocks of {k} rows", partial(_mean_of_means, k, False)
+        if plain.reduction in ("mean", "weighted_mean"):
+            words = f"the mean were that of the means of blocks of {k} rows, each by its number of rows"
+            yield words, partial(_mean_of_means, k, True)
     if plain.hard:
         for words, label in (("class 0", 0), ("the last class", -1)):
             yield f"rows with {words} as their label were ignored", partial(_ignored, label, False)
@@ -263,6 +266,10 @@ def _switches(plain: PlainLoss) -> Iterator[tuple[str, Change]]:
         for sign, beyond in ((">", True), ("<", False)):
             words = f"ψ(θ) were what it is at {where} where θ {sign} {where}"
             yield words, to("psi", partial(_held, turn=turn, beyond=beyond))
+    if plain.smoothing:
+        yield "the uniform part of the smoothed target were of logits without a margin", _uniform_without_margin
+    if plain.q.target is formulas.annealed_psi and plain.q.annealing:
+        yield "the annealed cosine of the target's logit were without its factor r", _annealed_cosine_without_r
     yield "the margin's slope were left out (ψ detached)", lambda p: setattr(p, "slope", lambda: np.ones_like(p.cos))
 
 
@@ -350,6 +357,25 @@ def _at_most(most: int, v: Any) -> Any:
     return np.minimum(np.floor(v), most)
 
 
+def _uniform_without_margin(p: PlainLoss) -> None:
+    def losses(own: np.ndarray, p: PlainLoss) -> np.ndarray:
+        z = p.r * p.cos
+        moved = (p.logsumexp(z) - z.mean(axis=1)) - (p.lse - p.z.mean(axis=1))
+        return own + p.smoothing * moved
+
+    _changed("sample_losses", losses)(p)
+
+
+def _annealed_cosine_without_r(p: PlainLoss) -> None:
+    part = p.q.annealing / (1 + p.q.annealing)
+
+    def moved(p: PlainLoss) -> np.ndarray:
+        return np.where(p.on, part * (1 / p.r - 1), 0.0)
+
+    _changed("values", lambda v, p: v + moved(p) * p.cos)(p)
+    _changed("slope", lambda v, p: v + moved(p))(p)
+
+
 def _labels_of_all_rows(p: PlainLoss) -> np.ndarray:
     """(N, C) 1 for every class that some row has as its label."""
     return np.broadcast_to(p.target.max(axis=0), p.target.shape).copy()
@@ -417,10 +443,13 @@ def _by_number_in_block(k: int, share: np.ndarray, p: PlainLoss) -> np.ndarray:
     return np.asarray(np.where(p.reached, each[np.arange(p.N) % k], 0.0))
 
 
-def _mean_of_means(k: int, p: PlainLoss) -> None:
-    """Each row counts by 1 / (the blocks · the rows of its block)."""
-    start = np.arange(p.N) // k * k
-    each = p.N / (-(-p.N // k) * np.minimum(k, p.N - start))
+def _mean_of_means(k: int, by_rows: bool, p: PlainLoss) -> None:
+    """Each block's mean is its sum over its own divisor; the blocks count alike, or by their rows."""
+    block = np.arange(p.N) // k
+    counted = (p.target * p.w).sum(axis=1) * p.counts if p.reduction == "weighted_mean" else p.counts.astype(float)
+    own = np.bincount(block, weights=counted)[block]
+    part = np.bincount(block)[block] / p.N if by_rows else 1 / (block[-1] + 1 if p.N else 1)
+    each = np.where(own > 0, part * p.divisor() / np.where(own > 0, own, 1.0), 0.0)
     reduce, share = p.reduce, p.share
     p.reduce = lambda losses: reduce(losses * each)  # type: ignore[method-assign]
     p.share = lambda: share() * each  # type: ignore[method-assign]

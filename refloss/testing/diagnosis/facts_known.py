@@ -265,7 +265,11 @@ def _of_stage(v: View) -> Iterator[tuple[str, np.ndarray]]:
     yield f"‖{'x' if of_x else 'W_c'}‖ × its part along {hat}", radial * length[:, None]
     A, B = plain.g * plain.r * plain.rise, plain.g * plain.r * plain.value
     along = turn(A * plain.cos).sum(axis=1, keepdims=True) * own_hat * over
-    yield f"the part along {hat} that going back through the norm removes", along
+    removed = f"the part along {hat} that going back through the norm removes"
+    yield removed, along
+    yield f"‖{'x' if of_x else 'W_c'}‖ × {removed}", along * length[:, None]
+    with_y = turn(A * np.where(onehot > 0, plain.cos, 0.0).sum(axis=1, keepdims=True)).sum(axis=1, keepdims=True)
+    yield f"{removed}, with cos θ_y in place of every cos θ", with_y * own_hat * over
     yield (
         f"the part along {hat} that the norm as a factor of the logits brings",
         (turn(B).sum(axis=1, keepdims=True) * own_hat * over),
