@@ -14,6 +14,7 @@ import pytest
 import refloss
 from refloss.cases.configurations import linear_psi, linear_psi_slope, parabola, parabola_slope
 from refloss.losses import LOSSES
+from refloss.steps.normalise import Rows
 from refloss.steps.targets import Pairs
 from refloss.textbook.family import FAMILY, POWERS, member_of, radius_of
 
@@ -209,7 +210,7 @@ def passes(loss: Any, *args: Any, **inputs: Any) -> tuple[Any, Any]:
 def logits_pass(loss, x, W, labels):
     """A loss's logits with what its backward consumes, all classes at once."""
     x, W = np.asarray(x, dtype=float), np.asarray(W, dtype=float)
-    return loss.forward_logits(x, W, None, Pairs(np.arange(len(x)), np.asarray(labels)))
+    return loss.forward_logits(Rows(x), Rows(W), None, Pairs(np.arange(len(x)), np.asarray(labels)))
 
 
 def refused(error: type[Exception], **cases: tuple[Any, str]) -> dict[str, tuple[Any, type[Exception], str]]:

@@ -14,10 +14,12 @@ from typing import Any, ClassVar
 import numpy as np
 
 from refloss import validation as check
-from refloss.losses.options import SHARED, CrossEntropyOptions, silent
+from refloss.losses.blocks import silent
+from refloss.losses.options import SHARED, CrossEntropyOptions
 from refloss.losses.passes import Arithmetic, LogitsPass, Passes
 from refloss.precision.numbers import Array
 from refloss.record import Forward, Gradients
+from refloss.steps.normalise import Rows
 from refloss.steps.targets import Pairs
 
 
@@ -70,12 +72,12 @@ class Loss(CrossEntropyOptions):
 
     # -- the passes, in the file of each loss ------------------------------------------------------
 
-    def forward_logits(self, x: Array, W: Array, b: Array | None, pairs: Pairs) -> LogitsPass:
+    def forward_logits(self, x: Rows, W: Rows, b: Array | None, pairs: Pairs) -> LogitsPass:
         """The logits of a block of classes: the part of a loss that is its own, in the file of each.
 
         Args:
-            x (N, D): features, doubles or pairs of them.
-            W (B, D): the block's class weights.
+            x (N, D): features, `x.v`, with their lengths `x.norm` and directions `x.hat`; doubles or pairs of them.
+            W (B, D): the block's class weights, likewise.
             b (B,): the block's bias, or None.
             pairs (Pairs): the target pairs (row, class of the block); a block without the target lists none.
 
@@ -210,7 +212,7 @@ class Loss(CrossEntropyOptions):
         arithmetic = Arithmetic(self.precision)
         bias = None if b is None else arithmetic.of(b)
         with silent():
-            kept = self.forward_logits(arithmetic.of(x), arithmetic.of(W), bias, pairs)
+            kept = self.forward_logits(Rows(arithmetic.of(x)), Rows(arithmetic.of(W)), bias, pairs)
         return check.finite_logits(arithmetic.read(kept.logits))
 
     def _refuse_zero_rows(self, x: np.ndarray, W: np.ndarray, pairs: Pairs, valid: np.ndarray) -> None:

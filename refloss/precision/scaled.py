@@ -5,10 +5,13 @@ A *headroom* h was put into a number: it is stored times 2^h. An *exponent* e wa
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from refloss.precision.numbers import Array, by_kind, is_extended, nearest
 
+SQUARES_IN_RANGE = 400
 HEADROOM = 900  # e^v · 2^900 is a normal number down to v = −1332
 
 
@@ -28,11 +31,49 @@ def exponent_of(v: Array | float) -> int:
     return int(np.frexp(np.max(np.abs(nearest(v)), initial=0.0))[1])
 
 
+def row_size(v: Array) -> np.ndarray:
+    """(R,) max_d |v_rd|."""
+    return np.max(np.abs(nearest(v)), axis=1, initial=0.0)
+
+
 def row_exponent(v: Array) -> np.ndarray:
-    """(R,) the same of every row."""
-    return np.frexp(np.max(np.abs(nearest(v)), axis=1, initial=0.0))[1]
+    """(R,) the exponent of every row."""
+    return np.frexp(row_size(v))[1]
 
 
-def times_power(v: Array, exponent: np.ndarray | int) -> Array:
+def squares_in_range(sizes: Array) -> bool:
+    """Whether squares of numbers of these sizes, and their inverses, are far from the ends of the range; zeros may be
+    among them."""
+    sizes = nearest(sizes)
+    return bool(np.all((sizes < 2.0**SQUARES_IN_RANGE) & ((sizes > 2.0**-SQUARES_IN_RANGE) | (sizes == 0))))
+
+
+def in_range(v: Array) -> tuple[Array, np.ndarray | int]:
+    """v (R, D) times a power of two a row, exactly, so that no sum of squares leaves the range; and what was taken out.
+
+    Doubles whose squares are in the range stay as they are, with exponent 0.
+    """
+    size = row_size(v)
+    if not is_extended(v) and squares_in_range(size):
+        return v, 0
+    exponent = np.frexp(size)[1]
+    return np.ldexp(v, -exponent[:, None]), exponent
+
+
+def spare_exponent(v: np.ndarray, always: bool) -> np.ndarray:
+    """(R,) exponents that come out of the rows exactly, wherever ‖v‖ is: `row_exponent`, or 480 less.
+
+    The latter for a row whose smallest entries would fall below the range with its largest entry next to 1.
+    0 where nothing asks for one: where `in_range` would leave all rows as they are, but for `always`.
+    """
+    size = row_size(v)
+    if not always and squares_in_range(size):
+        return np.zeros(len(v), dtype=int)
+    e = np.frexp(size)[1]
+    lossless = np.ldexp(np.ldexp(v, -e[:, None]), e[:, None]) == v
+    return np.where(lossless.all(axis=1), e, e - 480)
+
+
+def times_power(v: Any, exponent: np.ndarray | int) -> Any:
     """v · 2^exponent, exact but for what leaves the range of doubles."""
     return np.ldexp(v, exponent) if np.any(exponent) else v

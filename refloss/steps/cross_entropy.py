@@ -14,7 +14,7 @@ import numpy as np
 from refloss.precision.numbers import Array, like, nearest
 from refloss.precision.scaled import exponent_of, headroom_of, times_power
 from refloss.steps.logsumexp import Gathered, softmax
-from refloss.steps.targets import Setting
+from refloss.steps.targets import OneHot, Setting
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,11 +68,16 @@ def cross_entropy_backward(
     # (C8) every sample's share v_i / n of the gradient that arrives
     arriving = like(np.broadcast_to(upstream, (len(z),)), z)
     share = _divide(arriving, end.divisor_below_one, end.setting.empty_mean)
-    p, others = (times_power(v, headroom - end.gathered.headroom) for v in softmax(z, end.gathered, block))
+    share = np.where(end.setting.targets.ignored, 0.0, share)
     a = end.setting.weighted(block, z)
+    label = a.pairs if isinstance(a, OneHot) else None
+    p, others = (times_power(v, headroom - end.gathered.headroom) for v in softmax(z, end.gathered, block, label))
     # (C9) p_j Σ_c a_c − a_j = p_j Σ_{c≠j} a_c − a_j Σ_{k≠j} p_k: for a label, p_j or −(1 − p_y)
-    g = p * end.gathered.weight.without(a, block) - a * others
-    return np.where(end.setting.targets.ignored[:, None], 0.0, share[:, None] * g)
+    if isinstance(a, OneHot):
+        g = p * (share * end.gathered.weight.total)[:, None]
+        g[a.pairs] = -(a.own * others) * share[a.pairs.rows]
+        return g
+    return share[:, None] * (p * end.gathered.weight.without(a, block) - a * others)
 
 
 def _divisor(setting: Setting, numbers: Array) -> Array:
