@@ -13,7 +13,7 @@ import pytest
 
 import refloss
 from refloss.cases.configurations import linear_psi, linear_psi_slope, parabola, parabola_slope
-from refloss.losses import LOSSES
+from refloss.losses import LOSSES, blocks
 from refloss.steps.normalise import Rows
 from refloss.steps.targets import Pairs
 from refloss.textbook.family import FAMILY, POWERS, member_of, radius_of
@@ -199,6 +199,12 @@ def bits(*records: Any) -> dict[str, tuple]:
             if getattr(record, name, None) is not None:
                 values[name] = getattr(record, name)
     return {name: (np.shape(v), np.asarray(v).dtype.str, np.asarray(v).tobytes()) for name, v in values.items()}
+
+
+def in_blocks(monkeypatch: pytest.MonkeyPatch, entries: int) -> None:
+    """From now on a block of classes has so few that its largest array has this many numbers; at least one class."""
+    monkeypatch.setattr(blocks, "ENTRIES", entries)
+    monkeypatch.setattr(blocks, "NARROWEST", 1)
 
 
 def passes(loss: Any, *args: Any, **inputs: Any) -> tuple[Any, Any]:

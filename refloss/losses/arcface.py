@@ -10,7 +10,7 @@ import numpy as np
 from refloss.losses.margins import MarginLoss
 from refloss.losses.passes import LogitsPass, add_at_pairs
 from refloss.precision.numbers import Array
-from refloss.steps.angle import angle, angle_backward, cosines, cosines_backward
+from refloss.steps.angle import angle_backward, cosines, cosines_backward, target_angles
 from refloss.steps.margin import arc_margin
 from refloss.steps.normalise import Rows, normalise_backward
 from refloss.steps.targets import Pairs
@@ -81,7 +81,7 @@ class ArcFace(MarginLoss):
         # (1) x̂_i = x_i / ‖x_i‖, ŵ_j = W_j / ‖W_j‖
         x_hat, W_hat = x.hat, W.hat
         cos_theta, near = cosines(x_hat, W_hat)  # (2) cos θ_ij = x̂_i·ŵ_j
-        angles = angle(x[pairs.rows], W[pairs.y])  # (3) θ_y of the target pairs
+        angles = target_angles(x, W, pairs)  # (3) θ_y of the target pairs
         # (4) ψ(θ) = cos(θ + m)
         psi = self._with_options(arc_margin(angles, m, self.easy_margin, self.past_pi), angles)
         # (5) z_j = s cos θ_j, z_y = s ψ(θ_y)

@@ -12,16 +12,16 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-ENTRIES = {"double": 1 << 18, "extended": 1 << 17}  # numbers in the largest array of a block
+ENTRIES = 1 << 18  # numbers in the largest array of a block: 2 MiB of doubles
 NARROWEST = 64  # classes in a block, for the sake of its matrix products
 WORK = 1 << 17  # multiplications below which one thread is enough, and below which BLAS starts none of its own
 
 Result = TypeVar("Result")
 
 
-def blocks_of(classes: int, rows: int, precision: str) -> list[slice]:
+def blocks_of(classes: int, rows: int) -> list[slice]:
     """Slices of the classes, so wide that a block's arrays (rows, width) have ENTRIES numbers."""
-    width = max(min(NARROWEST, classes), min(classes, ENTRIES[precision] // max(rows, 1)))
+    width = max(min(NARROWEST, classes), min(classes, ENTRIES // max(rows, 1)))
     return [slice(start, min(start + width, classes)) for start in range(0, classes, width)]
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from refloss.losses.margins import PsiMarginLoss
 from refloss.losses.passes import LogitsPass, add_at_pairs
 from refloss.precision.numbers import Array
-from refloss.steps.angle import angle, cosines
+from refloss.steps.angle import cosines, target_angles
 from refloss.steps.linear import linear_backward
 from refloss.steps.normalise import Rows
 from refloss.steps.psi import multiplied_angle
@@ -65,7 +65,7 @@ class LSoftmax(PsiMarginLoss):
         # (1) x̂_i = x_i / ‖x_i‖, ŵ_j = W_j / ‖W_j‖
         x_hat, W_hat = x.hat, W.hat
         cos_theta, _ = cosines(x_hat, W_hat)  # (2) cos θ_ij = x̂_i·ŵ_j
-        angles = angle(x[pairs.rows], W[pairs.y])  # (3) θ_y of the target pairs
+        angles = target_angles(x, W, pairs)  # (3) θ_y of the target pairs
         # (4) ψ(θ) = (−1)^k cos mθ − 2k
         psi = self._with_options(multiplied_angle(angles, self.margin, self.continuation), angles)
         # (5) z_j = ‖W_j‖‖x‖ cos θ_j, z_y = ‖W_y‖‖x‖ ψ(θ_y)

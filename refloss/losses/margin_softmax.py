@@ -11,7 +11,7 @@ import numpy as np
 from refloss.losses.margins import MarginLoss
 from refloss.losses.passes import LogitsPass, add_at_pairs
 from refloss.precision.numbers import Array, functions_of, like
-from refloss.steps.angle import angle, cosines, cosines_backward
+from refloss.steps.angle import cosines, cosines_backward, target_angles
 from refloss.steps.margin import Psi, own_slope
 from refloss.steps.normalise import Rows, across, over_norm
 from refloss.steps.targets import Pairs
@@ -86,7 +86,7 @@ class MarginSoftmax(MarginLoss):
         # (G1) x̂_i = x_i / ‖x_i‖, ŵ_j = W_j / ‖W_j‖
         x_hat, W_hat = x.hat, W.hat
         cos_theta, near = cosines(x_hat, W_hat)  # (G2) cos θ_ij = x̂_i·ŵ_j
-        angles = angle(x[pairs.rows], W[pairs.y])  # (G3) θ_y of the target pairs
+        angles = target_angles(x, W, pairs)  # (G3) θ_y of the target pairs
         # (G4) ψ(θ_y), ψ'(θ_y)
         theta, xp = angles.theta, functions_of(angles.theta)
         value = per_angle(self.psi(theta, xp), theta, "psi")

@@ -22,12 +22,12 @@ from refloss.precision.numbers import Array, error_of, is_extended, nearest
 from refloss.precision.pair import Pair
 from refloss.precision.products import add_at
 from refloss.precision.scaled import exponent_of, spare_exponent, times_power
-from refloss.steps.angle import Angle
+from refloss.steps.angle import Angle, angle
 from refloss.steps.cross_entropy import CrossEntropyPass, cross_entropy_backward, finish
 from refloss.steps.logsumexp import Gathered, gather, join, softmax
 from refloss.steps.margin import Psi, cone
 from refloss.steps.normalise import Rows
-from refloss.steps.targets import Pairs, Setting
+from refloss.steps.targets import MeasuredPairs, Pairs, Setting
 
 PRECISIONS = ("double", "extended")
 KEPT = 1 << 25  # logits kept from forward to backward, at most; more are computed anew
@@ -82,6 +82,8 @@ class LogitsOfLoss(Protocol):
     def feels_x_norm(self) -> bool: ...
     @property
     def feels_W_norm(self) -> bool: ...
+    @property
+    def has_margin(self) -> bool: ...
     def forward_logits(self, x: Rows, W: Rows, b: Array | None, pairs: Pairs) -> LogitsPass: ...
     def backward_logits(self, kept: LogitsPass, g: Array) -> dict[str, Array]: ...
 
@@ -153,13 +155,14 @@ class Passes(EndStages):
         self.arithmetic = Arithmetic(loss.precision, bounded)
         self.x_exponent = self._spare(x, loss.feels_x_norm)
         self.x = Rows(self.arithmetic.of(times_power(x, -self.x_exponent[:, None])))
-        self.blocks = blocks_of(len(W), max(x.shape), loss.precision)
+        self.blocks = blocks_of(len(W), max(x.shape))
         self.work = len(x) * W.shape[1] * self.blocks[0].stop
         self.keeps = len(x) * len(W) <= KEPT
         self._kept: dict[int, LogitsPass] = {}
         self._W_exponents: dict[int, np.ndarray] = {}
         self._memory: dict[str, np.ndarray] = {}
         self.has: set[str] = set()  # stages before the logits
+        self.pairs = self._measured(setting.targets.pairs) if loss.has_margin else setting.targets.pairs
 
     def _spare(self, v: np.ndarray, feels_norm: bool) -> np.ndarray:
         """(R,) the power of two that is taken out of every row where its length does not matter, so that nothing
@@ -167,6 +170,14 @@ class Passes(EndStages):
         if feels_norm:
             return np.zeros(len(v), dtype=int)
         return spare_exponent(v, always=self.arithmetic.precision == "extended")
+
+    def _measured(self, pairs: Pairs) -> MeasuredPairs:
+        """The target pairs with their angles: of all at once, rather than of a few in every block."""
+        W = self.inputs[1][pairs.y]
+        W = times_power(W, -self._spare(W, self.own.feels_W_norm)[:, None])
+        measured = MeasuredPairs(*pairs)
+        measured.angles = angle(self.x[pairs.rows], self.arithmetic.of(W))
+        return measured
 
     def _W_exponent(self, k: int) -> np.ndarray:
         """The powers of two taken out of the class weights of block k."""
@@ -181,7 +192,7 @@ class Passes(EndStages):
 
     def _computed(self, k: int) -> LogitsPass:
         block, b = self.blocks[k], self.inputs[2]
-        pairs = self.setting.targets.pairs.within(block)
+        pairs = self.pairs.within(block)
         bias = None if b is None else self.arithmetic.of(b[block])
         return self.own.forward_logits(self.x, self._W(k), bias, pairs)
 

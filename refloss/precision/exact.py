@@ -11,6 +11,7 @@ With P = x·w and B = ‖x‖²‖w‖²:
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from math import isqrt
 
 import numpy as np
@@ -90,6 +91,7 @@ def _leading(n: int, bits: int) -> tuple[np.ndarray, int]:
     return np.ldexp(float(whole >> drop), drop - bits), n - whole
 
 
+@lru_cache(maxsize=256)
 def _cos_sin(m: float, bits: int) -> tuple[int, int]:
     """cos m and sin m times 2^bits, by Taylor's series, |m| ≤ π."""
     above, below = m.as_integer_ratio()

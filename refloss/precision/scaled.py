@@ -64,12 +64,14 @@ def spare_exponent(v: np.ndarray, always: bool) -> np.ndarray:
     """(R,) exponents that come out of the rows exactly, wherever ‖v‖ is: `row_exponent`, or 480 less.
 
     The latter for a row whose smallest entries would fall below the range with its largest entry next to 1.
-    0 where nothing asks for one: where `in_range` would leave all rows as they are, but for `always`.
+    0 of a row whose squares are in the range, but for `always`.
     """
     size = row_size(v)
     if not always and squares_in_range(size):
         return np.zeros(len(v), dtype=int)
     e = np.frexp(size)[1]
+    if not always:
+        e = np.where(np.abs(e) <= SQUARES_IN_RANGE, 0, e)
     lossless = np.ldexp(np.ldexp(v, -e[:, None]), e[:, None]) == v
     return np.where(lossless.all(axis=1), e, e - 480)
 

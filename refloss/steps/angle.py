@@ -14,7 +14,7 @@ from refloss.precision.numbers import Array, error_of, from_pair, is_extended, n
 from refloss.precision.products import add_at, combine, inner
 from refloss.precision.scaled import row_exponent
 from refloss.steps.normalise import Rows, across, normalise, over_norm, rows
-from refloss.steps.targets import NO_PAIRS, Pairs
+from refloss.steps.targets import NO_PAIRS, MeasuredPairs, Pairs
 
 NEAR_POLE = 0.9  # |cos θ|; farther from a pole a projection loses a factor of at most 1/sin θ < 2.3
 NEAR_POLE_OF_PAIRS = 1 - 2.0**-24  # likewise sin θ > 2^-12: pairs have 12 bits to spare
@@ -46,8 +46,8 @@ def cosines_backward(grad_cos: Array, x: Rows, W: Rows, near: Pairs, of: str = "
     # (A2) ∂L/∂x̂_i = Σ_j h_ij ŵ_j, ∂L/∂ŵ_j = Σ_i h_ij x̂_i. Near a pole projecting ŵ_j = cos θ x̂_i + sin θ t_x would
     # cancel: there only sin θ t_x is added
     h, far = near.split(grad_cos)
-    grad_x_hat = combine(far, W.hat) if "x" in of else None
-    grad_W_hat = combine(far.T, x.hat) if "W" in of else None
+    grad_x_hat = combine(far, W.hat) if "x" in of else 0.0
+    grad_W_hat = combine(far.T, x.hat) if "W" in of else 0.0
     felt = np.flatnonzero((h != 0) | (error_of(h) > 0))
     for start in range(0, len(felt), PAIRS_AT_ONCE):
         at = felt[start : start + PAIRS_AT_ONCE]
@@ -89,6 +89,11 @@ class Angle(NamedTuple):
     def at_pole(self) -> np.ndarray:
         """(R,) True where x ∥ w exactly: θ is 0 or π and no tangent exists (D ≥ 2)."""
         return (self.sin == 0) & (self.t_x.shape[1] > 1)
+
+
+def target_angles(x: Rows, W: Rows, pairs: Pairs) -> Angle:
+    """θ of the target pairs, and where it grows: from here, or as they have been measured already."""
+    return pairs.angles if isinstance(pairs, MeasuredPairs) else angle(x[pairs.rows], W[pairs.y])
 
 
 def angle(x: Any, w: Any) -> Angle:

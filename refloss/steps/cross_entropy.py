@@ -75,9 +75,10 @@ def cross_entropy_backward(
     # (C9) p_j Σ_c a_c − a_j = p_j Σ_{c≠j} a_c − a_j Σ_{k≠j} p_k: for a label, p_j or −(1 − p_y)
     if isinstance(a, OneHot):
         g = p * (share * end.gathered.weight.total)[:, None]
-        g[a.pairs] = -(a.own * others) * share[a.pairs.rows]
+        g[a.pairs] = -(share[a.pairs.rows] * a.own) * others
         return g
-    return share[:, None] * (p * end.gathered.weight.without(a, block) - a * others)
+    share = share[:, None]
+    return p * (share * end.gathered.weight.without(a, block)) - (share * a) * others
 
 
 def _divisor(setting: Setting, numbers: Array) -> Array:

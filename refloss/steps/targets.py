@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -31,8 +31,23 @@ class Pairs(NamedTuple):
 
     def within(self, block: slice) -> Pairs:
         """The pairs whose class lies in a block, counted from its start."""
-        here = (self.y >= block.start) & (self.y < block.stop)
+        here = self._here(block)
         return Pairs(self.rows[here], self.y[here] - block.start)
+
+    def _here(self, block: slice) -> np.ndarray:
+        return np.flatnonzero((self.y >= block.start) & (self.y < block.stop))
+
+
+class MeasuredPairs(Pairs):
+    """Pairs whose `angles` are known already (an `Angle`)."""
+
+    angles: Any
+
+    def within(self, block: slice) -> MeasuredPairs:
+        here = self._here(block)
+        chosen = MeasuredPairs(self.rows[here], self.y[here] - block.start)
+        chosen.angles = type(self.angles)(*(v[here] for v in self.angles))
+        return chosen
 
 
 NO_PAIRS = Pairs(np.arange(0), np.arange(0))
