@@ -77,8 +77,7 @@ def cross_entropy_backward(
         g = p * (share * end.gathered.weight.total)[:, None]
         g[a.pairs] = -(share[a.pairs.rows] * a.own) * others
         return g
-    share = share[:, None]
-    return p * (share * end.gathered.weight.without(a, block)) - (share * a) * others
+    return p * (share[:, None] * end.gathered.weight.without(a, block)) - (share[:, None] * a) * others
 
 
 def _divisor(setting: Setting, numbers: Array) -> Array:
