@@ -33,7 +33,7 @@ def exponent_of(v: Array | float) -> int:
 
 def row_size(v: Array) -> np.ndarray:
     """(R,) max_d |v_rd|."""
-    return np.max(np.abs(nearest(v)), axis=1, initial=0.0)
+    return np.abs(nearest(v)).max(axis=1, initial=0.0)
 
 
 def row_exponent(v: Array) -> np.ndarray:
@@ -45,7 +45,10 @@ def squares_in_range(sizes: Array) -> bool:
     """Whether squares of numbers of these sizes, and their inverses, are far from the ends of the range; zeros may be
     among them."""
     sizes = nearest(sizes)
-    return bool(np.all((sizes < 2.0**SQUARES_IN_RANGE) & ((sizes > 2.0**-SQUARES_IN_RANGE) | (sizes == 0))))
+    least, most = 2.0**-SQUARES_IN_RANGE, 2.0**SQUARES_IN_RANGE
+    if not sizes.size or (sizes.min() > least and sizes.max() < most):
+        return True
+    return bool(((sizes < most) & ((sizes > least) | (sizes == 0))).all())
 
 
 def in_range(v: Array) -> tuple[Array, np.ndarray | int]:
@@ -78,4 +81,5 @@ def spare_exponent(v: np.ndarray, always: bool) -> np.ndarray:
 
 def times_power(v: Any, exponent: np.ndarray | int) -> Any:
     """v · 2^exponent, exact but for what leaves the range of doubles."""
-    return np.ldexp(v, exponent) if np.any(exponent) else v
+    some = exponent.any() if isinstance(exponent, np.ndarray) else exponent
+    return np.ldexp(v, exponent) if some else v

@@ -48,7 +48,7 @@ def cosines_backward(grad_cos: Array, x: Rows, W: Rows, near: Pairs, of: str = "
     h, far = near.split(grad_cos)
     grad_x_hat = combine(far, W.hat) if "x" in of else 0.0
     grad_W_hat = combine(far.T, x.hat) if "W" in of else 0.0
-    felt = np.flatnonzero((h != 0) | (error_of(h) > 0))
+    felt = ((h != 0) | (error_of(h) > 0)).nonzero()[0]
     for start in range(0, len(felt), PAIRS_AT_ONCE):
         at = felt[start : start + PAIRS_AT_ONCE]
         i, j = near.rows[at], near.y[at]
@@ -136,7 +136,7 @@ def angle(x: Any, w: Any) -> Angle:
 def _over_pivot(x: Array, w: Array, x_p: Array, w_p: Array) -> Array:
     """(w x_p − w_p x) / x_p, entry by entry; products and difference as good as exact. x_p = 0 gives 0."""
     parts = (nearest(v) for v in (w, x_p, x, w_p))
-    r = from_pair(*difference_of_products(*np.broadcast_arrays(*parts)), x)
+    r = from_pair(*difference_of_products(*parts), x)
     return r / np.where(x_p == 0, 1.0, x_p)
 
 

@@ -56,6 +56,8 @@ def _log_of_total(gathered: Gathered, setting: Setting) -> tuple[Array, np.ndarr
     It is 0 but where log(1 + r) is all that the loss will hold, and tiny: there it stays until after the reduction.
     """
     rest, headroom = gathered.mass.rest, gathered.headroom
+    if not headroom:
+        return np.log1p(rest), 0
     tiny = (nearest(rest) < 2.0 ** (headroom - 120)) & (nearest(gathered.weighted_gap) < 2.0**-60) & bool(headroom)
     log = np.where(tiny, times_power(rest, -setting.exponent), np.log1p(times_power(rest, -headroom)))
     return log, np.where(tiny, headroom - setting.exponent, 0)
@@ -66,7 +68,7 @@ def cross_entropy_backward(
 ) -> Array:
     """∂/∂z of Σ_i upstream_i ℓ_i / n, (M, B), times 2^(headroom + divisor_exponent). upstream: () or (M,)."""
     # (C8) every sample's share v_i / n of the gradient that arrives
-    arriving = like(np.broadcast_to(upstream, (len(z),)), z)
+    arriving = like(np.full(len(z), upstream), z)
     share = _divide(arriving, end.divisor_below_one, end.setting.empty_mean)
     share = np.where(end.setting.targets.ignored, 0.0, share)
     a = end.setting.weighted(block, z)

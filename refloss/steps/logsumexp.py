@@ -137,13 +137,13 @@ def _below(z: Array, z_max: Array, column: np.ndarray) -> tuple[Array, Array]:
     """
     headroom = headroom_of(z)
     below = z - z_max[:, None]
-    masked = np.min(nearest(z), initial=0.0) == -np.inf
+    masked = nearest(z).min(initial=0.0) == -np.inf
     if masked:
         below = np.where(nearest(z) > -np.inf, below, 0.0)
     e = exp(below, headroom)
     if masked:
         e = np.where(nearest(z) > -np.inf, e, 0.0)
-    rows = np.flatnonzero((column >= 0) & (column < z.shape[1]) & (nearest(z_max) > -np.inf))
+    rows = ((column >= 0) & (column < z.shape[1]) & (nearest(z_max) > -np.inf)).nonzero()[0]
     below[rows, column[rows]] = 0.0
     e[rows, column[rows]] = 2.0**headroom
     return below, e

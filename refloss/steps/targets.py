@@ -35,7 +35,7 @@ class Pairs(NamedTuple):
         return Pairs(self.rows[here], self.y[here] - block.start)
 
     def _here(self, block: slice) -> np.ndarray:
-        return np.flatnonzero((self.y >= block.start) & (self.y < block.stop))
+        return ((self.y >= block.start) & (self.y < block.stop)).nonzero()[0]
 
 
 class MeasuredPairs(Pairs):
