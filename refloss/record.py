@@ -200,7 +200,10 @@ class Gradients(_Stages):
     def __init__(self, made_by: Any, passes: Any, upstream: Any, gradients: dict[str, Any]) -> None:
         self.__dict__.update(_made_by=made_by, _passes=passes, _upstream=upstream)
         for name, value in gradients.items():
-            self._hold(name, value)
+            if passes is None and name == "W":
+                self.__dict__[name] = value  # the caller's own array
+            else:
+                self._hold(name, value)
 
     def stages(self) -> Mapping[str, Any]:
         """The stages that apply.
@@ -213,16 +216,25 @@ class Gradients(_Stages):
         return _StageMap(self, {name: field for name, field in fields.items() if self._has(field)})
 
     def _has(self, field: str) -> bool:
-        return field == "logits" or getattr(self, field) is not None
+        return self._passes is not None if field == "logits" else getattr(self, field) is not None
 
     def _computed(self, name: str) -> Any:
+        self._need_record()
         return self._passes.grad_logits(self._upstream)
+
+    def _need_record(self) -> None:
+        if self._passes is None:
+            raise ValueError(
+                "value_and_grad(..., out=...) keeps no record: gradient of the logits and error bounds come from "
+                "forward and backward"
+            )
 
     def _shape(self, stage: str) -> tuple[int, ...]:
         field = stage.removeprefix("grad_")
         return self._passes.shape(field) if field == "logits" else np.shape(getattr(self, field))
 
     def _bounds(self, bounded: Any) -> Mapping[str, np.ndarray]:
+        self._need_record()
         with np.errstate(all="ignore"):
             passes = self._passes.bounds(bounded)
             passes.forward()

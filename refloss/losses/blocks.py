@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -60,6 +62,20 @@ def in_order(function: Callable[[int], Result], count: int, work: int) -> Iterat
             finally:
                 for later in waiting:
                     later.cancel()
+
+
+def on_terminal(after: float = 2.0) -> Callable[[int, int], None] | None:
+    """What shows (done, total) in a line on stderr once a run has taken `after` seconds; None if it is no terminal."""
+    if not sys.stderr.isatty():
+        return None
+    start = time.monotonic()
+
+    def show(done: int, total: int) -> None:
+        if time.monotonic() - start > after:
+            sys.stderr.write(f"\r{done} of {total} blocks" + ("\n" if done == total else ""))
+            sys.stderr.flush()
+
+    return show
 
 
 class _OneThreadOfBlas:

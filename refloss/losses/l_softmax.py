@@ -95,7 +95,7 @@ class LSoftmax(PsiMarginLoss):
         add_at_pairs(grad_x, grad_W, kept.pairs, pair_x, pair_W)
         return {"x": grad_x, "W": grad_W}
 
-    def _refuse_zero_rows(self, x: np.ndarray, W: np.ndarray, pairs: Pairs, valid: np.ndarray) -> None:
+    def _refuse_zero_rows(self, x: np.ndarray, W: np.ndarray, pairs: Pairs, valid: np.ndarray, first: int = 0) -> None:
         if self.margin > 1:
             no_zero_rows(x, "x", pairs.rows, self)
-            no_zero_rows(W, "W", np.unique(pairs.y), self)
+            no_zero_rows(W, "W", np.unique(pairs.y), self, first)

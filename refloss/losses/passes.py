@@ -9,7 +9,7 @@ The passes themselves, in the losses' files and in `steps`, know of none of this
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import reduce
 from typing import Any, NamedTuple, Protocol
@@ -146,7 +146,7 @@ class Passes(EndStages):
         self,
         loss: LogitsOfLoss,
         x: np.ndarray,
-        W: np.ndarray,
+        W: np.ndarray | check.Stream,
         b: np.ndarray | None,
         setting: Setting,
         bounded: type | None = None,
@@ -162,6 +162,7 @@ class Passes(EndStages):
         self._W_exponents: dict[int, np.ndarray] = {}
         self._memory: dict[str, np.ndarray] = {}
         self.has: set[str] = set()  # stages before the logits
+        self.progress: Callable[[int, int], None] | None = None
         self.pairs = self._measured(setting.targets.pairs) if loss.has_margin else setting.targets.pairs
 
     def _spare(self, v: np.ndarray, feels_norm: bool) -> np.ndarray:
@@ -239,7 +240,15 @@ class Passes(EndStages):
             self._keep(k, made)
             return gather(z, self.setting.weighted(block, z), block)
 
-        self.end = finish(reduce(join, in_order(part, len(self.blocks), self.work)), self.setting)
+        self.end = finish(reduce(join, self._in_order(part, 0)), self.setting)
+
+    def _in_order(self, part: Callable, done: int) -> Iterator[Any]:
+        """part(k) of every block k, with word to `progress`. done: blocks of the passes before."""
+        for result in in_order(part, len(self.blocks), self.work):
+            yield result
+            done += 1
+            if self.progress is not None:
+                self.progress(done, 2 * len(self.blocks))
 
     def stage(self, name: str) -> np.ndarray | None:
         """A stage of the forward as doubles; None where the loss has no such stage."""
@@ -277,11 +286,11 @@ class Passes(EndStages):
         N, C = len(self.x), self.setting.targets.classes
         return {"x_norm": (N,), "theta": (N,), "losses": (N,), "W_norm": (C,)}.get(stage, (N, C))
 
-    def backward(self, upstream: np.ndarray) -> dict[str, np.ndarray]:
-        """The gradients by name, as doubles, but for that of the logits. upstream: () or (N,)."""
+    def backward(self, upstream: np.ndarray, out: np.ndarray | None = None) -> dict[str, np.ndarray]:
+        """The gradients by name, as doubles, but for that of the logits. upstream: () or (N,); out: for that in W."""
         headroom, exponent, share = self._powers(upstream)
         read = self.arithmetic.read
-        of_classes: dict[str, np.ndarray] = {"W": np.empty(self.inputs[1].shape)}
+        of_classes: dict[str, np.ndarray] = {"W": np.empty(self.inputs[1].shape) if out is None else out}
         if self.inputs[2] is not None:
             of_classes["b"] = np.empty(len(self.inputs[1]))
 
@@ -303,7 +312,7 @@ class Passes(EndStages):
             return grads
 
         totals: dict[str, Any] = {}
-        for grads in in_order(part, len(self.blocks), self.work):
+        for grads in self._in_order(part, len(self.blocks)):
             for name, value in grads.items():
                 totals[name] = value if name not in totals else totals[name] + value
         for name in totals:
@@ -327,7 +336,8 @@ class Passes(EndStages):
             return 0, 0, upstream
         factors = [getattr(loss, "scale", 1.0), getattr(loss, "alpha", 1.0)]
         factors += [self.inputs[0]] if loss.feels_x_norm else []
-        factors += [self.inputs[1]] if loss.feels_W_norm else []
+        if loss.feels_W_norm:
+            factors.append(max(float(np.abs(self.inputs[1][block]).max()) for block in self.blocks))
         return gradient_powers(self.end, upstream, factors)
 
 

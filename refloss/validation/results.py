@@ -38,6 +38,6 @@ def finite_gradients(gradients: dict[str, np.ndarray]) -> None:
         if not finite.all():
             at = first(~finite)
             raise ValueError(
-                f"{indexed('grad_' + name, at)} leaves the range of float64: "
+                f"{indexed('grad_' + name, at)} leaves the range of {gradient.dtype}: "
                 f"the rows of x or W are too short or too long, or upstream is too large"
             )
