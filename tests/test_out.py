@@ -86,8 +86,8 @@ def test_overlap_is_noticed_in_memory_and_in_a_file(rng, tmp_path):
     W = np.memmap(tmp_path / "both", mode="w+", shape=(11, 3), dtype=np.float64)
     W[...] = rng.normal(size=(11, 3))
     W.flush()
+    target = np.memmap(tmp_path / "both", mode="r+", shape=(11, 3), dtype=np.float64)
     with pytest.raises(ValueError, match="overlaps W"):
-        target = np.memmap(tmp_path / "both", mode="r+", shape=(11, 3), dtype=np.float64)
         refloss.ArcFace().value_and_grad(x, W, y, out={"W": target})
     apart = np.memmap(tmp_path / "other", mode="w+", shape=(11, 3), dtype=np.float64)
     refloss.ArcFace().value_and_grad(x, W, y, out={"W": apart})
@@ -104,7 +104,7 @@ def test_bad_rows_are_named_before_any_work(value, message, rng, monkeypatch):
 
 
 def test_a_gradient_beyond_the_range_of_out_is_named(rng):
-    x, W, y = arguments(rng, np.float32)
+    x, W, _ = arguments(rng, np.float32)
     W[4] = 1e-40
     with pytest.raises(ValueError, match=r"grad_W\[4, \d\] leaves the range of float32"):
         refloss.ArcFace().value_and_grad(x, W, np.full(8, 4), out={"W": np.empty_like(W)}, upstream=1e30)

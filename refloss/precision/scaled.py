@@ -44,7 +44,7 @@ def row_exponent(v: Array) -> np.ndarray:
 def squares_in_range(sizes: Array) -> bool:
     """Whether squares of numbers of these sizes, and their inverses, are far from the ends of the range; zeros may be
     among them."""
-    sizes = nearest(sizes)
+    sizes = np.asarray(nearest(sizes))
     least, most = 2.0**-SQUARES_IN_RANGE, 2.0**SQUARES_IN_RANGE
     if not sizes.size or (sizes.min() > least and sizes.max() < most):
         return True

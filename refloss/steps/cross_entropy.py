@@ -50,7 +50,7 @@ def finish(gathered: Gathered, setting: Setting) -> CrossEntropyPass:
     return CrossEntropyPass(setting, gathered, losses, headroom, loss, loss_headroom, divisor_below_one, exponent)
 
 
-def _log_of_total(gathered: Gathered, setting: Setting) -> tuple[Array, np.ndarray]:
+def _log_of_total(gathered: Gathered, setting: Setting) -> tuple[Any, Any]:
     """log(1 + r) times 2^headroom, and this headroom, each (M,).
 
     It is 0 but where log(1 + r) is all that the loss will hold, and tiny: there it stays until after the reduction.
@@ -58,7 +58,7 @@ def _log_of_total(gathered: Gathered, setting: Setting) -> tuple[Array, np.ndarr
     rest, headroom = gathered.mass.rest, gathered.headroom
     if not headroom:
         return np.log1p(rest), 0
-    tiny = (nearest(rest) < 2.0 ** (headroom - 120)) & (nearest(gathered.weighted_gap) < 2.0**-60) & bool(headroom)
+    tiny = (nearest(rest) < 2.0 ** (headroom - 120)) & (nearest(gathered.weighted_gap) < 2.0**-60)
     log = np.where(tiny, times_power(rest, -setting.exponent), np.log1p(times_power(rest, -headroom)))
     return log, np.where(tiny, headroom - setting.exponent, 0)
 
