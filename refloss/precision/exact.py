@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import lru_cache
 from math import isqrt
+from typing import Any
 
 import numpy as np
 
@@ -38,7 +39,7 @@ def sine_of_multiple(sine: Array, size: Array, x: Array, w: Array, m: int) -> Ar
         bits = DIGITS + max(0, divisor.bit_length() - square.bit_length()) // 2 + 1
         return isqrt((square << 2 * bits) // divisor), bits
 
-    def in_pairs(cos: Pair, sin: Pair) -> Pair:
+    def in_pairs(cos: Pair, sin: Pair) -> Any:
         cos_m, sin_m = cos, sin
         for _ in range(m - 1):
             cos_m, sin_m = cos_m * cos - sin_m * sin, sin_m * cos + cos_m * sin
@@ -61,7 +62,7 @@ def sine_of_sum(sine: Array, size: Array, x: Array, w: Array, m: float) -> Array
                 return value, 2 * bits
             bits *= 2
 
-    def in_pairs(cos: Pair, sin: Pair) -> Pair:
+    def in_pairs(cos: Pair, sin: Pair) -> Any:
         cos_m, sin_m = cos_sin(m, cos)
         return sin * cos_m + cos * sin_m
 
