@@ -95,12 +95,12 @@ BY_HAND = [
     (cross_entropy, "cross_entropy_backward", "_divide(arriving, divisor, empty)", "_divide(np.ones(len(z)), divisor, empty)", "upstream ignored"),
     (cross_entropy, "cross_entropy_backward", "_divide(arriving, divisor, empty)", "_divide(arriving, len(z), empty)", "N counts ignored rows"),
     (cross_entropy, "cross_entropy_backward", "share * mass.total", "np.where(end.setting.targets.ignored, 1.0, share * mass.total)", "ignored rows with gradient"),
-    (cross_entropy, "cross_entropy_backward", "(share[:, None] * a) * others", "0.0", "target's −1 lost"),
+    (cross_entropy, "cross_entropy_backward", "(share[:, None] * a) * left", "0.0", "target's −1 lost"),
     (cross_entropy, "cross_entropy_backward", "share[a.pairs.rows] * a.own", "0.0", "a label's −1 lost"),
-    (cross_entropy, "cross_entropy_backward", "-(share[a.pairs.rows] * a.own) * others", "(share[a.pairs.rows] * a.own) * others", "a label's sign"),
-    (cross_entropy, "cross_entropy_backward", "p * (share * mass.total)[:, None]", "0.0 * p", "a label's off-target terms lost"),
+    (cross_entropy, "cross_entropy_backward", "-(share[a.pairs.rows] * a.own) * left", "(share[a.pairs.rows] * a.own) * left", "a label's sign"),
+    (cross_entropy, "cross_entropy_backward", "e * (share * mass.total)[:, None]", "0.0 * e", "a label's off-target terms lost"),
     (cross_entropy, "cross_entropy_backward", "share * mass.total", "share", "a label's weight forgotten"),
-    (cross_entropy, "cross_entropy_backward", "p * (share[:, None] * mass.without(a, block))", "0.0 * p", "off-target terms lost"),
+    (cross_entropy, "cross_entropy_backward", "e * (share[:, None] * mass.without(a, block))", "0.0 * e", "off-target terms lost"),
     (cross_entropy, "cross_entropy_backward", "mass.without(a, block)", "1.0", "weights and soft sums forgotten"),
 ]  # fmt: skip
 
@@ -213,7 +213,7 @@ def _systematic(label: str, owner: object, function: str) -> Iterator[Mutant]:
 
 
 # names that carry no gradient of their own
-STRUCTURE = {"rows", "s", "r", "x_norm", "w_norm", "zero", "near", "angles", "felt", "at", "a", "label"}
+STRUCTURE = {"rows", "s", "r", "x_norm", "w_norm", "zero", "near", "angles", "felt", "at", "a"}
 
 
 def _expressions(tree: ast.Module) -> Iterator[ast.expr]:

@@ -125,11 +125,11 @@ class EndStages:
             if name == "logits":
                 stage[:, block] = read(z)
                 return
-            p, others = softmax(z, self.end.gathered, block, pairs)
+            p, q = softmax(z, self.end.gathered, block, pairs)
             if name == "probabilities":
                 stage[:, block] = read(times_power(p, -self.end.gathered.headroom))
             else:
-                stage[pairs.rows] = read(times_power(others, -self.end.gathered.headroom))
+                stage[pairs.rows] = read(times_power(q, -self.end.gathered.headroom))
 
         self.each(fill)
         return stage
@@ -301,8 +301,6 @@ class Passes(EndStages):
         def part(k: int) -> dict[str, Array]:
             block, made = self.blocks[k], self._block(k)
             g = cross_entropy_backward(made.logits, self.end, share, block, headroom)
-            if checked and not np.isfinite(nearest(g)).all():
-                check.finite_gradients({"logits": self.grad_logits(upstream)})
             grads = self.own.backward_logits(made, g)
             for name, array in of_classes.items():  # the block's own rows
                 of_rows = exponent - self._W_exponent(k)[:, None] if name == "W" else exponent
@@ -319,7 +317,12 @@ class Passes(EndStages):
             of_name = exponent - self.x_exponent[:, None] if name == "x" else exponent
             totals[name] = read(times_power(totals[name], of_name))
         if checked:
-            check.finite_gradients(totals | {name: of_classes[name] for name in of_classes if name in suspicious})
+            if suspicious or not all(np.isfinite(value).all() for value in totals.values()):
+                suspicious += ["W", "logits"]
+            found = totals | {name: of_classes[name] for name in of_classes if name in suspicious}
+            if "logits" in suspicious:  # whatever is wrong there is wrong everywhere
+                found = {"logits": self.grad_logits(upstream)} | found
+            check.finite_gradients(found)
         return totals | of_classes
 
     def grad_logits(self, upstream: np.ndarray) -> np.ndarray:

@@ -23,6 +23,7 @@ from refloss.precision.pair import Pair
 CLOSE = 2.0**-4  # of the size before cancellation: below it doubles lose more than 4 bits
 CLOSE_OF_PAIRS = 2.0**-40  # above it pairs keep more than 60
 LEAST_SINE = 2.0**-3  # of θ, for √(1 − cos² θ) of pairs to be off by no more than 2^-97
+FEW = 16  # rows for which pairs are no faster
 CLOSE_FOR_DOUBLES = 2.0**-30  # above it pairs round to the double that is due
 DIGITS = 120  # bits of a result
 LONGEST = 1 << 15  # bits; no two doubles lie that near to π − m
@@ -80,7 +81,7 @@ def _replaced(sine: Array, size: Array, x: Array, w: Array, turns: int, in_pairs
     if not len(rows):
         return sine
     sine = sine.copy()
-    if not is_extended(sine):
+    if not is_extended(sine) and len(rows) > FEW:
         cos, sin = _legs(Pair(nearest(x)[rows]), Pair(nearest(w)[rows]))
         better = in_pairs(cos, sin)
         enough = (np.abs(better.high) >= CLOSE_FOR_DOUBLES * np.abs(nearest(size)[rows])) & (sin.high > LEAST_SINE)

@@ -31,14 +31,16 @@ def exponent_of(v: Array | float) -> int:
     return int(np.frexp(np.max(np.abs(nearest(v)), initial=0.0))[1])
 
 
-def row_size(v: Array) -> np.ndarray:
-    """(R,) max_d |v_rd|."""
-    return np.abs(nearest(v)).max(axis=1, initial=0.0)
-
-
 def row_exponent(v: Array) -> np.ndarray:
-    """(R,) the exponent of every row."""
-    return np.frexp(row_size(v))[1]
+    """(R,) the same of every row."""
+    return np.frexp(np.abs(nearest(v)).max(axis=1, initial=0.0))[1]
+
+
+def _sums_in_range(v: np.ndarray) -> bool:
+    """Whether the sums of squares say at once that all rows of doubles may be squared; False may be wrong."""
+    squares = np.einsum("rd,rd->r", v, v)
+    least, most = 2.0 ** (2 * -SQUARES_IN_RANGE + 60), 2.0 ** (2 * SQUARES_IN_RANGE - 60)
+    return not squares.size or bool(squares.min() > least and squares.max() < most)
 
 
 def squares_in_range(sizes: Array) -> bool:
@@ -56,10 +58,11 @@ def in_range(v: Array) -> tuple[Array, np.ndarray | int]:
 
     Doubles whose squares are in the range stay as they are, with exponent 0.
     """
-    size = row_size(v)
-    if not is_extended(v) and squares_in_range(size):
+    if not is_extended(v) and _sums_in_range(nearest(v)):
         return v, 0
-    exponent = np.frexp(size)[1]
+    exponent = row_exponent(v)
+    if not is_extended(v) and np.all(np.abs(exponent) <= SQUARES_IN_RANGE):
+        return v, 0
     return np.ldexp(v, -exponent[:, None]), exponent
 
 
@@ -69,10 +72,9 @@ def spare_exponent(v: np.ndarray, always: bool) -> np.ndarray:
     The latter for a row whose smallest entries would fall below the range with its largest entry next to 1.
     0 of a row whose squares are in the range, but for `always`.
     """
-    size = row_size(v)
-    if not always and squares_in_range(size):
+    if not always and _sums_in_range(v):
         return np.zeros(len(v), dtype=int)
-    e = np.frexp(size)[1]
+    e = row_exponent(v)
     if not always:
         e = np.where(np.abs(e) <= SQUARES_IN_RANGE, 0, e)
     lossless = np.ldexp(np.ldexp(v, -e[:, None]), e[:, None]) == v

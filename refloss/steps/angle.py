@@ -34,7 +34,10 @@ def cosines(x_hat: Array, W_hat: Array) -> tuple[Array, Pairs]:
 def near_poles(dots: Array, norm: Array | float = 1.0) -> Pairs:
     """The pairs whose cosine, dots / norm, is near 1 or −1. dots: (N, C)."""
     limit = nearest(norm) * (NEAR_POLE_OF_PAIRS if is_extended(dots) else NEAR_POLE)
-    near = np.abs(nearest(dots)) > limit
+    dots = np.asarray(nearest(dots))
+    if np.ndim(limit) == 0 and (not dots.size or max(dots.max(), -dots.min()) <= limit):
+        return NO_PAIRS
+    near = np.abs(dots) > limit
     return Pairs(*np.nonzero(near)) if near.any() else NO_PAIRS
 
 

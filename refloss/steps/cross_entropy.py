@@ -13,7 +13,7 @@ import numpy as np
 
 from refloss.precision.numbers import Array, like, nearest
 from refloss.precision.scaled import exponent_of, headroom_of, times_power
-from refloss.steps.logsumexp import Gathered, softmax
+from refloss.steps.logsumexp import Gathered, exponentials, others
 from refloss.steps.targets import OneHot, Setting
 
 
@@ -71,15 +71,16 @@ def cross_entropy_backward(
     arriving = like(np.full(len(z), upstream), z)
     share = _divide(arriving, end.divisor_below_one, end.setting.empty_mean)
     share = np.where(end.setting.targets.ignored, 0.0, share)
-    a = end.setting.weighted(block, z)
-    label = a.pairs if isinstance(a, OneHot) else None
-    p, others = (times_power(v, headroom - end.gathered.headroom) for v in softmax(z, end.gathered, block, label))
-    # (C9) p_j Σ_c a_c − a_j = p_j Σ_{c≠j} a_c − a_j Σ_{k≠j} p_k: for a label, p_j or −(1 − p_y)
+    a, e = end.setting.weighted(block, z), exponentials(z, end.gathered, block)
+    left = others(e, end.gathered, block, a.pairs if isinstance(a, OneHot) else None)
+    e, left = (times_power(v, headroom - end.gathered.headroom) for v in (e, left))
+    # (C9) p_j Σ_c a_c − a_j = p_j Σ_{c≠j} a_c − a_j Σ_{k≠j} p_k, p = e / (1 + r): for a label, p_j or −(1 − p_y)
+    share = share / end.gathered.total
     if isinstance(a, OneHot):
-        g = p * (share * end.gathered.weight.total)[:, None]
-        g[a.pairs] = -(share[a.pairs.rows] * a.own) * others
+        g = e * (share * end.gathered.weight.total)[:, None]
+        g[a.pairs] = -(share[a.pairs.rows] * a.own) * left
         return g
-    return p * (share[:, None] * end.gathered.weight.without(a, block)) - (share[:, None] * a) * others
+    return e * (share[:, None] * end.gathered.weight.without(a, block)) - (share[:, None] * a) * left
 
 
 def _divisor(setting: Setting, numbers: Array) -> Array:

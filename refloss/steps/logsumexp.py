@@ -149,11 +149,20 @@ def _below(z: Array, z_max: Array, column: np.ndarray) -> tuple[Array, Array]:
     return below, e
 
 
+def exponentials(z: Array, gathered: Gathered, block: slice) -> Array:
+    """e_j of a block, from the largest logit of all, (M, B) and times 2^headroom."""
+    return _below(z, gathered.z_max, gathered.mass.column - block.start)[1]
+
+
+def others(e: Array, gathered: Gathered, block: slice, pairs: Pairs | None = None) -> Array:
+    """Σ_{k≠j} e_k of a block, (M, B); or of some pairs, (R,)."""
+    if pairs is None:
+        return gathered.mass.without(e, block)
+    return gathered.mass.of(pairs.rows).without(e[pairs][:, None], pairs.y[:, None] + block.start)[:, 0]
+
+
 def softmax(z: Array, gathered: Gathered, block: slice, pairs: Pairs | None = None) -> tuple[Array, Array]:
     """(C4) p_j and 1 − p_j = Σ_{k≠j} p_k of a block, each (M, B) and times 2^headroom; or the latter of some pairs."""
-    _, e = _below(z, gathered.z_max, gathered.mass.column - block.start)
-    total = gathered.total[:, None]
-    if pairs is None:
-        return e / total, gathered.mass.without(e, block) / total
-    others = gathered.mass.of(pairs.rows).without(e[pairs][:, None], pairs.y[:, None] + block.start)
-    return e / total, (others / total[pairs.rows])[:, 0]
+    e, total = exponentials(z, gathered, block), gathered.total
+    left = others(e, gathered, block, pairs)
+    return e / total[:, None], left / (total[:, None] if pairs is None else total[pairs.rows])

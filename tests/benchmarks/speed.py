@@ -1,6 +1,6 @@
 """What a loss and its gradients cost, beside three matrix products and beside others: makes docs/performance.md.
 
-python tests/benchmarks/speed.py           # all of it, half an hour; writes docs/performance.md and docs/performance.svg
+python tests/benchmarks/speed.py           # all of it; writes docs/performance.md and docs/performance.svg
 python tests/benchmarks/speed.py --quick   # few rounds, up to 1e5 classes, printed only
 
 Every contender runs in turns with the floor in one process, on as many cores as it has threads; a time is the median of
