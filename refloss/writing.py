@@ -9,14 +9,14 @@ from typing import Any
 
 
 def write_whole(path: str | os.PathLike, content: str | bytes) -> None:
-    """The whole file or none of it; text as UTF-8. Raises OSError."""
+    """The whole file or none of it; text as UTF-8, with escapes for what that has not. Raises OSError."""
     path = os.fspath(path)
     if os.path.isdir(path):
         raise IsADirectoryError(21, "is a folder")
     descriptor, temporary = tempfile.mkstemp(dir=os.path.dirname(os.path.abspath(path)), prefix=".refloss-")
     try:
         with os.fdopen(descriptor, "wb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
+            file.write(content.encode(errors="backslashreplace") if isinstance(content, str) else content)
         mask = os.umask(0)
         os.umask(mask)
         os.chmod(temporary, 0o666 & ~mask)  # as any new file, not private as a temporary one

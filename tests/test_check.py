@@ -94,7 +94,7 @@ def test_bare_logits():
 
     report = check(kernel, loss, dtype="float32")
     assert report.passed, report
-    assert report.coverage["pixels"]
+    assert report.coverage["image"]
 
 
 def test_soft_targets():

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from refloss.testing import check
 from refloss.testing.isolation.wire import BadMessage, receive, send
 
 KERNELS = '''
-import ctypes, os, sys, threading, time
+import ctypes, gc, os, signal, subprocess, sys, threading, time
 import numpy as np
 import refloss
 
@@ -68,6 +69,14 @@ class Lying:
     def shape(self):
         raise RuntimeError("no shape")
 
+class Own(np.ndarray):
+    def __array_ufunc__(self, *a, **k):
+        time.sleep(600)
+
+def lazy(logits, targets, upstream=1.0):
+    import torch
+    return right(logits, targets, upstream)
+
 exits = only(lambda: sys.exit(0))
 ends = only(lambda: os._exit(0))
 crashes = only(lambda: ctypes.string_at(0))
@@ -76,6 +85,10 @@ fills = only(fill)
 recurses = only(recurse)
 interrupts = only(lambda: (_ for _ in ()).throw(KeyboardInterrupt))
 lies = only(Lying)
+owns = only(lambda: np.zeros((), np.float32).view(Own))
+ends_parent = after(lambda made: os.kill(os.getppid(), signal.SIGTERM) or time.sleep(0.5))
+starts = after(lambda made: subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"],
+                                             start_new_session=True))
 closes = after(lambda made: os.closerange(0, 100))
 forges = after(lambda made: [os.write(fd, b"x" * 64) for fd in range(3, 12) if os.path.exists(f"/proc/self/fd/{fd}")
                              and not os.path.isdir(f"/proc/self/fd/{fd}") and writable(fd)])
@@ -84,6 +97,10 @@ patches = after(lambda made: setattr(np, "allclose", lambda *a, **k: True))
 reseeds = after(lambda made: np.random.seed(0))
 draws = after(lambda made: np.random.rand())
 strict = after(lambda made: np.seterr(all="raise"))
+deepens = after(lambda made: sys.setrecursionlimit(5000))
+flattens = after(lambda made: sys.setrecursionlimit(500))
+keeps = after(lambda made: gc.disable())
+traces = after(lambda made: sys.settrace(lambda *a: None))
 moves = after(lambda made: os.chdir("/"))
 unsets = after(lambda made: os.environ.pop("PATH", None))
 overwrites = after(overwrite)
@@ -128,13 +145,18 @@ def test_a_right_kernel_passes_with_the_same_numbers(kernels):
         ("fills", "memory", "Unable to allocate"),
         ("recurses", "exception", "RecursionError"),
         ("interrupts", "exception", "KeyboardInterrupt"),
-        ("lies", "wrong_type", "loss came as"),
+        ("lies", "wrong_type", "loss came as an array of object"),
+        ("owns", "wrong_type", "an array whose arithmetic is its own"),
+        ("ends_parent", "crashed", "died of SIGTERM (ended"),
         ("closes", "crashed", "channel"),
         ("forges", "crashed", "the kernel's process "),
-        ("prints", "printed", "the kernel printed 3,145,728 bytes"),
+        ("prints", "printed", "the kernel printed 5,242,880 bytes"),
         ("patches", "global_state", "numpy.allclose was replaced"),
         ("reseeds", "global_state", "the random numbers of NumPy were reseeded"),
         ("strict", "global_state", "np.geterr() was"),
+        ("flattens", "global_state", "sys.getrecursionlimit() was 1000 and is 500"),
+        ("keeps", "global_state", "gc.isenabled() was True and is False"),
+        ("traces", "global_state", "sys.gettrace() was None and is <function"),
         ("moves", "global_state", "the current folder was"),
         ("unsets", "global_state", "the environment variable PATH was changed"),
         ("forks", "global_state", "the kernel forked"),
@@ -174,6 +196,65 @@ def test_a_hanging_kernel_is_left_and_not_called_again(kernels):
     [first, *_] = report.failures
     assert first.message.startswith("no answer within 0.5 s; it was in File")
     assert "kernels.py" in first.message
+    assert str(report).splitlines()[2].startswith("timeout in 3 of ")  # and not what was not run
+
+
+def test_what_harms_nobody_is_no_failure(kernels):
+    assert isolated(kernels, "deepens").passed
+
+
+def test_a_library_may_be_imported_in_a_call(kernels):
+    pytest.importorskip("torch")
+    report = isolated(kernels, "lazy", cases="quick", memory_limit=4096)
+    assert report.passed, report
+
+
+def processes_with(mark):
+    """The processes that were started with this in their environment, or below one that was."""
+    found = []
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{name}/environ", "rb") as file:
+                found += [name] if mark.encode() in file.read() else []
+        except OSError:
+            pass
+    return found
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="what a kernel leaves running is found on Linux")
+def test_nothing_goes_on_after_the_check(kernels, monkeypatch):
+    mark = f"REFLOSS_TEST={os.getpid()}"
+    monkeypatch.setenv(*mark.split("="))
+    assert isolated(kernels, "starts").passed
+    assert processes_with(mark) == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="what a kernel leaves running is found on Linux")
+def test_nothing_goes_on_when_the_judge_is_gone(kernels):
+    mark = f"REFLOSS_TEST={kernels}"
+    call = [sys.executable, "-m", "refloss", "check", f"{kernels}:hangs", "--loss", "cross_entropy"]
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "REFLOSS_TEST": str(kernels)}
+    judge = subprocess.Popen(call, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=env)
+    until(lambda: len(processes_with(mark)) == 3)  # it, the guard and the kernel
+    judge.kill()
+    judge.wait()
+    until(lambda: processes_with(mark) == [])
+
+
+def until(holds, seconds=30):
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
+def test_the_reproducer_of_an_isolated_failure_is_isolated(kernels, capfd):
+    report = isolated(kernels, "ends")
+    assert "import kernels" not in report.reproducer
+    exec(report.reproducer, {})
+    assert "exited in 1 of 1 cases" in capfd.readouterr().out
+    report = isolated(kernels, "lies")
+    assert "isolated" not in report.reproducer
 
 
 def test_here_an_exit_is_a_failure_and_an_interrupt_is_not(kernels):
@@ -228,7 +309,24 @@ def test_the_report_is_whole_and_alone_on_standard_output(kernels, tmp_path, cap
     assert main(call) == 1
     out, err = capfd.readouterr()
     assert json.loads(out)["passed"] is False
-    assert err.count("x") == 2**20  # and no more of it
+    assert err.count("x") == 2**20
+    assert err.endswith("x\n(no more of it is shown)\n")
+
+
+def test_a_message_of_bytes_that_are_no_text(tmp_path, capsys):
+    """Such as the name of a file that another system wrote."""
+    path = tmp_path / "bytes.py"
+    path.write_text(r"def f(logits, targets): raise OSError('\udcff \x00 \x1b[31m θ')", encoding="utf-8")
+    call = ["check", f"{path}:f", "--loss", "cross_entropy", "--case", "typical", "--output", str(tmp_path / "report")]
+    for form in ("text", "json", "junit"):
+        assert main([*call, "--format", form]) == 1
+        text = (tmp_path / "report").read_text(encoding="utf-8")
+        assert r"\udcff \x00 \x1b[31m θ" in text.replace("\\\\", "\\")
+
+    def here(logits, targets):
+        raise OSError("\udcff")
+
+    assert r"OSError: \udcff" in str(check(here, refloss.CrossEntropy(), cases=CASES))
 
 
 @pytest.mark.parametrize("line", ["import sys; sys.exit(0)", "import os; os._exit(0)"])
@@ -245,7 +343,40 @@ def test_a_loss_that_ends_the_process_of_gradcheck(tmp_path, capsys):
     path = tmp_path / "file.py"
     path.write_text("import os\nclass Ends:\n def forward(self, *a): os._exit(0)\n def backward(self, *a): ...\n")
     assert main(["gradcheck", "--loss", f"{path}:Ends"]) == 2
-    assert "it ended the process (status 0) before the end" in capsys.readouterr().err
+    assert "ended its process with exit status 0" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("line", "options", "words"),
+    [
+        ("time.sleep(600)", ["--time-limit", "1"], "no answer within 1 s; it was in File"),
+        ("np.ones(10**9)", ["--memory-limit", "100"], "MemoryError"),
+        ("sys.exit(0)", [], "SystemExit: 0"),
+        ("1", ["--time-limit", "0"], "--time-limit must be a positive number, got 0"),
+        ("1", ["--memory-limit", "nan"], "--memory-limit must be a positive number, got nan"),
+    ],
+)
+@pytest.mark.parametrize("where", ["on import", "in a call"])
+def test_gradcheck_has_the_same_limits(tmp_path, line, options, words, where, capsys):
+    path, target = tmp_path / "file.py", tmp_path / "report.json"
+    on_import, in_call = (line, "0") if where == "on import" else ("0", line)
+    path.write_text(
+        f"import sys, time\nimport numpy as np\n{on_import}\nclass Mine:\n"
+        f" def forward(self, *a): {in_call}\n def backward(self, *a): ...\n"
+    )
+    assert main(["gradcheck", "--loss", f"{path}:Mine", "--output", str(target), *options]) == 2
+    assert words in capsys.readouterr().err
+    assert not target.exists()
+
+
+def test_what_a_loss_prints_is_no_part_of_the_report_of_gradcheck(tmp_path, capsys):
+    path = tmp_path / "file.py"
+    path.write_text("import refloss\nclass Mine(refloss.Softmax().__class__):\n def forward(self, *a):\n"
+                    "  print('hello')\n  return super().forward(*a)\n")  # fmt: skip
+    assert main(["gradcheck", "--loss", f"{path}:Mine", "--case", "typical", "--format", "json"]) == 0
+    shown = capsys.readouterr()
+    assert json.loads(shown.out)["passed"] is True
+    assert "hello" in shown.err
 
 
 def test_the_judge_does_not_import_the_file(kernels):

@@ -51,7 +51,7 @@ def _images(make: Maker) -> None:
         ways.append(("channels_last", "the classes of a pixel lie side by side in memory, though their axis is 1"))
     for layout, reason in ways:
         name = f"image_{layout}"
-        make.case(name, reason, f"pixels {layout}", *make.plain(name, math.prod(rest), 5), rest=rest, layout=layout)
+        make.case(name, reason, f"image {layout}", *make.plain(name, math.prod(rest), 5), rest=rest, layout=layout)
 
 
 def _frozen(make: Maker) -> None:

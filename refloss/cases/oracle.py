@@ -75,6 +75,7 @@ def _typical(make: Maker) -> None:
         ("one_class", "C = 1: p = 1 and every gradient of the cross-entropy is exactly 0", "one_class", 5, 1),
         ("one_sample_one_class", "N = C = 1: the smallest problem there is", "one_sample one_class", 1, 1),
         ("two_classes", "C = 2: one competitor, and most lanes of a block are padding", "two_classes", 5, 2),
+        ("square", "N = C = D = 8: a matrix in place of its transpose has the right shape", "square", 8, 8),
     ):  # fmt: skip
         if C == 6 or make.fits(C):
             make.case(name, reason, flags, *make.plain(name, N, C))
@@ -98,13 +99,13 @@ def _images(make: Maker) -> None:
         ("ragged_rows", (129,), 33),
     ):  # fmt: skip
         reason = "odd sizes, one off the tile: index arithmetic between the class axis and the rest"
-        make.case(name, reason, "pixels ragged", *make.plain(name, math.prod(rest), C), rest=rest)
+        make.case(name, reason, "image ragged", *make.plain(name, math.prod(rest), C), rest=rest)
 
 
 def _blocks(make: Maker) -> None:
     for C in (1000, 5000) if make.fixed is None else ():
         name = f"blocks_{C}"
-        inputs, _ = make.plain(name, 4, C)
+        inputs, _ = make.plain(name, 4, C, 5)
         reason = "many blocks of classes: the target in the first, the last, a middle one and at an edge"
         make.case(name, reason, "blocks", inputs, make.classes(C)[[3, -1, C // 2, 127]])
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import subprocess
+import io
+import shutil
 import sys
-import tempfile
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -24,9 +24,11 @@ from refloss.cli.shared import (
     progress,
     read_arrays,
     run_jobs,
+    text_of,
     those_that_fit,
+    write,
 )
-from refloss.cli.status import USAGE, CallError
+from refloss.cli.status import OK, WRONG, CallError
 
 
 def add_to(commands: Any) -> None:
@@ -47,6 +49,10 @@ def add_to(commands: Any) -> None:
         "--witness", action="append", metavar="NAME", help="finite_difference, autograd, complex_step; ball"
     )
     parser.add_argument("--case", action="append", metavar="NAME", help="only cases of this name")
+    parser.add_argument(
+        "--time-limit", type=float, default=60.0, metavar="S", help="seconds a case of yours (default 60)"
+    )
+    parser.add_argument("--memory-limit", type=float, default=4096, metavar="MIB", help="for your loss (default 4096)")
     parser.add_argument("--strict", action="store_true", help="undecided rows are a failure too")
     add_common(parser, "json", "junit", jobs=1, seed=True)
     parser.set_defaults(command=run)
@@ -54,42 +60,74 @@ def add_to(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """The command. Returns its exit status."""
-    return _in_its_own_process(options) if options.loss else _run(options)
+    if options.loss:
+        return _isolated(options)
+    report = _report(options)
+    return nothing_ran() if report is None else finish(report, options)
 
 
-def _in_its_own_process(options: argparse.Namespace) -> int:
-    """The command where code of the user's may end the process: only a status that it left behind is one."""
-    with tempfile.TemporaryDirectory() as folder:
-        status = Path(folder, "status")
-        told = {key: value for key, value in vars(options).items() if key != "command"}
-        code = (
-            f"import sys; sys.path[:] = {sys.path!r}; from refloss.cli.gradcheck import _there; "
-            f"_there({str(status)!r}, **{told!r})"
-        )
-        pipes = [None if stream.isatty() else subprocess.PIPE for stream in (sys.stdout, sys.stderr)]
-        done = subprocess.run(
-            [sys.executable, "-X", "utf8", "-c", code], stdin=subprocess.DEVNULL, stdout=pipes[0], stderr=pipes[1],
-            encoding="utf-8", errors="replace",
-        )  # fmt: skip
-        for text, stream in ((done.stdout, sys.stdout), (done.stderr, sys.stderr)):
-            stream.write(text or "")
-        if not status.exists():
-            raise CallError(f"--loss {options.loss}: it ended the process (status {done.returncode}) before the end")
-        return int(status.read_text())
+def _isolated(options: argparse.Namespace) -> int:
+    """The command where code of the user's may end the process, or never end: the process of an isolated kernel."""
+    from refloss.testing.isolation import FRAMEWORK, Died, Process
 
-
-def _there(status: str, **options: Any) -> None:
-    """The command in the process of its own; leaves its exit status in the file of that name."""
+    for name in ("time_limit", "memory_limit"):
+        if not 0 < (value := getattr(options, name)) < float("inf"):
+            raise CallError(f"--{name.replace('_', '-')} must be a positive number, got {value}")
+    told = {key: value for key, value in vars(options).items() if key != "command"}
+    to_terminal = options.format == "text" and options.output is None and sys.stdout.isatty()
+    process = Process("refloss.cli.gradcheck")
     try:
-        found = _run(argparse.Namespace(**options))
-    except CallError as error:
-        print(f"refloss: {error}", file=sys.stderr)
-        found = USAGE
-    sys.stdout.flush()
-    Path(status).write_text(str(found))
+        process.ask({"do": "start", "memory": options.memory_limit}, FRAMEWORK, 0)
+        colours = shutil.get_terminal_size().columns if to_terminal else None
+        answer = process.ask({"do": "gradcheck", "options": told, "colours": colours}, options.time_limit, 0)
+    except Died as death:
+        raise CallError(f"--loss {options.loss}: {death}") from None
+    finally:
+        process.close()
+    if "error" in answer:
+        raise CallError(str(answer["error"]))
+    if answer.get("text") is None:
+        return nothing_ran()
+    write(str(answer["text"]), options.output)
+    return OK if answer.get("passed") is True else WRONG
 
 
-def _run(options: argparse.Namespace) -> int:
+class Worker:
+    """The other side of `_isolated`. It writes no file, and what code of the user's prints is no part of the report."""
+
+    goes_on: Callable[[], None]
+
+    def answer(self, message: dict[str, Any]) -> dict[str, Any]:
+        """The answer to "start" or "gradcheck"."""
+        from refloss.testing.adapters.words import one_line
+        from refloss.testing.isolation.serving import limit_memory
+
+        if message["do"] == "start":
+            import refloss.witnesses.gradcheck  # noqa: F401 - what it takes is not the loss's
+
+            limit_memory(message["memory"])
+            return {}
+        options, columns = argparse.Namespace(**message["options"]), message["colours"]
+        try:
+            report = _report(options, self.goes_on)
+        except CallError as error:
+            return {"error": str(error)}
+        except BaseException as error:  # KeyboardInterrupt while the file was imported, and what nobody thought of
+            traceback.print_exc()
+            return {"error": f"--loss {options.loss}: {type(error).__name__}: {one_line(error)}"}
+        if report is None:
+            return {"text": None}
+        if columns is None:
+            return {"text": text_of(report, options.format), "passed": report.passed}
+        from rich.console import Console
+
+        text = io.StringIO()
+        report.print(Console(file=text, width=columns, force_terminal=True))
+        return {"text": text.getvalue().rstrip("\n"), "passed": report.passed}
+
+
+def _report(options: argparse.Namespace, goes_on: Callable[[], None] = lambda: None) -> Any:
+    """The report, or None if nothing ran. goes_on: called before each case."""
     from refloss.witnesses.gradcheck import all_branches
     from refloss.witnesses.report import Report
 
@@ -99,11 +137,13 @@ def _run(options: argparse.Namespace) -> int:
     if options.input and options.case:
         raise CallError("--case chooses among the built-in cases; with --input there is only yours")
     own = [_load(options.loss)] if options.loss else []
-    results, losses = (_on_input if options.input else _on_cases)(own, options, witnesses)
-    return finish(Report(results, all_branches(losses), options.strict), options) if results else nothing_ran()
+    results, losses = (_on_input if options.input else _on_cases)(own, options, witnesses, goes_on)
+    return Report(results, all_branches(losses), options.strict) if results else None
 
 
-def _on_cases(own: list[Any], options: argparse.Namespace, witnesses: Sequence[str]) -> tuple[list, list]:
+def _on_cases(
+    own: list[Any], options: argparse.Namespace, witnesses: Sequence[str], goes_on: Callable[[], None]
+) -> tuple[list, list]:
     from refloss.cases.configurations import WEIGHTS
     from refloss.cases.gradcheck import cases
     from refloss.witnesses.gradcheck import check_case
@@ -117,7 +157,12 @@ def _on_cases(own: list[Any], options: argparse.Namespace, witnesses: Sequence[s
         chosen = named(chosen, options.case, "case")
     jobs = [(case, witnesses) for case in chosen]
     if own:  # what a file of the user's defines cannot go to another process
-        results = list(progress((_of_the_user(check_case, *job) for job in jobs), len(jobs), "gradcheck"))
+
+        def check(*job: Any) -> Any:
+            goes_on()
+            return check_case(*job)
+
+        results = list(progress((_of_the_user(check, *job) for job in jobs), len(jobs), "gradcheck"))
     else:
         try:
             results = run_jobs(check_case, jobs, options.jobs, "gradcheck")
@@ -130,7 +175,9 @@ def _on_cases(own: list[Any], options: argparse.Namespace, witnesses: Sequence[s
     return results, [case.loss for case in chosen]
 
 
-def _on_input(own: list[Any], options: argparse.Namespace, witnesses: Sequence[str]) -> tuple[list, list]:
+def _on_input(
+    own: list[Any], options: argparse.Namespace, witnesses: Sequence[str], goes_on: Callable[[], None]
+) -> tuple[list, list]:
     from refloss.witnesses.gradcheck import gradcheck
 
     path = options.input
@@ -142,6 +189,7 @@ def _on_input(own: list[Any], options: argparse.Namespace, witnesses: Sequence[s
         losses = [loss for loss in losses if not loss.has_margin]
 
     def check(loss: Any) -> Any:
+        goes_on()
         b = arrays.get("b") if getattr(loss, "has_bias", True) else None
         [result] = gradcheck(loss, arrays["x"], arrays["W"], arrays["labels"], b, witnesses).results
         result.case = Path(path).name
@@ -155,7 +203,7 @@ def _of_the_user(function: Callable, *arguments: Any) -> Any:
     """Runs code of the user's; what it raises is shown where it was raised, and is no verdict on a gradient."""
     try:
         return function(*arguments)
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
         traceback.print_exc()
         case = getattr(arguments[0], "name", "your input")
         raise CallError(f"the loss could not be checked on {case}: {type(error).__name__}: {error}") from error

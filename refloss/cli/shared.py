@@ -203,9 +203,14 @@ def finish(report: BaseReport, options: argparse.Namespace, wrong: int = WRONG) 
 
         report.print(Console())
     else:
-        forms = {"json": report.to_json, "junit": report.to_junit, "markdown": report.to_markdown}
-        write(forms.get(options.format, report.__str__)(), options.output)
+        write(text_of(report, options.format), options.output)
     return OK if report else wrong
+
+
+def text_of(report: BaseReport, form: str) -> str:
+    """The report in that format."""
+    forms = {"json": report.to_json, "junit": report.to_junit, "markdown": report.to_markdown}
+    return forms.get(form, report.__str__)()
 
 
 def nothing_ran() -> int:

@@ -19,7 +19,7 @@ from refloss.record import BACKWARD_STAGES
 from refloss.testing.adapters import LOST, Adapter, Outcome, Problem, Takes, UnfitImplementation
 from refloss.testing.diagnosis.facts import biases, facts_of
 from refloss.testing.diagnosis.match import History, Observed, name_the_bug
-from refloss.testing.isolation import IsolatedAdapter
+from refloss.testing.isolation import ONLY_ISOLATED, IsolatedAdapter
 from refloss.testing.judging.directions import directions, second_derivatives, tangent
 from refloss.testing.judging.laws import Laws, changed, offset
 from refloss.testing.judging.selfcheck import SelfCheck
@@ -244,6 +244,8 @@ class Checker:
             report.shrunk = f"{case.name}, {shape_of(case)}{f'; {ended}' if ended else ''}"
             options = self._unusual()
             options |= {name: value for name, value in self.declared.items() if name != "without"}
+            if isinstance(self.adapter, IsolatedAdapter) and failure.kind in ONLY_ISOLATED:
+                options |= self.adapter.asked
             report.reproducer = reproducer(self.kernel, self.loss, case, whole, options, failure)
         self.adapter.close()
         report.notes += self.adapter.notes

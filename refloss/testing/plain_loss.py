@@ -152,6 +152,9 @@ class PlainLoss:
         return getattr(self.q, self.factor_name) if self.factor_name else 1.0
 
     def logits(self) -> np.ndarray:
+        """(N, C); bare ones as they were given."""
+        if self.bare:
+            return np.moveaxis(self.logits_given, self.axis, -1).reshape(self.N, self.C)
         z = self.r * self.value
         return z if self.b is None else z + self.bias()
 
@@ -171,25 +174,27 @@ class PlainLoss:
         top = z.max(axis=1)
         return top + np.log(np.sum(np.exp(z - top[:, None]), axis=1))
 
+    def log_probabilities(self) -> np.ndarray:
+        return self.z - self.lse[:, None]
+
     def softmax(self) -> np.ndarray:
-        return np.exp(self.z - self.lse[:, None])
+        return np.exp(self.log_p)
 
     def sample_losses(self) -> np.ndarray:
         """(N,) −Σ_c a_c log p_c, a = w t, in non-negative terms."""
         if self.hard and not self.smoothing:
-            gap = self.lse - self.z[np.arange(self.N), self.y]
+            gap = -self.log_p[np.arange(self.N), self.y]
             rest = np.log1p(self.others[np.arange(self.N), self.y] / np.maximum(self._p_y(), 1e-300))
             gap = np.where(self._standard() & (self._p_y() > 0.5), rest, gap)
             return self.a[np.arange(self.N), self.y] * gap
-        gap = np.where(self.a != 0, self.lse[:, None] - np.where(self.a != 0, self.z, 0.0), 0.0)
-        return np.sum(self.a * gap, axis=1)
+        return np.sum(self.a * np.where(self.a != 0, -self.log_p, 0.0), axis=1)
 
     def _p_y(self) -> np.ndarray:
         return self.p[np.arange(self.N), self.y]
 
     def _standard(self) -> bool:
         """Whether the softmax is the plain one, so that 1 − p_y is the sum of the others."""
-        return "logsumexp" not in vars(self) and "softmax" not in vars(self)
+        return not {"logsumexp", "log_probabilities", "softmax"} & set(vars(self))
 
     def divisor(self) -> float:
         if self.reduction == "mean":
@@ -284,7 +289,7 @@ class PlainLoss:
     def _forward(self) -> dict[str, np.ndarray]:
         stages: dict[str, np.ndarray] = {}
         if self.bare:
-            self.z = np.moveaxis(self.logits_given, self.axis, -1).reshape(self.N, self.C)
+            self.z = self.logits()
         else:
             self.x_norm, self.W_norm = self.x_length(), self.W_length()
             self.x_hat, self.W_hat = self.x_unit(), self.W_unit()
@@ -298,6 +303,7 @@ class PlainLoss:
             stages |= {name: made[name] for name in self.owed}
         self.a = np.where(self.valid[:, None], self.weighted(), 0.0)
         self.lse = self.logsumexp(self.z)
+        self.log_p = self.log_probabilities()
         self.p = self.softmax()
         top = np.argmax(self.p, axis=1)
         self.others = 1 - self.p  # Σ_{k≠j} p_k

@@ -342,9 +342,13 @@ class Report(BaseReport):
         return [*lines, *self._wrapped(f"next: {self._next()}", 6)]
 
     def _ended(self) -> list[str]:
-        """Of calls that ended without a result: how many, and what was said; a line for each of the three commonest."""
-        said = Counter((f.kind, f.message) for f in self.failures if f.kind in LOST)
-        return [f"{kind} in {n} of {len(self.results)} cases: {why}" for (kind, why), n in said.most_common(3)]
+        """Of calls that ended without a result: how many, and what was said; a line for each of the three commonest.
+
+        Why something was not run comes before how much was not.
+        """
+        said = Counter((f.kind, f.message) for f in self.failures if f.kind in LOST).most_common()
+        said.sort(key=lambda entry: entry[0][0] == "not_run")
+        return [f"{kind} in {n} of {len(self.results)} cases: {why}" for (kind, why), n in said[:3]]
 
     @property
     def _only_ended(self) -> bool:

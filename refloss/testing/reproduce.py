@@ -38,7 +38,9 @@ def reproducer(
     importable = module not in ("", "None", "__main__") and name.isidentifier()
     called = name if importable else "kernel"
     lines = ["import numpy as np", "import refloss", "from refloss.testing import Case, check"]
-    if importable:
+    if "isolated" in options:
+        called = repr(f"{getattr(kernel, '__file__', None) or module}:{name}")  # imported in its own process alone
+    elif importable:
         lines += _import_of(module, name, getattr(kernel, "__file__", None))
     else:
         lines.append("kernel = ...  # yours")

@@ -60,8 +60,10 @@ class Outcome:
     def add(self, stage: str, value: Any) -> None:
         try:
             self.stages[stage], self.dtypes[stage], self.bits[stage] = read(value)
-        except Exception as error:  # TypeError of ours, or whatever a framework says about its own arrays
+        except TypeError as error:
             self.note("wrong_type", stage, f"{stage} came as {one_line(error)}; real numbers are due")
+        except Exception as error:  # whatever a framework says about its own arrays
+            self.note("wrong_type", stage, f"{stage} cannot be read: {described(error)}")
 
     def ordered(self) -> Outcome:
         order = [stage for stage in STAGES if stage in self.stages]
@@ -82,6 +84,8 @@ def read(value: Any) -> tuple[np.ndarray, str, bytes]:
         return tensor.to(torch.float64).numpy().copy(), name, bits
     if isinstance(value, np.ma.MaskedArray):
         raise TypeError("a masked array")
+    if isinstance(value, np.ndarray) and type(value).__array_ufunc__ is not np.ndarray.__array_ufunc__:
+        raise TypeError(f"{kind_of(value)}, an array whose arithmetic is its own")
     try:
         array = np.asarray(value)
     except ValueError:

@@ -27,8 +27,9 @@ def kind_of(value: Any) -> str:
     return "None" if value is None else f"{package} {kind.__name__}"
 
 
-def one_line(error: BaseException, limit: int = 300) -> str:
-    text = " ".join(str(error).split())
+def one_line(error: Any, limit: int = 300) -> str:
+    """Its words, of which a terminal and a file show every character as it is."""
+    text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in " ".join(str(error).split()))
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 

@@ -17,7 +17,7 @@ from refloss.cases.case import Case
 from refloss.precision.dtypes import DTYPES
 from refloss.record import STAGES
 from refloss.testing.diagnosis.facts_as_if import as_if
-from refloss.testing.diagnosis.facts_common import Common, common, pooled
+from refloss.testing.diagnosis.facts_common import MOST, Common, common, pooled
 from refloss.testing.diagnosis.facts_known import View, facts_about_rows, flat, view
 from refloss.testing.diagnosis.facts_relations import Relation, relation
 from refloss.testing.diagnosis.match import SMALL, Observed
@@ -29,6 +29,9 @@ AT_MOST = 6
 VALUES = ("value", "nan", "inf")
 INDEPENDENT = 64  # rows whose signs tell a bias
 CONSTANTS = 2.0  # roundings that are the same in every row
+FEW = 4  # cases that are told by their names
+MOSTLY = 0.95  # of the cases where something is due may be wrong
+ONE_SIDED = 0.2  # of the errors of one sign: rounding has both
 SURE = 2.0**-60  # of rounding that gives so many errors of one sign
 VALUES_POOLED = 100_000  # units that properties are looked for in
 
@@ -41,6 +44,7 @@ def facts_of(
     wrong = _wrong_stages(results)
     if wrong and (grade_lost := _only_precision(results)):
         found += [_where_it_begins(wrong, results), _too_few_bits(wrong, grade_lost, observed)]
+        found += _as_if(observed, grade, wrong, found[0].stage)
     elif wrong:
         found += _of_values(cases, results, observed, grade, wrong)
     found += biases(observed)
@@ -98,7 +102,7 @@ def _of_values(
     cases: Sequence[Case], results: Sequence[CaseResult], observed: Sequence[Observed], grade: Grade,
     wrong: Mapping[str, Sequence[str]],
 ) -> list[Fact]:  # fmt: skip
-    small = [o for o in observed if o.size <= SMALL] or list(observed)[:1]
+    small = _small(observed)
     found = [_where_it_begins(wrong, results)]
     focus = found[0].stage
     views: dict[str, tuple[list[View], list[View]]] = {}
@@ -110,16 +114,9 @@ def _of_values(
             told[simplest.words].append((stage, simplest))
         views[stage] = failing, passing
     explained = {stage for pairs in told.values() for stage, r in pairs if r.named and not r.only_wrong}
-    if not set(wrong) <= explained:
-        bad = {case for its in wrong.values() for case in its}
-        failing_cases, others = ([o for o in small if (o.case in bad) is is_bad] for is_bad in (True, False))
-        if (whole := as_if(failing_cases, others, grade)) is not None:
-            words = f"everything that came back is as if {whole.words}"
-            evidence = (
-                f"explains every stage in {len(whole.held)} of the {whole.tried} clearly failing cases it was tried on"
-            )
-            found.append(Fact(words, evidence, focus, whole.held, 1.2 * len(whole.held) / whole.tried))
-            explained |= set(wrong)
+    if not set(wrong) <= explained and (whole := _as_if(observed, grade, wrong, focus)):
+        found += whole
+        explained |= set(wrong)
     for stage in [s for s in wrong if s not in explained]:
         found += _of_units(stage, *views[stage]) if stage == focus or len(views) < 4 else []
         if size := _digits(stage, views[stage][0]):
@@ -141,6 +138,26 @@ def _of_values(
         found.append(Fact(sentence, f"holds in {parts}", stages[0], tuple(held), strength))
     found += _of_cases(cases, results, observed, focus, wrong[focus])
     return found
+
+
+def _small(observed: Sequence[Observed]) -> Sequence[Observed]:
+    return [o for o in observed if o.size <= SMALL] or list(observed)[:1]
+
+
+def _as_if(observed: Sequence[Observed], grade: Grade, wrong: Mapping[str, Sequence[str]], focus: str) -> list[Fact]:
+    """What one changed quantity explains, if it explains everything."""
+    bad = {case for its in wrong.values() for case in its}
+    failing, others = ([o for o in _small(observed) if (o.case in bad) is is_bad] for is_bad in (True, False))
+    if (found := as_if(failing, others, grade, focus)) is None:
+        return []
+    stages = [s for s in found.stages if s in wrong]
+    what = "everything that came back is" if found.whole else f"{_listed(stages)} {'are' if len(stages) > 1 else 'is'}"
+    if not found.whole and set(stages) == set(wrong):
+        what += ", with nothing else changed,"
+    evidence = f"explains {'every stage' if found.whole else _listed(stages)} in {len(found.held)} of the {found.tried}"
+    evidence += " clearly failing cases it was tried on"
+    strength = (1.2 if found.whole else 1.1) * len(found.held) / found.tried
+    return [Fact(f"{what} as if {found.words}", evidence, focus, found.held, strength)]
 
 
 def _where_it_begins(wrong: Mapping[str, Sequence[str]], results: Sequence[CaseResult]) -> Fact:
@@ -198,15 +215,17 @@ def _counted(found: Common, unit: str, where: str) -> str:
 
 def _digits(stage: str, failing: Sequence[View]) -> Fact | None:
     """The errors have the size that a coarser dtype's arithmetic gives."""
-    sizes, held = [], []
+    sizes, held, signs = [], [], []
     for v in failing:
         with np.errstate(all="ignore"):
             scale = units.size(stage, v.due)
             size = np.where(scale > 0, v.off / scale, np.nan)[v.wrong]
+            signs.append((np.sign(v.got - v.due) * np.sign(v.due))[v.wrong].ravel())
         if size.size and np.isfinite(size).any():
             sizes.append(np.nanmedian(size))
             held.append(v.o.case)
-    if len(sizes) < 3:
+    grown = np.mean(np.concatenate(signs) > 0) if signs else 0.0
+    if len(sizes) < 3 or not ONE_SIDED <= grown <= 1 - ONE_SIDED:
         return None
     low, middle, high = np.quantile(sizes, [0.1, 0.5, 0.9])
     own = 2.0 ** -failing[0].o.truth.compute.digits
@@ -280,12 +299,15 @@ def _of_kinds(cases: Sequence[Case], results: Sequence[CaseResult]) -> list[Fact
         tells = _parted(cases, {r.name for r in bad}, {})
         if len(bad) == len(results):
             words, evidence = f"the kernel {does} in every case", f"{len(bad)} cases; first: {first.message}"
+        elif len(bad) <= FEW:
+            words = f"the kernel {does} only in {_listed([r.name for r in bad])}"
+            evidence = _reasons(bad)
         elif tells is not None:
             words = f"the kernel {does} only where {tells.words}"
             evidence = _counted(tells, "cases", "in all")
         else:
             words = f"the kernel {does} in {len(bad)} of {len(results)} cases"
-            evidence = f"first {bad[0].name} ({bad[0].reason})"
+            evidence = f"first {bad[0].name}: {first.message if kind in SPEAKING else bad[0].reason}"
         found.append(
             Fact(words, evidence, first.stage, tuple(r.name for r in bad), 1.1 if tells or kind != "law" else 0.8)
         )
@@ -300,36 +322,44 @@ WORDS = {
 }  # fmt: skip
 
 
+SPEAKING = ("nondeterministic", "law", "exception")  # kinds whose message says what happened
+
+
 def _of_cases(
     cases: Sequence[Case], results: Sequence[CaseResult], observed: Sequence[Observed], stage: str, bad: Sequence[str]
 ) -> list[Fact]:
-    tried = [r.name for r in results if stage in r.grades]
-    if len(bad) <= 2 < len(tried):
+    # a case of a lesser failure is neither wrong nor right here
+    tried = [r.name for r in results if stage in r.grades and (r.name in bad or not r.failures)]
+    if len(bad) <= FEW < len(tried):
         few = [r for r in results if r.name in bad]
-        words = f"{stage} is wrong only in {_listed([r.name for r in few])}: {'; '.join(r.reason for r in few)}"
+        words = f"{stage} is wrong only in {_listed([r.name for r in few])}: {_reasons(few)}"
         return [Fact(words, f"the other {len(tried) - len(bad)} cases are right", stage, tuple(bad), 0.8)]
     known = {o.case: o for o in observed}
-    found = _parted([case for case in cases if case.name in tried], set(bad), known)
+    of_it = [case for case in cases if case.name in tried]
+    found = _parted(of_it, set(bad), known)
+    if found is None:  # where nothing is due, whatever a kernel leaves out is right
+        due = {o.case for o in observed if stage in o.got and np.any(o.truth.stages[stage])}
+        found = _parted([case for case in of_it if case.name in due], set(bad), known, MOSTLY)
     if found is None:
         return []
     words = f"{stage} is wrong only in cases with: {found.words}"
     return [Fact(words, _counted(found, "cases", "in all"), stage, tuple(bad), 0.95 if found.exact else 0.65)]
 
 
-def _parted(cases: Sequence[Case], bad: set[str], known: Mapping[str, Observed]) -> Common | None:
+def _parted(cases: Sequence[Case], bad: set[str], known: Mapping[str, Observed], most: float = MOST) -> Common | None:
     flags = dict.fromkeys(flag for case in cases for flag in case.flags)
     parts = []
     for case in cases:
         features: dict[str, Any] = {f"the flag {flag}": flag in case.flags for flag in flags}
         features |= {f"layout {case.layout}": True} if case.layout != "contiguous" else {}
         features |= _about(case)
-        if case.name in known and len(known) >= len(cases):
+        if all(each.name in known for each in cases):
             features |= _about_observed(known[case.name])
         parts.append({name: np.atleast_1d(value) for name, value in features.items()})
     names = dict.fromkeys(name for part in parts for name in part)
     boolean = [name for name in names if name.startswith("layout ")]
     parts = [{**{name: np.zeros(1, dtype=bool) for name in boolean}, **part} for part in parts]
-    return common(pooled(parts), np.array([case.name in bad for case in cases]))
+    return common(pooled(parts), np.array([case.name in bad for case in cases]), most)
 
 
 def _about(case: Case) -> dict[str, Any]:
@@ -353,9 +383,9 @@ def _about(case: Case) -> dict[str, Any]:
             for name, v in (("‖x‖", x), ("‖W_c‖", W)):
                 length = np.sqrt(np.sum(v * v, axis=1))
                 found |= {f"min {name}": length.min(initial=np.inf), f"max {name}": length.max(initial=0.0)}
-        found["a bias"] = case.inputs.get("b") is not None
-        for k in (8, 16, 32, 64, 128):
-            found |= {f"C not a multiple of {k}": bool(C % k), f"D not a multiple of {k}": bool(D % k)}
+        found |= {"C = D": C == D, "N = D": N == D, "a bias": case.inputs.get("b") is not None}
+        for k in (8, 16, 32, 64, 128, 4):
+            found |= {f"{n} not a multiple of {k}": bool(v % k) for n, v in (("N", N), ("C", C), ("D", D))}
     if labels.dtype.kind in "iu" and labels.size:
         inside = labels[labels >= 0]
         found["two rows of one label"] = len(np.unique(inside)) < inside.size
@@ -375,6 +405,10 @@ def _about_observed(o: Observed) -> dict[str, Any]:
         theta = plain.theta[np.arange(plain.N), plain.y][plain.valid]
         found |= {"max θ_y": theta.max(), "min θ_y": theta.min()}
     return found
+
+
+def _reasons(few: Sequence[CaseResult]) -> str:
+    return "; ".join(dict.fromkeys(r.reason for r in few))
 
 
 def _listed(names: Sequence[str]) -> str:

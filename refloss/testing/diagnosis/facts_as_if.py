@@ -13,56 +13,81 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from scipy.optimize import least_squares
 
+from refloss.precision.dtypes import DTYPES, rounded
+from refloss.record import STAGES
 from refloss.testing.diagnosis.facts_known import numbers
 from refloss.testing.diagnosis.match import Observed
 from refloss.testing.judging import units
 from refloss.testing.judging.truth import Grade
 from refloss.testing.plain_loss import PlainLoss
+from refloss.textbook import formulas
 
 Change = Callable[[PlainLoss], None]
+CLEAR = 8.0  # an error of so many tolerances tells what it is
+BLOCKS = (4, 8, 16, 32, 64, 128, 256, 512, 1024)  # that rows and classes go in
+NAMED = 1e-4  # of a fitted number
 TRIED = 12  # cases that a change which explains the first is verified on
 # method of PlainLoss → words
 SITES = {
     "share": "what arrives at a row", "grad_logits": "the gradient of a row's loss in its logits",
-    "slope": "dψ/dcos θ", "softmax": "p", "logsumexp": "log Σ e^z", "radius": "the radius r of the logits",
-    "values": "cos θ and ψ", "psi": "ψ", "angles": "θ", "cosines": "cos θ", "x_length": "‖x‖", "W_length": "‖W_c‖",
+    "slope": "dψ/dcos θ", "softmax": "p", "log_probabilities": "log p", "logsumexp": "log Σ e^z",
+    "radius": "the radius r of the logits", "values": "cos θ and ψ", "psi": "ψ", "angles": "θ", "cosines": "cos θ",
+    "x_length": "‖x‖", "W_length": "‖W_c‖",
     "x_unit": "x̂", "W_unit": "Ŵ", "x_growth": "x̂ in the projection", "W_growth": "Ŵ in the projection",
     "logits": "z", "bias": "b", "smoothed": "t", "weighted": "w_c t_c", "sample_losses": "the loss of a row",
     "divisor": "the divisor of the mean",
 }  # fmt: skip
 OF_BARE = (
-    "share", "grad_logits", "softmax", "logsumexp", "smoothed", "weighted", "sample_losses", "divisor",
+    "logits", "share", "grad_logits", "softmax", "log_probabilities", "logsumexp", "smoothed", "weighted",
+    "sample_losses", "divisor",
 )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class AsIf:
-    """words: "‖x‖ were 0". held: the cases that it explains; tried: of so many."""
+    """words: "‖x‖ were 0". stages: that it explains; whole: all that came back. held: the cases; tried: of so many."""
 
     words: str
+    stages: tuple[str, ...]
+    whole: bool
     held: tuple[str, ...]
     tried: int
 
 
-def as_if(failing: Sequence[Observed], passing: Sequence[Observed], grade: Grade) -> AsIf | None:
-    """The change of one quantity that explains all that came back in nearly all cases."""
+def as_if(failing: Sequence[Observed], passing: Sequence[Observed], grade: Grade, focus: str) -> AsIf | None:
+    """The change of one quantity that explains the stage `focus`, and most others, in nearly all cases.
+
+    All, if the kernel goes back through the changed quantity as the formula does.
+    """
     clear = sorted((o for o in failing if _clear(o, grade)), key=lambda o: o.size)
+    clear = [o for o in clear if focus in o.got]
     if len(clear) < 2:
         return None
     middle = len(clear) // 3
     first, second = clear[middle], clear[2 * len(clear) // 3]
     few = [clear[i] for i in np.unique(np.linspace(0, len(clear) - 1, TRIED).astype(int))]
     right = [passing[i] for i in np.unique(np.linspace(0, len(passing) - 1, 4).astype(int))] if passing else []
+    fitted = list({id(o): o for o in (first, second, clear[0], clear[-1])}.values())
     best: AsIf | None = None
-    for words, change in (*_operations(first.truth.plain), *_fitted([first, clear[0]], grade)):
-        if not (explains(first, change, grade) or explains(second, change, grade)):
+    for words, change in (*_operations(first.truth.plain), *_fitted(fitted, grade, focus)):
+        if not (focus in explained(first, change, grade, focus) or focus in explained(second, change, grade, focus)):
             continue
-        held = tuple(o.case for o in few if explains(o, change, grade))
-        wrong = sum(not explains(o, change, grade) for o in right)
-        if len(held) >= 0.8 * len(few) and not wrong and (best is None or len(held) > len(best.held)):
-            best = AsIf(words, held, len(few))
-            if len(held) == len(few):
+        found = {o.case: explained(o, change, grade) for o in few}
+        untouched = [explained(o, change, grade) for o in right]
+        stages = tuple(
+            stage
+            for stage in STAGES
+            if any(stage in o.got for o in few)
+            and all(stage in its for its, o in zip(untouched, right, strict=True) if stage in o.got)
+            and sum(stage in found[o.case] or stage not in o.got for o in few) >= 0.8 * len(few)
+        )
+        held = tuple(case for case, its in found.items() if focus in its)
+        whole = all(set(o.got) <= set(stages) for o in few)
+        if focus in stages and (best is None or len(stages) > len(best.stages)):
+            best = AsIf(words, stages, whole, held, len(few))
+            if whole and len(held) == len(few):
                 break
     return best
 
@@ -73,7 +98,7 @@ def _clear(o: Observed, grade: Grade) -> bool:
         ratios = [
             np.max(units.size(s, g - o.truth.stages[s]) / o.truth.room(s, grade)) for s, g in o.got.items() if g.size
         ]
-    return bool(ratios) and all(np.isfinite(ratios)) and max(ratios) > 8
+    return bool(ratios) and all(np.isfinite(ratios)) and max(ratios) > CLEAR
 
 
 def made(o: Observed, change: Change) -> dict[str, np.ndarray] | None:
@@ -88,23 +113,24 @@ def made(o: Observed, change: Change) -> dict[str, np.ndarray] | None:
         return None
 
 
-def explains(o: Observed, change: Change, grade: Grade) -> bool:
-    """Whether the changed loss gives all that came back, as nearly as rounding allows."""
-    stages = made(o, change)
-    if stages is None:
-        return False
+def explained(o: Observed, change: Change, grade: Grade, only: str = "") -> set[str]:
+    """The stages of which the changed loss gives what came back, as nearly as rounding allows."""
+    stages, found = made(o, change), set()
     for stage, got in o.got.items():
+        if stages is None or (only and stage != only):
+            continue
         if stage not in stages or np.shape(stages[stage]) != np.shape(got):
-            return False
+            continue
         due, room = o.truth.stages[stage], o.truth.room(stage, grade)
         with np.errstate(all="ignore"):
             copy = o.truth.as_wrong(stage, stages[stage])
             off, left = (units.size(stage, got - v) for v in (due, copy))
             moved = units.size(stage, copy - due)
             allowed = np.where(off > room, np.minimum(4 * room, off / 4), 2 * room)
-            if not (left <= np.maximum(allowed, 1e-3 * moved)).all():
-                return False
-    return True
+            near = left <= np.maximum(allowed, 1e-3 * moved)
+            if (near & np.isfinite(moved)).all():
+                found.add(stage)
+    return found
 
 
 def _operations(plain: PlainLoss) -> Iterator[tuple[str, Change]]:
@@ -131,6 +157,18 @@ def _switches(plain: PlainLoss) -> Iterator[tuple[str, Change]]:
     for reduction in ("mean", "sum", "weighted_mean"):
         if plain.loss.reduction != "none":
             yield f"reduction were {reduction!r}", to("reduction", _constant(reduction))
+    if plain.hard:
+        yield "the target were every class that is some row's label", to("target", _labels_of_all_rows)
+    for k in BLOCKS:
+        for axis, parts in enumerate(("rows", "classes")):
+            for where, kept in _blocks(k).items():
+                yield f"the gradient in the logits were 0 in {parts} {where}", _cut(axis, kept)
+        yield f"classes were padded to a multiple of {k} with logits of 0", _padded(k)
+    if not plain.bare and plain.b is not None:
+        yield (
+            "p were that of logits without b",
+            to("softmax", lambda p: lambda: _softmax(p.z - (0.0 if p.b is None else p.b))),
+        )
     yield "every label were one class on", to("target", lambda p: np.roll(p.target, 1, axis=1))
     yield "every label were one class back", to("target", lambda p: np.roll(p.target, -1, axis=1))
     if plain.bare:
@@ -146,6 +184,12 @@ def _switches(plain: PlainLoss) -> Iterator[tuple[str, Change]]:
         yield words, to(f"p_{side}", _constant(int(not without)))
     if not plain.loss.has_margin:
         return
+    yield "p were that of logits without a margin", to("softmax", lambda p: lambda: _softmax(p.r * p.cos))
+    for whose, on in (("target's logit", True), ("other classes' logits", False)):
+        for name, length in (("‖x‖", lambda p: p.x_norm[:, None]), ("‖W_c‖", lambda p: p.W_norm[None, :])):
+            for does, power in (("had another factor", 1), ("were divided by", -1)):
+                yield f"the {whose} {does} {name}", _changed("radius", partial(_scaled_by, length, power, on))
+    yield "the margin were on every class that is some row's label", to("on", lambda p: _labels_of_all_rows(p) > 0)
     m = float(np.real(getattr(plain.q, "margin", 0.0)))
     yield "every class carried the margin", to("on", lambda p: np.ones_like(p.on))
     yield "every class but the target carried the margin", to("on", lambda p: ~p.on)
@@ -162,8 +206,12 @@ def _switches(plain: PlainLoss) -> Iterator[tuple[str, Change]]:
             "k + 1": lambda v: np.floor(v) + 1,
             "k − 1": lambda v: np.floor(v) - 1,
         }
+        for most in range(int(m) - 1):
+            k_of[f"min(k, {most})"] = partial(_at_most, most)
         for name, of in k_of.items():
             others[f"(−1)^k cos mθ − 2k with {name} in place of k"] = partial(_by_k, m, of)
+        for n in {1, 2, 3, 4, 5} - {int(m)}:
+            others[f"(−1)^k cos {n}θ − 2k, k as it is"] = partial(_by_k, m, np.floor, times=n)
         others["cos mθ − 2k, without (−1)^k"] = lambda t: np.cos(m * t) - 2 * np.floor(m * np.real(t) / np.pi)
         others["(−1)^k cos mθ, without −2k"] = lambda t: (-1.0) ** np.floor(m * np.real(t) / np.pi) * np.cos(m * t)
     turns = {"π − m": np.pi - m, "π/2": np.pi / 2, "π/m": np.pi / m if m else np.inf}
@@ -224,6 +272,9 @@ def _of_arrays(plain: PlainLoss) -> dict[str, Callable[[Any, PlainLoss], Any]]:
         "{} had the other sign on the target": on_target(-1, 1),
         "{} were twice as large on the target": on_target(2, 1),
     }  # fmt: skip
+    for dtype in ("bfloat16", "float16"):
+        made["{} were stored in " + dtype] = partial(_stored, dtype)
+        made["{} were stored in " + dtype + " on the target"] = partial(_stored_on_target, dtype)
     made["{} were the next class's"] = lambda v, p: np.roll(v, -1, axis=1) if np.shape(v) == p.target.shape else v
     made["{} were the class's before"] = lambda v, p: np.roll(v, 1, axis=1) if np.shape(v) == p.target.shape else v
     for name in numbers(plain):
@@ -238,10 +289,54 @@ def _constant(value: Any) -> Callable[[PlainLoss], Any]:
     return lambda p: value
 
 
-def _by_k(m: float, of: Callable[[Any], Any], theta: Any) -> Any:
-    """(−1)^k cos mθ − 2k with k = of(mθ/π)."""
+def _by_k(m: float, of: Callable[[Any], Any], theta: Any, times: float | None = None) -> Any:
+    """(−1)^k cos mθ − 2k with k = of(mθ/π); times: in place of m in the cosine."""
     k = of(m * np.real(theta) / np.pi)
-    return (-1.0) ** k * np.cos(m * theta) - 2 * k
+    return (-1.0) ** k * np.cos((m if times is None else times) * theta) - 2 * k
+
+
+def _at_most(most: int, v: Any) -> Any:
+    return np.minimum(np.floor(v), most)
+
+
+def _labels_of_all_rows(p: PlainLoss) -> np.ndarray:
+    """(N, C) 1 for every class that some row has as its label."""
+    return np.broadcast_to(p.target.max(axis=0), p.target.shape).copy()
+
+
+def _scaled_by(length: Callable[[PlainLoss], np.ndarray], power: int, on: bool, r: np.ndarray, p: PlainLoss) -> Any:
+    return np.where((p.target > 0) == on, r * length(p) ** power, r)
+
+
+def _softmax(z: np.ndarray) -> np.ndarray:
+    e = np.exp(z - z.max(axis=1, keepdims=True))
+    return np.asarray(e / e.sum(axis=1, keepdims=True))
+
+
+def _blocks(k: int) -> dict[str, Callable[[np.ndarray], np.ndarray]]:
+    """words → which of the indices (n,) are not left out."""
+    return {
+        f"from {k} on": lambda i: i < k,
+        f"beyond the last whole block of {k}": lambda i: i < len(i) // k * k,
+        f"before the last block of {k}": lambda i: i >= (len(i) - 1) // k * k,
+    }
+
+
+def _cut(axis: int, kept: Callable[[np.ndarray], np.ndarray]) -> Change:
+    """The gradient of the logits without some rows or classes."""
+
+    def cut(g: np.ndarray, p: PlainLoss) -> np.ndarray:
+        here = kept(np.arange(g.shape[axis]))
+        return np.where(here if axis else here[:, None], g, 0.0)
+
+    return _changed("grad_logits", cut)
+
+
+def _padded(k: int) -> Change:
+    def padded(lse: np.ndarray, p: PlainLoss) -> np.ndarray:
+        return np.logaddexp(lse, np.log(-p.C % k)) if p.C % k else lse
+
+    return _changed("logsumexp", padded)
 
 
 def _times(name: str, v: Any, p: PlainLoss) -> Any:
@@ -250,6 +345,14 @@ def _times(name: str, v: Any, p: PlainLoss) -> Any:
 
 def _over(name: str, v: Any, p: PlainLoss) -> Any:
     return v / numbers(p)[name]
+
+
+def _stored(dtype: str, v: Any, p: PlainLoss) -> Any:
+    return rounded(np.real(v), DTYPES[dtype]) + (1j * np.imag(v) if np.iscomplexobj(v) else 0.0)
+
+
+def _stored_on_target(dtype: str, v: Any, p: PlainLoss) -> Any:
+    return np.where(p.target > 0, _stored(dtype, v, p), v) if np.shape(v) == p.target.shape else v
 
 
 def _set_parameter(name: str, plain: PlainLoss, value: float) -> None:
@@ -277,6 +380,8 @@ def _parameters(plain: PlainLoss) -> Iterator[tuple[str, float, Sequence[float],
         yield "label smoothing were {}", plain.smoothing, (0.05, 0.3), lambda p, v: setattr(p, "smoothing", v)
     yield "p were at least {}", 0.0, small, _set("softmax", np.maximum)
     yield "{} were added to p", 0.0, small, _set("softmax", np.add)
+    yield "z were c tanh(z/c) with c = {}", np.inf, (5.0, 20.0, 50.0), _set("logits", lambda z, c: c * np.tanh(z / c))
+    yield "z were at most {}", np.inf, (5.0, 20.0, 50.0, 80.0), _set("logits", np.minimum)
     if plain.bare:
         return
     for name in ("scale", "alpha", "margin", "annealing"):
@@ -296,8 +401,35 @@ def _parameters(plain: PlainLoss) -> Iterator[tuple[str, float, Sequence[float],
             _set(site, lambda v, e: np.sqrt(v * v + np.maximum(e, 0))),
         )
     yield "cos θ were kept within ±(1 − {})", 0.0, small, _set("cosines", lambda v, e: np.clip(v, e - 1, 1 - e))
-    yield "z were at most {}", np.inf, (5.0, 20.0, 50.0, 80.0), _set("logits", np.minimum)
+    if plain.loss.has_margin:
+        yield (
+            "cos θ_y were kept within ±(1 − {}) in ψ, with no slope beyond",
+            0.0,
+            (*small, 0.1),
+            lambda p, e: setattr(p, "psi", partial(_kept_within, p.psi, e)),
+        )
+        yield "dψ/dcos θ_y were {}", np.inf, (0.3, 1.0, 3.0), _constant_slope
+    if plain.loss.has_margin and plain.q.target is formulas.arc_margin:
+        yield (
+            "{} were added to sin² θ in cos θ cos m − sin θ sin m",
+            0.0,
+            small,
+            lambda p, e: setattr(p, "psi", partial(_with_another_sine, float(np.real(p.q.margin)), e)),
+        )
     yield "dψ/dcos θ were at most {}", np.inf, (1.0, 2.0, 5.0, 10.0), _set("slope", np.minimum)
+
+
+def _kept_within(psi: Callable[[Any], Any], e: float, theta: Any) -> Any:
+    c = np.cos(np.real(theta))
+    return np.where(np.abs(c) > 1 - e, psi(np.arccos(np.clip(c, e - 1, 1 - e))), psi(theta))
+
+
+def _with_another_sine(m: float, e: float, theta: Any) -> Any:
+    return np.cos(theta) * np.cos(m) - np.sqrt(np.sin(theta) ** 2 + e) * np.sin(m)
+
+
+def _constant_slope(p: PlainLoss, value: float) -> None:
+    p.slope = lambda: np.where(p.on, value, 1.0)  # type: ignore[method-assign]
 
 
 def _scaled(at: int) -> Callable[[PlainLoss, float], None]:
@@ -314,17 +446,18 @@ def _set(site: str, operation: Callable[[Any, float], Any]) -> Callable[[PlainLo
     return lambda plain, value: _changed(site, lambda v, p: operation(v, value))(plain)
 
 
-def _fitted(few: Sequence[Observed], grade: Grade) -> Iterator[tuple[str, Change]]:
-    """Every parameter at the value that fits these cases best."""
+def _fitted(few: Sequence[Observed], grade: Grade, stage: str) -> Iterator[tuple[str, Change]]:
+    """Every parameter at the value that fits this stage of these cases best."""
+
+    n = sum(o.got[stage].size for o in few)
 
     def rest(setter: Callable, value: float) -> np.ndarray | None:
         parts = []
         for o in few:
-            stages = made(o, partial(_at, setter, value))
-            for stage, got in o.got.items():
-                if stages is None or stage not in stages or np.shape(stages[stage]) != np.shape(got):
-                    return None
-                parts.append(((stages[stage] - got) / np.maximum(o.truth.tolerance(stage, grade), 1e-300)).ravel())
+            stages, got = made(o, partial(_at, setter, value)), o.got[stage]
+            if stages is None or stage not in stages or np.shape(stages[stage]) != np.shape(got):
+                return None
+            parts.append(((stages[stage] - got) / np.maximum(o.truth.tolerance(stage, grade), 1e-300)).ravel())
         every = np.concatenate(parts)
         return every if np.isfinite(every).all() else None
 
@@ -332,21 +465,37 @@ def _fitted(few: Sequence[Observed], grade: Grade) -> Iterator[tuple[str, Change
         tried = [(np.linalg.norm(r), v) for v in starts if (r := rest(setter, v)) is not None]
         if not tried:
             continue
-        value = float(min(tried)[1])
-        now = rest(setter, value)
-        for _ in range(12):
-            step = 1e-6 * value
-            beyond = rest(setter, value + step)
-            if now is None or beyond is None or not np.any(slope := (beyond - now) / step):
-                break
-            move = -float(slope @ now) / float(slope @ slope)
-            move = max(min(move, value), -0.8 * value)
-            after = rest(setter, value + move)
-            if after is None or not np.linalg.norm(after) < np.linalg.norm(now):
-                break
-            value, now = value + move, after
-            if abs(move) < 1e-9 * abs(value):
-                break
-        if now is not None and value != true:
+
+        def at(log: np.ndarray, setter: Callable = setter) -> np.ndarray:
+            found = rest(setter, float(np.exp(log[0])))
+            return np.full(n, 1e30) if found is None else found
+
+        with np.errstate(all="ignore"):
+            fit = least_squares(at, [np.log(min(tried)[1])], xtol=1e-12, ftol=None, gtol=None, max_nfev=40)
+        value = float(np.exp(fit.x[0]))
+        if value != true:
             instead = f" in place of {true:.6g}" if true and np.isfinite(true) else ""
-            yield words.format(f"{value:.5g}") + instead, partial(_at, setter, value)
+            called = _name(value, few[0].truth.plain)
+            yield (
+                words.format(f"{value:.5g}" + (f" ({called})" if called else "")) + instead,
+                partial(_at, setter, value),
+            )
+
+
+def _name(value: float, plain: PlainLoss) -> str:
+    """What a fitted number is in terms of the loss's own parameters, or ""."""
+    if plain.bare:
+        return ""
+    own = {n: float(np.real(getattr(plain.q, n))) for n in ("scale", "alpha", "margin") if getattr(plain.q, n, None)}
+    known: dict[str, float] = {}
+    for n, v in own.items():
+        known |= {f"1 − {n}": 1 - v, f"{n}²": v * v, f"{n} · π/180": v * np.pi / 180, f"{n} · 180/π": v * 180 / np.pi}
+        known |= {
+            f"cos {n}": np.cos(v),
+            f"sin {n}": np.sin(v),
+            f"2 {n}": 2 * v,
+            f"{n}/2": v / 2,
+            f"√{n}": np.sqrt(abs(v)),
+        }
+        known |= {f"{n} / {other}": v / w for other, w in own.items() if other != n}
+    return next((name for name, v in known.items() if abs(value - v) <= NAMED * abs(v)), "")

@@ -23,10 +23,10 @@ class Common:
     right_with: int
 
 
-def common(features: Mapping[str, np.ndarray], wrong: np.ndarray) -> Common | None:
+def common(features: Mapping[str, np.ndarray], wrong: np.ndarray, most_wrong: float = MOST) -> Common | None:
     """The property, or the threshold of a number, that all wrong ones have and fewest right ones."""
     bad, n = int(np.count_nonzero(wrong)), wrong.size
-    if not bad or bad > n * MOST:
+    if not bad or bad > n * most_wrong:
         return None
     by_chance = (lgamma(n + 1) - lgamma(bad + 1) - lgamma(n - bad + 1)) - log(2 * len(features))
     if by_chance < -log(CHANCE):

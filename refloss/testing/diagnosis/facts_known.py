@@ -102,6 +102,8 @@ def factors(plain: PlainLoss) -> dict[str, float]:
         single[f"√({name})"] = float(np.sqrt(v)) if v > 0 else np.inf
         single[f"1 + {name}"] = 1 + v
         single[f"1 − {name}"] = 1 - v
+    for k in (2, 4, 8, 16, 32, 64, 128):
+        single[f"N / (N up to a multiple of {k})"] = plain.N / (-(-plain.N // k) * k) if plain.N else np.inf
     many = CONSTANTS | single
     names = list(own)
     for i, a in enumerate(names):
@@ -220,7 +222,14 @@ def _of_stage(v: View) -> Iterator[tuple[str, np.ndarray]]:
         g = plain.grad_logits()
         yield "p − t", plain.p - plain.target
         yield "the gradient of the row's loss", g
-        with_share = {"p": plain.p, "the one-hot target": onehot, "t": plain.a, "1": np.ones_like(g)}
+        top = np.eye(plain.C)[plain.z.argmax(axis=1)]
+        with_share = {
+            "the one-hot of the largest logit": top,
+            "p": plain.p,
+            "the one-hot target": onehot,
+            "t": plain.a,
+            "1": np.ones_like(g),
+        }
         with_share |= {"p²": plain.p**2, "p (1 − p)": plain.p * plain.others, "z": plain.z, "w_c p": plain.w * plain.p}
         with_share["lse · p"] = plain.lse[:, None] * plain.p
         yield from ((f"{name} × the row's share", q * share) for name, q in with_share.items())

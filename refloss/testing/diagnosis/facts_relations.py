@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 
@@ -18,6 +19,7 @@ CLEAR = 8.0  # an error of so many tolerances tells what it is; a smaller one fi
 UNSURE = 0.02  # a factor that is known no better has no name
 ENOUGH = 0.8  # of the clear cases
 TRIED = 16  # cases that each quantity is tried on
+FEWEST = 5  # wrong numbers: fewer fit anything
 PAIRED = 28  # quantities of which every two are tried
 
 
@@ -73,9 +75,10 @@ def _single(
                 fits.append((fit[0][0], fit[1][0], f))
             if missing > (1 - ENOUGH) * len(few) or not fits:
                 continue
-            if few[0].due.ndim == 0 and len(fits) < 3:
-                continue  # one number fits anything
-            factor, cost = factor_name(fits)
+            if sum(_numbers(v) for v in few if v.o.case in held) < FEWEST:
+                continue
+            factor, cost, agree = factor_name(fits)
+            held = [case for case, agrees in zip(held, agree, strict=True) if agrees]
             if factor is None and (name != "what is due" or few[0].due.ndim == 0):
                 continue
             words = _words(name, factor, fits, from_due)
@@ -92,7 +95,8 @@ def _words(name: str, factor: str | None, fits: Sequence[tuple[float, float, Map
         return f"{name} times a number that differs from case to case ({low:.3g} to {high:.3g})"
     minus = factor.startswith("−")
     size = factor.removeprefix("−")
-    times = name if size == "1" else size if name == "1" else f"{size} × {name}"
+    called = f"({name})" if " − " in name or " + " in name else name
+    times = name if size == "1" else size if name == "1" else f"{size} × {called}"
     if from_due:
         return f"what is due {'less' if minus else 'plus'} {times}"
     return f"−{times}" if minus and size != "1" else f"minus {times}" if minus else times
@@ -134,15 +138,22 @@ def _double(
                 fits.append((fit, f))
         if len(held) < ENOUGH * len(few) or len(held) < min(2, len(few)):
             continue
+        if sum(_numbers(w) for w in few if w.o.case in held) < FEWEST:
+            continue
         made = [factor_name([(fit[0][t], fit[1][t], f) for fit, f in fits]) for t in (0, 1)]
-        if any(factor in (None, "0") for factor, _ in made):
+        if any(factor in (None, "0") for factor, _, _ in made):
             continue
         terms = []
-        for (factor, _), name in zip(made, pair, strict=True):
+        for (factor, _, _), name in zip(made, pair, strict=True):
             size = str(factor).removeprefix("−")
             terms.append(f"{'less' if str(factor)[0] == '−' else 'plus'} {name if size == '1' else f'{size} × {name}'}")
-        found.append(Relation(f"what is due {' '.join(terms)}", held, len(few), 20 + sum(c for _, c in made)))
+        found.append(Relation(f"what is due {' '.join(terms)}", held, len(few), 20 + sum(c for _, c, _ in made)))
     return found
+
+
+def _numbers(v: View) -> int:
+    """How many wrong numbers a factor is told from: one a row, since what differs from row to row is fitted with it."""
+    return int(np.count_nonzero(v.wrong.reshape(len(v.wrong), -1).any(axis=1))) if v.wrong.ndim else int(v.wrong)
 
 
 def _floor(v: View) -> np.ndarray:
@@ -176,20 +187,27 @@ def _fit(v: View, left: np.ndarray, terms: Sequence[np.ndarray], only: bool) -> 
     return c, size / np.max(np.abs(Q), axis=1)
 
 
-def factor_name(fits: Sequence[tuple[float, float, Mapping[str, float]]]) -> tuple[str | None, float]:
-    """(the simplest name that gives the fitted factor in all cases, how simple it is), of (factor, error, names)."""
-    sure = [(c, d, f) for c, d, f in fits if d <= UNSURE * max(abs(c), 0.05)]
+def factor_name(fits: Sequence[tuple[float, float, Mapping[str, float]]]) -> tuple[str | None, float, list[bool]]:
+    """(the simplest name that gives the fitted factor in nearly all cases, how simple it is, in which cases), of
+    (factor, error, names)."""
+    known = [d <= UNSURE * max(abs(c), 0.05) for c, d, _ in fits]
+    sure = [fit for fit, is_sure in zip(fits, known, strict=True) if is_sure]
+    everywhere = [True] * len(fits)
     if not sure:
-        return None, 0.0
-    for place, name in enumerate(sure[0][2]):
-        for sign, minus in ((1, ""), (-1, "−")):
+        return None, 0.0, everywhere
+    for missing in (0, int((1 - ENOUGH) * len(sure))):
+        for place, (name, (sign, minus)) in enumerate(product(sure[0][2], ((1, ""), (-1, "−")))):
             if name == "0" and minus:
                 continue
-            if all(name in f and abs(c - sign * f[name]) <= d + 1e-9 * abs(c) for c, d, f in sure):
-                return minus + name, place / 20 + (0.5 if minus else 0.0)
+            agree = [
+                not is_sure or (name in f and abs(c - sign * f[name]) <= d + 1e-9 * abs(c))
+                for (c, d, f), is_sure in zip(fits, known, strict=True)
+            ]
+            if agree.count(False) <= missing:
+                return minus + name, place // 2 / 20 + (0.5 if minus else 0.0), agree
     values = np.array([c for c, _, _ in sure])
     errors = np.array([d for _, d, _ in sure])
     middle = values[np.argmin(errors)]
     if len(values) > 2 and (np.abs(values - middle) <= errors + np.min(errors)).all():
-        return f"{middle:.4g}".replace("-", "−"), 10.0
-    return None, 12.0
+        return f"{middle:.4g}".replace("-", "−"), 10.0, everywhere
+    return None, 12.0, everywhere

@@ -56,7 +56,7 @@ class Match:
             return f"{head}: {self.explanation}{seen}"
         as_well, but_not = ", ".join(self.as_well), ", ".join(self.but_not)
         apart = f"it gets {as_well} wrong as well" if as_well else "it gets the same stages wrong"
-        apart += f", but not {but_not}" if but_not else "" if as_well else ", in other entries"
+        apart += f", but not {but_not}" if but_not else "" if as_well else ", not by the same numbers"
         return f"partly like {head}: {apart}. That bug is: {self.explanation}{seen}"
 
 

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from refloss.testing.isolation.process import IsolatedAdapter, NamedKernel
+from refloss.testing.isolation.process import FRAMEWORK, ONLY_ISOLATED, Died, IsolatedAdapter, NamedKernel, Process
 
-__all__ = ["IsolatedAdapter", "NamedKernel"]
+__all__ = ["FRAMEWORK", "ONLY_ISOLATED", "Died", "IsolatedAdapter", "NamedKernel", "Process"]

@@ -19,12 +19,15 @@ from refloss.cases.case import Case
 from refloss.record import STAGES
 from refloss.testing.adapters import FROM_FILE, LOST, Outcome, Problem, Takes, UnfitImplementation
 from refloss.testing.adapters.numpy import to_values
+from refloss.testing.adapters.words import one_line
+from refloss.testing.isolation import serving
 from refloss.testing.isolation.wire import UNHEARD, BadMessage, receive, send
 
 DEATHS = 3  # after so many the kernel is not called again
 FRAMEWORK = 600.0  # seconds in which the framework must have been imported; that is not the kernel's doing
 PRINTED = 1 << 20  # bytes of what a kernel prints that are passed on; more is a failure
 WORDS = 400  # characters of a message that are shown
+ONLY_ISOLATED = ("exited", "memory", "crashed", "timeout", "global_state", "printed")  # elsewhere not told, or the end
 KINDS = ("mutated", "overwritten", "wrong_type", "unwritten", "no_gradient", "global_state", "printed", *LOST)
 
 
@@ -73,6 +76,7 @@ class IsolatedAdapter:
         self.kernel = NamedKernel(kernel)
         self.time_limit, self.memory_limit, self.bare = time_limit, memory_limit, bare
         self.declared = {"arguments": arguments, "returns": returns, "mutates": mutates}
+        self.asked = {"isolated": True, "time_limit": time_limit, "memory_limit": memory_limit}  # as of `check`
         self.started = {"framework": framework, "dtype": dtype, "device": device, "memory": memory_limit}
         self.stopped, self.deaths, self.printed, self.notes = "", 0, 0, dict[str, None]()
         self._process: Process | None = None
@@ -215,15 +219,16 @@ BAD = "the kernel's process answered what cannot be read: something else wrote t
 
 
 class Process:
-    """One process, asked one thing after the other."""
+    """One process, asked one thing after the other.
 
-    def __init__(self) -> None:
+    worker  the module whose `Worker` answers there
+    """
+
+    def __init__(self, worker: str = "refloss.testing.isolation.worker") -> None:
         # the same modules as here, wherever they were found
-        code = f"import sys; sys.path[:] = {sys.path!r}; from refloss.testing.isolation.worker import main; main()"
+        call = [sys.executable, serving.__file__, worker, str(os.getpid()), *sys.path]
         pipe = subprocess.PIPE
-        self.popen = subprocess.Popen(
-            [sys.executable, "-c", code], stdin=pipe, stdout=pipe, stderr=pipe, start_new_session=True
-        )
+        self.popen = subprocess.Popen(call, stdin=pipe, stdout=pipe, stderr=pipe, start_new_session=True)
         self.number = 0
         self.printing = Printing(self.popen.stderr)
         self.printing.start()
@@ -231,14 +236,18 @@ class Process:
         self._ended = weakref.finalize(self, _end, self.popen, self.printing, self._asking)
 
     def ask(self, message: dict[str, Any], seconds: float, limit: int) -> dict[str, Any]:
-        """Its answer, of no more than `limit` bytes of arrays; raises Died."""
+        """Its answer, of no more than `limit` bytes of arrays; raises Died.
+
+        seconds  in which it must have answered or said that it goes on
+        """
         self.number += 1
         found: queue.SimpleQueue[Any] = queue.SimpleQueue()
         arguments = (self.popen, {**message, "number": self.number}, limit, found)
         self._asking[:] = [threading.Thread(target=_exchange, args=arguments, daemon=True)]
         self._asking[0].start()
         try:
-            answer = found.get(timeout=seconds)
+            while (answer := found.get(timeout=seconds)) is None:
+                pass
         except queue.Empty:
             place = self._where()
             self.close()
@@ -269,7 +278,7 @@ class Process:
         if status >= 0:
             return Died("exited", f"the kernel ended its process with exit status {status}")
         name = signal.Signals(-status).name if -status in set(signal.Signals) else f"signal {-status}"
-        more = " (ended from outside; out of memory?)" if name == "SIGKILL" else ""
+        more = {"SIGKILL": " (ended from outside; out of memory?)", "SIGTERM": " (ended from outside)"}.get(name, "")
         return Died("crashed", f"the kernel's process died of {name}{more}")
 
     def _where(self) -> str:
@@ -305,10 +314,11 @@ class Printing(threading.Thread):
         with contextlib.suppress(ValueError, OSError):
             while text := self.stream.read1(1 << 16):
                 room = 0 if self.silent else max(PRINTED - self.printed, 0)
+                shown = text[:room] + (b"\n(no more of it is shown)\n" if 0 < room <= len(text) else b"")
                 self.printed += len(text)
                 self.tail = (self.tail + text)[-8192:]
                 with contextlib.suppress(Exception):  # a closed standard error
-                    sys.stderr.write(text[:room].decode(errors="replace"))
+                    sys.stderr.write(shown.decode(errors="replace"))
                     sys.stderr.flush()
 
 
@@ -316,7 +326,9 @@ def _exchange(popen: Any, message: dict[str, Any], limit: int, found: Any) -> No
     """Asks and waits, in a thread: neither writing nor reading may stop who asks."""
     try:
         send(popen.stdin, message)
-        found.put(receive(popen.stdout, limit))
+        while (answer := receive(popen.stdout, limit)).get("goes_on"):
+            found.put(None)
+        found.put(answer)
     except BadMessage as error:
         found.put(error)
     except Exception:  # the pipe is closed
@@ -324,12 +336,14 @@ def _exchange(popen: Any, message: dict[str, Any], limit: int, found: Any) -> No
 
 
 def _end(popen: Any, printing: threading.Thread, asking: list[threading.Thread]) -> None:
-    """Ends the process and those that it started in its session."""
-    with contextlib.suppress(OSError):
+    """Ends the process and those that it started."""
+    with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+        popen.terminate()
+        popen.wait(5.0)
+    with contextlib.suppress(OSError, subprocess.TimeoutExpired):
         if hasattr(os, "killpg"):
             os.killpg(popen.pid, signal.SIGKILL)
         popen.kill()
-    with contextlib.suppress(subprocess.TimeoutExpired):
         popen.wait(5.0)
     for threads, streams in (([printing], [popen.stderr]), (asking, [popen.stdin, popen.stdout])):
         for thread in threads:
@@ -375,6 +389,4 @@ def _read(answer: Mapping[str, Any]) -> tuple[Outcome, list[str]]:
 
 
 def _words(text: Any) -> str:
-    """One line of it."""
-    line = " ".join(str(text).split())
-    return line if len(line) <= WORDS else line[: WORDS - 1] + "…"
+    return one_line(text, WORDS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import random
 import sys
@@ -19,6 +20,7 @@ MODULES = (
     "jax", "jax.numpy", "jax.nn", "jax.lax", "jax.scipy.special",
 )  # fmt: skip
 
+DEPTH = sys.getrecursionlimit()  # a higher one harms nobody; torch sets it when it compiles
 OWN = ("refloss.testing.adapters", "refloss.testing.isolation")  # what runs in this process: its classes as well
 
 
@@ -63,15 +65,14 @@ class Watch:
             notes.append(f"the kernel sets the environment variable {added[0]}")
         ends = _generators()
         for name, end in ends.items():
-            if end == self.starts[name]:
+            if end == self.starts.get(name, end):  # torch may have been imported meanwhile
                 continue
             if end == self.ends.get(name):
                 wrong.append(f"the random numbers of {name} were reseeded: every call leaves the same state")
             else:
                 notes.append(f"the kernel draws from the global random numbers of {name}")
             self.ends[name] = end
-        torch = sys.modules.get("torch")
-        if torch is not None and torch.default_generator.initial_seed() != self.numbers:
+        if "torch" in self.starts and sys.modules["torch"].default_generator.initial_seed() != self.numbers:
             wrong.append("the random numbers of torch were reseeded")
         wrong += self.replaced()  # last: some are the settings' doing
         self.look()
@@ -125,7 +126,9 @@ def _settings() -> dict[str, Any]:
     found = {
         "np.geterr()": np.geterr(),
         "the current folder": _said(os.getcwd),
-        "sys.getrecursionlimit()": sys.getrecursionlimit(),
+        "sys.getrecursionlimit()": min(sys.getrecursionlimit(), DEPTH),
+        "sys.gettrace()": repr(sys.gettrace()),
+        "gc.isenabled()": gc.isenabled(),
         "floating-point arithmetic": _arithmetic(),
         "the file mode mask": _mask(),
     }

@@ -2,54 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
-import faulthandler
-import os
-import signal
 import sys
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
 from refloss.cases.case import Case
 from refloss.testing.adapters import Adapter, Call, Outcome, Problem, Takes, UnfitImplementation, load
 from refloss.testing.adapters.words import one_line
+from refloss.testing.isolation.serving import limit_memory
 from refloss.testing.isolation.watch import Watch
-from refloss.testing.isolation.wire import KINDS, UNHEARD, receive, send
-
-with contextlib.suppress(ImportError):
-    import resource  # not on Windows
-
-
-def main() -> None:
-    """Answers what comes on standard input, on what was standard output."""
-    asked, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
-    # what the kernel prints goes to standard error, and there is nothing for it to read
-    os.dup2(2, 1)
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(nothing, 0)
-    if hasattr(faulthandler, "register"):
-        faulthandler.register(signal.SIGUSR1, all_threads=False)
-    try:
-        serve(asked, answers)
-    finally:
-        os._exit(UNHEARD)  # nobody asks any more, and nothing that the kernel left running may go on
-
-
-def serve(asked: BinaryIO, answers: BinaryIO) -> None:
-    process, (forks, forked) = os.getpid(), os.pipe()
-    os.set_blocking(forks, False)
-    worker = Worker()
-    while True:
-        message = receive(asked, sys.maxsize)
-        answer = worker.answer(message)
-        if os.getpid() != process:  # the kernel forked: one of the two answers
-            os.write(forked, b"1")
-            return
-        with contextlib.suppress(OSError):
-            if os.read(forks, 1) and "problems" in answer:
-                answer["problems"].append(("global_state", "loss", "the kernel forked, and its copy went on as well"))
-        send(answers, {**answer, "number": message["number"]})
+from refloss.testing.isolation.wire import KINDS
 
 
 class WatchedAdapter(Adapter):
@@ -142,18 +105,3 @@ class Worker:
 def _case(told: dict[str, Any]) -> Case:
     return Case("", "", (), told["inputs"], told["labels"], told["upstream"][()], told["upstreams"],
                 layout=told["layout"])  # fmt: skip
-
-
-def limit_memory(mebibytes: float) -> None:
-    """What may be written to besides what is in use now: not addresses, of which frameworks reserve many."""
-    try:
-        with open("/proc/self/status") as file:
-            used = next(int(line.split()[1]) * 1024 for line in file if line.startswith("VmData"))
-        most = used + int(mebibytes * 2**20)
-        _, hard = resource.getrlimit(resource.RLIMIT_DATA)
-        if hard != resource.RLIM_INFINITY:
-            most = min(most, hard)
-        resource.setrlimit(resource.RLIMIT_DATA, (most, most))
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    except (OSError, NameError, StopIteration):  # no Linux
-        pass

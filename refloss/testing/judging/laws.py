@@ -128,4 +128,6 @@ def changed(case: str, first: Outcome, second: Outcome) -> list[Failure]:
     if a is not None and b is not None and a.shape == b.shape:
         with np.errstate(invalid="ignore"):
             words += f" by up to {np.nanmax(np.abs(a - b), initial=0.0):.2g}"
+            if np.any(a) and np.allclose(b, 2 * a, rtol=1e-2, atol=0):
+                words += ": twice as much comes back, as if it were added to what the call before left"
     return [Failure(case, stage, "nondeterministic", words)]

@@ -26,6 +26,7 @@ from refloss.textbook.tape import in_order
 
 Vjp = Callable[[np.ndarray], np.ndarray]
 IN_CACHE = 8192  # numbers; larger arrays go in parts
+SIGNS = 1 << 14  # made at a time
 
 
 class Noise:
@@ -43,6 +44,7 @@ class Noise:
         self.dtype, self.u, self.draws = dtype, dtype.u, draws + lossy
         self.loses = np.arange(draws + lossy) >= draws
         self.rng = np.random.default_rng(seed)
+        self.fresh: np.ndarray = np.zeros(0)
         self.divides_after, self.keeps_lse, self.storage = divides_after, keeps_lse, storage
 
     def of(self, value: Any, size: Any = None, terms: int = 1) -> np.ndarray:
@@ -55,24 +57,33 @@ class Noise:
 
     def _in(self, dtype: DType, value: Any, size: Any = None, terms: int = 1) -> np.ndarray:
         value = np.asarray(value, dtype=float)
-        up = np.unpackbits(np.frombuffer(self.rng.bytes(-(-value.size // 8)), np.uint8), count=value.size)
+        signs = self._signs(value.size)
         if value.size <= IN_CACHE:
-            return _moved(dtype, value, value if size is None else size, terms, up.reshape(value.shape))
+            return _moved(dtype, value, value if size is None else size, terms, signs.reshape(value.shape))
         moved = np.empty(value.size)
         flat = value.reshape(-1)
         sizes = flat if size is None else np.broadcast_to(size, value.shape).reshape(-1)
         for at in range(0, value.size, IN_CACHE):
             part = slice(at, at + IN_CACHE)
-            moved[part] = _moved(dtype, flat[part], sizes[part], terms, up[part])
+            moved[part] = _moved(dtype, flat[part], sizes[part], terms, signs[part])
         return moved.reshape(value.shape)
 
+    def _signs(self, count: int) -> np.ndarray:
+        """Fresh ones; many are made at a time."""
+        if count > len(self.fresh):
+            made = max(count, SIGNS)
+            bits = np.unpackbits(np.frombuffer(self.rng.bytes(-(-made // 8)), np.uint8), count=made)
+            self.fresh = bits * 2.0 - 1
+        found, self.fresh = self.fresh[:count], self.fresh[count:]
+        return found
 
-def _moved(dtype: DType, value: np.ndarray, size: np.ndarray, terms: int, up: np.ndarray) -> np.ndarray:
+
+def _moved(dtype: DType, value: np.ndarray, size: np.ndarray, terms: int, signs: np.ndarray) -> np.ndarray:
     size = np.abs(size)
     # what is below the normal numbers may be flushed, but not in float16, which has few others
     least = dtype.smallest_subnormal / 2 if dtype.name == "float16" else dtype.smallest_normal
     off = (terms * dtype.u) * size + least * (size > 0)
-    moved = (up * 2.0 - 1) * off
+    moved = signs * off
     moved += value
     if moved.size and -dtype.largest <= np.min(moved) and np.max(moved) <= dtype.largest:
         return np.asarray(moved)

@@ -107,7 +107,7 @@ def fates(truth: Truth, stages: Iterable[str], grade: Grade) -> Fates:
     found = {}
     for stage in stages:
         due, gradient = truth.stages[stage], stage in BACKWARD_STAGES
-        copies = {"zero": 0 * due, "too_large": (2.0 if grade_at(stage, grade) in "DE" else 1.02) * due}
+        copies = {"zero": np.zeros_like(due), "too_large": (2.0 if grade_at(stage, grade) in "DE" else 1.02) * due}
         if gradient:
             copies["sign"] = -due
             copies |= {name: truth.as_wrong(stage, made[stage]) for name, made in wrong.items()}
