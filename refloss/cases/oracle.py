@@ -395,6 +395,8 @@ def _upstreams(make: Maker) -> None:
          "huge_row", 16.0, (2.0**-6, 2.0**-6, 16.0, 2.0**-6)),
         ("upstream_tiny", "2^-10 arrives: gradients below any absolute tolerance", "tiny", 2.0**-10,
          (2.0**-10, -(2.0**-10))),
+        ("upstream_all_bits", "numbers with as many bits as the dtype has: what arrives is handed on in fewer", "bits",
+         0.7, (0.7, -1.3, 2.1, 0.9)),
         ("upstream_strided", "the vector that arrives has a stride: read as if it had none", "strided", 1.25, zero_row),
     ):  # fmt: skip
         layout = "upstream_strided" if flags == "strided" else "contiguous"

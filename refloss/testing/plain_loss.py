@@ -222,6 +222,10 @@ class PlainLoss:
         # p_j Σ_{c≠j} a_c − a_j Σ_{k≠j} p_k
         return self.p * np.where(self.a == mass, 0.0, mass - self.a) - self.a * self.others
 
+    def shared_gradient(self) -> np.ndarray:
+        """(N, C) of the reduced loss, times what arrives."""
+        return self.share()[:, None] * self.grad_logits()
+
     def slope(self) -> np.ndarray:
         """(N, C) dz/dcos θ over r: 1, and −ψ'(θ)/sin θ for the targets; 0 at a pole's cone."""
         slope = np.ones_like(self.cos)
@@ -316,7 +320,7 @@ class PlainLoss:
         return self._shaped(stages)
 
     def _backward(self) -> dict[str, np.ndarray]:
-        self.g = self.share()[:, None] * self.grad_logits()
+        self.g = self.shared_gradient()
         stages = {"grad_logits": self.g}
         if not self.bare:
             self.rise = self.slope()

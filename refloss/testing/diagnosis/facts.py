@@ -172,29 +172,32 @@ def _where_it_begins(wrong: Mapping[str, Sequence[str]], results: Sequence[CaseR
 
 
 def _of_units(stage: str, failing: Sequence[View], passing: Sequence[View]) -> list[Fact]:
-    """What wrong rows, classes and entries have in common: among all cases, or else within the failing ones."""
+    """What wrong rows, classes and entries have in common: among all cases, among what can be told from nothing, or
+    else within the failing cases."""
     failing = [v for v in failing if v.wrong.ndim]
-    for views, where in (
-        ([*failing, *(v for v in passing if v.wrong.ndim)], "in all cases"),
-        (failing, "in the failing cases"),
+    every = [*failing, *(v for v in passing if v.wrong.ndim)]
+    for views, where, due in (
+        (every, "in all cases", False),
+        (every, "where something is due", True),
+        (failing, "in the failing cases", False),
     ):
-        kept, count = [], 0
+        parts, wrong, held, count = [], [], [], 0
         for v in views:
             count += v.wrong.size
-            if count <= VALUES_POOLED:
-                kept.append(v)
-        if not kept:
-            return []
-        parts = []
-        for v in kept:
+            if count > VALUES_POOLED:
+                break
+            chosen = v.wrong | (units.size(stage, v.due) > v.room) if due else np.ones_like(v.wrong)
             features = facts_about_rows(v, getattr(getattr(v.plain, "q", None), "margin", None))
-            parts.append({name: np.broadcast_to(np.asarray(f), v.wrong.shape) for name, f in features.items()})
-        found = common(pooled(parts), np.concatenate([v.wrong.ravel() for v in kept]))
+            parts.append({n: np.broadcast_to(np.asarray(f), v.wrong.shape)[chosen] for n, f in features.items()})
+            wrong.append(v.wrong[chosen])
+            held += [v.o.case] if v.wrong.any() else []
+        if not parts:
+            return []
+        found = common(pooled(parts), np.concatenate(wrong), MOSTLY if due else MOST)
         if found is not None:
-            held = tuple(v.o.case for v in kept if v.wrong.any())
             unit = _unit_of(stage)
             words = f"{stage} is wrong only in {unit} with: {found.words}"
-            return [Fact(words, _counted(found, unit, where), stage, held, 1.05 if found.exact else 0.75)]
+            return [Fact(words, _counted(found, unit, where), stage, tuple(held), 1.05 if found.exact else 0.75)]
     return []
 
 

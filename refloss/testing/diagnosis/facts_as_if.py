@@ -27,21 +27,22 @@ from refloss.textbook import formulas
 Change = Callable[[PlainLoss], None]
 CLEAR = 8.0  # an error of so many tolerances tells what it is
 BLOCKS = (4, 8, 16, 32, 64, 128, 256, 512, 1024)  # that rows and classes go in
+FAR = 1e60  # of a misfit, in tolerances: squares of it stay finite
 NAMED = 1e-4  # of a fitted number
 TRIED = 12  # cases that a change which explains the first is verified on
 # method of PlainLoss → words
 SITES = {
     "share": "what arrives at a row", "grad_logits": "the gradient of a row's loss in its logits",
-    "slope": "dψ/dcos θ", "softmax": "p", "log_probabilities": "log p", "logsumexp": "log Σ e^z",
-    "radius": "the radius r of the logits", "values": "cos θ and ψ", "psi": "ψ", "angles": "θ", "cosines": "cos θ",
-    "x_length": "‖x‖", "W_length": "‖W_c‖",
-    "x_unit": "x̂", "W_unit": "Ŵ", "x_growth": "x̂ in the projection", "W_growth": "Ŵ in the projection",
-    "logits": "z", "bias": "b", "smoothed": "t", "weighted": "w_c t_c", "sample_losses": "the loss of a row",
+    "shared_gradient": "grad_logits", "slope": "dψ/dcos θ", "softmax": "p", "log_probabilities": "log p",
+    "logsumexp": "log Σ e^z", "radius": "the radius r of the logits", "values": "cos θ and ψ", "psi": "ψ",
+    "angles": "θ", "cosines": "cos θ", "x_length": "‖x‖", "W_length": "‖W_c‖", "x_unit": "x̂", "W_unit": "Ŵ",
+    "x_growth": "x̂ in the projection", "W_growth": "Ŵ in the projection", "logits": "z", "bias": "b",
+    "smoothed": "t", "weighted": "w_c t_c", "sample_losses": "the loss of a row",
     "divisor": "the divisor of the mean",
 }  # fmt: skip
 OF_BARE = (
-    "logits", "share", "grad_logits", "softmax", "log_probabilities", "logsumexp", "smoothed", "weighted",
-    "sample_losses", "divisor",
+    "logits", "share", "shared_gradient", "grad_logits", "softmax", "log_probabilities", "logsumexp", "smoothed",
+    "weighted", "sample_losses", "divisor",
 )  # fmt: skip
 
 
@@ -189,6 +190,10 @@ def _switches(plain: PlainLoss) -> Iterator[tuple[str, Change]]:
         for name, length in (("‖x‖", lambda p: p.x_norm[:, None]), ("‖W_c‖", lambda p: p.W_norm[None, :])):
             for does, power in (("had another factor", 1), ("were divided by", -1)):
                 yield f"the {whose} {does} {name}", _changed("radius", partial(_scaled_by, length, power, on))
+            if plain.factor() != 1:
+                words = f"the {whose} had {name} in place of {plain.factor_name}"
+                yield words, _changed("radius", partial(_scaled_by, partial(_over_factor, length), 1, on))
+    yield "the margin were on the class of the largest cosine", _changed("cosines", _margin_on_largest)
     yield "the margin were on every class that is some row's label", to("on", lambda p: _labels_of_all_rows(p) > 0)
     m = float(np.real(getattr(plain.q, "margin", 0.0)))
     yield "every class carried the margin", to("on", lambda p: np.ones_like(p.on))
@@ -223,6 +228,10 @@ def _switches(plain: PlainLoss) -> Iterator[tuple[str, Change]]:
                     f"ψ(θ) were {words} where θ {sign} {where}",
                     to("psi", partial(_beyond, psi=psi, turn=turn, beyond=beyond)),
                 )
+    for where, turn in turns.items():
+        for sign, beyond in ((">", True), ("<", False)):
+            words = f"ψ(θ) were what it is at {where} where θ {sign} {where}"
+            yield words, to("psi", partial(_held, turn=turn, beyond=beyond))
     yield "the margin's slope were left out (ψ detached)", lambda p: setattr(p, "slope", lambda: np.ones_like(p.cos))
 
 
@@ -230,6 +239,11 @@ def _beyond(plain: PlainLoss, psi: Callable[[Any], Any], turn: float, beyond: bo
     """Another ψ on one side of an angle."""
     own = plain.psi
     return lambda t: np.where((np.real(t) > turn) == beyond, psi(t), own(t))
+
+
+def _held(plain: PlainLoss, turn: float, beyond: bool) -> Callable[[Any], Any]:
+    own = plain.psi
+    return lambda t: np.where((np.real(t) > turn) == beyond, np.real(own(np.array(turn + 0j))), own(t))
 
 
 def _changed(site: str, operation: Callable[[Any, PlainLoss], Any]) -> Change:
@@ -304,8 +318,17 @@ def _labels_of_all_rows(p: PlainLoss) -> np.ndarray:
     return np.broadcast_to(p.target.max(axis=0), p.target.shape).copy()
 
 
+def _margin_on_largest(cos: np.ndarray, p: PlainLoss) -> np.ndarray:
+    p.on = np.arange(p.C) == cos.argmax(axis=1)[:, None]
+    return cos
+
+
 def _scaled_by(length: Callable[[PlainLoss], np.ndarray], power: int, on: bool, r: np.ndarray, p: PlainLoss) -> Any:
     return np.where((p.target > 0) == on, r * length(p) ** power, r)
+
+
+def _over_factor(length: Callable[[PlainLoss], np.ndarray], p: PlainLoss) -> np.ndarray:
+    return length(p) / p.factor()
 
 
 def _softmax(z: np.ndarray) -> np.ndarray:
@@ -330,6 +353,18 @@ def _cut(axis: int, kept: Callable[[np.ndarray], np.ndarray]) -> Change:
         return np.where(here if axis else here[:, None], g, 0.0)
 
     return _changed("grad_logits", cut)
+
+
+def _of_features(kept: Callable[[np.ndarray], np.ndarray], cos: np.ndarray, p: PlainLoss) -> np.ndarray:
+    here = kept(np.arange(p.x_hat.shape[1]))
+    return np.asarray(p.x_hat[:, here] @ p.W_hat[:, here].T)
+
+
+def _ignored(label: int, counted: bool, p: PlainLoss) -> None:
+    here = p.valid & (p.y != label % p.C)
+    p.valid, p.reached = here, here.copy()
+    if not counted:
+        p.counts = here.copy()
 
 
 def _padded(k: int) -> Change:
@@ -459,7 +494,7 @@ def _fitted(few: Sequence[Observed], grade: Grade, stage: str) -> Iterator[tuple
                 return None
             parts.append(((stages[stage] - got) / np.maximum(o.truth.tolerance(stage, grade), 1e-300)).ravel())
         every = np.concatenate(parts)
-        return every if np.isfinite(every).all() else None
+        return np.clip(every, -FAR, FAR) if np.isfinite(every).all() else None
 
     for words, true, starts, setter in _parameters(few[0].truth.plain):
         tried = [(np.linalg.norm(r), v) for v in starts if (r := rest(setter, v)) is not None]
@@ -468,10 +503,13 @@ def _fitted(few: Sequence[Observed], grade: Grade, stage: str) -> Iterator[tuple
 
         def at(log: np.ndarray, setter: Callable = setter) -> np.ndarray:
             found = rest(setter, float(np.exp(log[0])))
-            return np.full(n, 1e30) if found is None else found
+            return np.full(n, FAR) if found is None else found
 
         with np.errstate(all="ignore"):
-            fit = least_squares(at, [np.log(min(tried)[1])], xtol=1e-12, ftol=None, gtol=None, max_nfev=40)
+            start = np.log(min(tried)[1])
+            fit = least_squares(
+                at, [start], bounds=(start - 9, start + 9), xtol=1e-12, ftol=None, gtol=1e-15, max_nfev=40
+            )
         value = float(np.exp(fit.x[0]))
         if value != true:
             instead = f" in place of {true:.6g}" if true and np.isfinite(true) else ""

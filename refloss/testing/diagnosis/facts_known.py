@@ -295,8 +295,9 @@ def facts_about_rows(v: View, margin: Any) -> dict[str, np.ndarray]:
         classes |= {"w_c": plain.w, "w_c = 0": plain.w == 0}
     if not plain.bare:
         classes["‖W_c‖"] = plain.W_norm
+    due = {"|what is due|": units.size(v.stage, v.due)}
     if v.stage in OF_CLASSES:
-        return classes
+        return classes | due
     at = np.arange(plain.N), plain.y
     row = np.arange(plain.N)
     rows: Arrays = {"ignored": ~plain.valid, "row": row, "the last row": row == plain.N - 1}
@@ -327,14 +328,14 @@ def facts_about_rows(v: View, margin: Any) -> dict[str, np.ndarray]:
         "the largest logit in another class": plain.z.argmax(1) != plain.y,
     }
     if v.stage not in ENTRIES:
-        return rows
+        return rows | due
     made = {name: value[:, None] for name, value in rows.items()} | {name: q[None, :] for name, q in classes.items()}
     onehot = np.zeros_like(plain.p, dtype=bool)
     onehot[at] = plain.valid
     made |= {"the target": onehot, "a class that is not the target": ~onehot, "p": plain.p, "z": plain.z}
     top = np.zeros_like(onehot)
     top[row, plain.z.argmax(1)] = True
-    made |= {"the largest logit": top, "a masked class": np.isneginf(plain.z)}
+    made |= due | {"the largest logit": top, "a masked class": np.isneginf(plain.z)}
     if not plain.bare:
         made |= {"cos θ": plain.cos, "‖W_c‖": plain.W_norm[None, :]}
     return made
