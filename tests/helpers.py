@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import os
 import shutil
@@ -199,6 +200,13 @@ def bits(*records: Any) -> dict[str, tuple]:
             if getattr(record, name, None) is not None:
                 values[name] = getattr(record, name)
     return {name: (np.shape(v), np.asarray(v).dtype.str, np.asarray(v).tobytes()) for name, v in values.items()}
+
+
+def with_stage(record: Any, field: str, value: Any) -> Any:
+    """A copy of a record with another array in one field."""
+    twin = copy.copy(record)
+    vars(twin)[field] = value
+    return twin
 
 
 def in_blocks(monkeypatch: pytest.MonkeyPatch, entries: int) -> None:
