@@ -34,10 +34,11 @@ def real_array(value: Any, name: str, allow_minus_inf: bool = False, place: Any 
         raise ValueError(f"{name} holds integers beyond 2**53, which float64 cannot represent")
     with np.errstate(over="ignore"):  # a longdouble beyond float64 is reported as inf below
         copy = np.array(array, dtype=np.float64, order="C", copy=True)
-    bad = ~np.isfinite(copy)
-    if allow_minus_inf:
+    finite = np.isfinite(copy)
+    bad = None if finite.all() else ~finite
+    if bad is not None and allow_minus_inf:
         bad &= copy != -np.inf
-    if bad.any():
+    if bad is not None and bad.any():
         at = first(bad)
         due = "finite or -inf (a masked class)" if allow_minus_inf else "finite"
         raise ValueError(f"{indexed(name, place(*at))} is {copy[at]}; {name} must be {due}")

@@ -44,10 +44,13 @@ def logits(value: Any, axis: int) -> np.ndarray:
     return array
 
 
-def no_zero_rows(v: np.ndarray, name: str, rows: np.ndarray, loss: Any) -> None:
-    """Refuses a zero row among `rows` of v where the loss has no value or derivative there."""
-    zero = rows[~v[rows].any(axis=1)]
+def no_zero_rows(v: np.ndarray, name: str, rows: np.ndarray, loss: Any, first: int = 0) -> None:
+    """Refuses a zero row among `rows` of v where the loss has no value or derivative there. v[0] is row `first`."""
+    blank = np.flatnonzero(v[:, 0] == 0)  # few: the others need no look at
+    blank = blank[~v[blank].any(axis=1)]
+    zero = rows[np.isin(rows, blank)] if blank.size else blank
     if zero.size and loss.zero_norm == "error":
+        zero = zero + first
         shown = ", ".join(map(str, zero[:8])) + (", …" if len(zero) > 8 else "")
         raise ValueError(
             f"{name}[{zero[0]}] is a zero row (zero rows: {shown}), where {type(loss).__name__} is singular: "
