@@ -214,6 +214,7 @@ def test_float32_inside_is_not_asked_for_at_grade_E():
 @pytest.mark.parametrize("name", ["softmax", "l2_softmax", "am_softmax", "arcface"])
 def test_a_filter_of_blocks_is_seen_in_16_bits(name, eps):
     """grad_W is 0 on blocks of 128 classes in which |p − t| stays below eps, as in a fused linear cross-entropy."""
+    need("ml_dtypes")
     loss = make(name)
     case = named(loss, "sparse_blocks", "bfloat16")
 

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 import refloss
 from refloss.cases.case import Case
+from refloss.cases.configurations import objects
+from refloss.cases.oracle import cases
+from refloss.precision.dtypes import DTYPES, rounded
 from refloss.testing import check
 from refloss.testing.check import Checker
 from refloss.testing.diagnosis.facts import facts_of, weightiest_stage
+from refloss.testing.diagnosis.facts_as_if import _operations, made
 from refloss.testing.diagnosis.facts_common import common
 from refloss.testing.diagnosis.facts_relations import factor_name
+from refloss.testing.plain_loss import PlainLoss
 
 LOSS = refloss.Softmax()
 
@@ -79,6 +86,65 @@ def test_everything_is_as_if_a_parameter_were_another():
     assert said[0] == "everything that came back is as if margin were 0.45 in place of 0.5"
 
 
+def test_a_fitted_number_is_named_by_the_losses_own():
+    loss = refloss.ArcFace(scale=16)
+    said = sentences(changed(lambda *a: {}, loss, refloss.ArcFace(scale=16, margin=0.5 * np.pi / 180)), loss)
+    assert said[0].endswith("as if margin were 0.0087266 (margin · π/180) in place of 0.5")
+
+
+def by_hand(of_gradient):
+    """A softmax whose gradients go through of_gradient(p, labels, x, W)."""
+
+    def kernel(x, W, labels, upstream=1.0):
+        out = LOSS.forward(x, W, labels)
+        grads = of_gradient(out.probabilities, labels, x, W)
+        return {"loss": out.loss} | {name: upstream / len(x) * value for name, value in grads.items()}
+
+    return kernel
+
+
+def less_one_hot(p, labels):
+    return p - np.eye(p.shape[1])[labels]
+
+
+def test_gradients_alone_are_as_if_p_had_been_kept_in_16_bits():
+    def coarse(p, labels, x, W):
+        g = less_one_hot(rounded(p, DTYPES["bfloat16"]), labels)
+        return {"grad_x": g @ W, "grad_W": g.T @ x}
+
+    assert "everything that came back is as if p were stored in bfloat16" in sentences(by_hand(coarse))
+
+
+def test_one_stage_is_as_if_a_block_had_been_left_out():
+    def first_four(p, labels, x, W):
+        g = less_one_hot(p, labels)
+        return {"grad_x": g @ W, "grad_W": g[:4].T @ x[:4]}
+
+    words = "grad_W is, with nothing else changed, as if the gradient in the logits were 0 in rows from 4 on"
+    assert words in sentences(by_hand(first_four))
+
+
+def test_the_errors_of_rows_lie_along_one_direction():
+    rng = np.random.default_rng(0)
+
+    def along(stages, x, labels):
+        return {"grad_x": stages["grad_x"] + rng.normal(size=(len(x), 1)) * x}
+
+    assert "the errors of grad_x lie along x̂: its part across x̂ is right" in sentences(changed(along))
+
+
+@pytest.mark.parametrize("name", ["arcface", "a_softmax, annealed", "softmax, ignored, smoothed", "weighted_softmax"])
+def test_every_change_can_be_made(name):
+    """One that always fails would explain nothing, and nobody would notice."""
+    loss = objects()[name]
+    case = next(case for case in cases(loss, "float64") if case.name == "typical")
+    plain = PlainLoss(loss, case.inputs, case.labels, case.upstream)
+    plain.run()
+    o = SimpleNamespace(truth=SimpleNamespace(plain=plain), previous=None)
+    for words, change in _operations(plain):
+        assert made(o, change) is not None, words
+
+
 def test_cases_that_raise_are_told_by_what_they_share():
     def wide(stages, x, labels):
         if x.shape[1] % 8:
@@ -114,7 +180,7 @@ def test_noise_has_no_factor_no_sum_and_no_name():
 
     said = sentences(changed(noise))
     assert said
-    assert not [s for s in said if "as if" in s or "what is due" in s.split("grad_x is ")[-1]]
+    assert not [s for s in said if "as if" in s or "what is due" in s.split("grad_x is ")[-1] or "lie along" in s]
 
 
 def test_the_first_stage_is_that_of_most_cases():

@@ -7,7 +7,7 @@ and cases have in common that the right ones lack; the size of the errors; error
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import comb
 from typing import Any
 
@@ -148,7 +148,7 @@ def _small(observed: Sequence[Observed]) -> Sequence[Observed]:
 
 
 def _as_if(observed: Sequence[Observed], grade: Grade, wrong: Mapping[str, Sequence[str]], focus: str) -> list[Fact]:
-    """What one changed quantity explains, if it explains everything."""
+    """What one changed quantity explains: the stage `focus`, and what else it can."""
     bad = {case for its in wrong.values() for case in its}
     failing, others = ([o for o in _small(observed) if (o.case in bad) is is_bad] for is_bad in (True, False))
     if (found := as_if(failing, others, grade, focus)) is None:
@@ -221,17 +221,17 @@ def _counted(found: Common, unit: str, where: str) -> str:
 
 def _along(stage: str, failing: Sequence[View]) -> list[Fact]:
     """The one direction that the errors of a row have."""
-    rows, others = ("x̂", "W_y") if stage == "grad_x" else ("Ŵ", "")
-    for words in filter(None, (rows, others)):
+    ways: dict[str, Callable[[View], np.ndarray]] = {"Ŵ": lambda v: v.plain.W_hat}
+    if stage == "grad_x":
+        ways = {"x̂": lambda v: v.plain.x_hat, "W_y": lambda v: v.plain.W_hat[v.plain.y]}
+    for words, way_of in ways.items():
         lie, held, count = [], [], 0
         for v in failing:
             clear = v.wrong & (v.off > CLEAR * v.room) & np.isfinite(v.off)
             if v.due.shape[1] < LEAST_D or not clear.any():
                 continue
-            p = v.plain
-            way = p.W_hat[p.y] if words == others else p.x_hat if stage == "grad_x" else p.W_hat
-            error = (v.got - v.due)[clear]
-            across = error - np.sum(error * way[clear], axis=1, keepdims=True) * way[clear]
+            error, way = (v.got - v.due)[clear], way_of(v)[clear]
+            across = error - np.sum(error * way, axis=1, keepdims=True) * way
             lie.append(units.size(stage, across) <= np.maximum(2 * v.room[clear], 1e-3 * v.off[clear]))
             held.append(v.o.case)
             count += int(clear.sum())
@@ -252,8 +252,7 @@ def _digits(stage: str, failing: Sequence[View]) -> Fact | None:
         if size.size and np.isfinite(size).any():
             sizes.append(np.nanmedian(size))
             held.append(v.o.case)
-    grown = np.mean(np.concatenate(signs) > 0) if signs else 0.0
-    if len(sizes) < 3 or not ONE_SIDED <= grown <= 1 - ONE_SIDED:
+    if len(sizes) < 3 or not ONE_SIDED <= np.mean(np.concatenate(signs) > 0) <= 1 - ONE_SIDED:
         return None
     low, middle, high = np.quantile(sizes, [0.1, 0.5, 0.9])
     own = 2.0 ** -failing[0].o.truth.compute.digits

@@ -1,8 +1,8 @@
 """What came back is what comes out of the formula if one of its quantities were another.
 
 Each quantity of the plain loss (a length, cos θ, ψ, the radius, log Σ e^z, p, the target, what arrives at a row …) is
-changed by each of a few operations that know nothing of any bug, and each parameter is fitted. What explains all
-stages of all cases is a fact.
+changed by each of a few operations that know nothing of any bug, and each parameter is fitted. What explains the stage
+where it starts in nearly all cases is a fact, and says which other stages it explains.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from scipy.optimize import least_squares
 from refloss.precision.dtypes import DTYPES, rounded
 from refloss.record import STAGES
 from refloss.testing.diagnosis.facts_known import numbers
+from refloss.testing.diagnosis.facts_relations import CLEAR
 from refloss.testing.diagnosis.match import Observed
 from refloss.testing.judging import units
 from refloss.testing.judging.truth import Grade
@@ -26,7 +27,6 @@ from refloss.testing.plain_loss import PlainLoss
 from refloss.textbook import formulas
 
 Change = Callable[[PlainLoss], None]
-CLEAR = 8.0  # an error of so many tolerances tells what it is
 BLOCKS = (2, 3, 4, 8, 16, 32, 64, 128, 256, 512, 1024)  # that rows and classes go in
 FAR = 1e60  # of a misfit, in tolerances: squares of it stay finite
 NAMED = 1e-4  # of a fitted number
@@ -185,10 +185,7 @@ def _switches(plain: PlainLoss) -> Iterator[tuple[str, Change]]:
             for where, kept in _blocks(k).items():
                 yield f"the cosines left out the features {where}", _changed("cosines", partial(_of_features, kept))
     if not plain.bare and plain.b is not None:
-        yield (
-            "p were that of logits without b",
-            to("softmax", lambda p: lambda: _softmax(p.z - (0.0 if p.b is None else p.b))),
-        )
+        yield "p were that of logits without b", _softmax_of(lambda p: p.z - (0.0 if p.b is None else p.b))
     yield "every label were one class on", to("target", lambda p: np.roll(p.target, 1, axis=1))
     yield "every label were one class back", to("target", lambda p: np.roll(p.target, -1, axis=1))
     if plain.bare:
@@ -204,7 +201,7 @@ def _switches(plain: PlainLoss) -> Iterator[tuple[str, Change]]:
         yield words, to(f"p_{side}", _constant(int(not without)))
     if not plain.loss.has_margin:
         return
-    yield "p were that of logits without a margin", to("softmax", lambda p: lambda: _softmax(p.r * p.cos))
+    yield "p were that of logits without a margin", _softmax_of(lambda p: p.r * p.cos)
     for whose, on in (("target's logit", True), ("other classes' logits", False)):
         for name, length in (("‖x‖", lambda p: p.x_norm[:, None]), ("‖W_c‖", lambda p: p.W_norm[None, :])):
             for does, power in (("had another factor", 1), ("were divided by", -1)):
@@ -261,8 +258,14 @@ def _beyond(plain: PlainLoss, psi: Callable[[Any], Any], turn: float, beyond: bo
 
 
 def _held(plain: PlainLoss, turn: float, beyond: bool) -> Callable[[Any], Any]:
-    own = plain.psi
-    return lambda t: np.where((np.real(t) > turn) == beyond, np.real(own(np.array(turn + 0j))), own(t))
+    """Its value there on one side of an angle."""
+    there = np.real(plain.psi(np.array(turn + 0j)))
+    return _beyond(plain, lambda t: there, turn, beyond)
+
+
+def _softmax_of(logits: Callable[[PlainLoss], np.ndarray]) -> Change:
+    """p of other logits than the loss's."""
+    return _changed("softmax", lambda p_, p: np.exp((z := logits(p)) - p.logsumexp(z)[:, None]))
 
 
 def _changed(site: str, operation: Callable[[Any, PlainLoss], Any]) -> Change:
@@ -348,11 +351,6 @@ def _scaled_by(length: Callable[[PlainLoss], np.ndarray], power: int, on: bool, 
 
 def _over_factor(length: Callable[[PlainLoss], np.ndarray], p: PlainLoss) -> np.ndarray:
     return length(p) / p.factor()
-
-
-def _softmax(z: np.ndarray) -> np.ndarray:
-    e = np.exp(z - z.max(axis=1, keepdims=True))
-    return np.asarray(e / e.sum(axis=1, keepdims=True))
 
 
 def _blocks(k: int) -> dict[str, Callable[[np.ndarray], np.ndarray]]:

@@ -48,7 +48,7 @@ def gradient_of_unit_W(k: PlainLoss) -> None:
     k.grad_W = lambda: k.product((k.g * k.r * k.rise).T, k.x_hat)
 
 
-EPSILONS = (1e-12, 1e-10, 1e-8, 1e-6, 1e-5, 1e-3, 1e-2)
+EPSILONS = (1e-12, 1e-10, 1e-8, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2)
 Longer = Callable[[np.ndarray, float], tuple[np.ndarray, np.ndarray | None]]
 
 
