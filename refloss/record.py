@@ -44,6 +44,12 @@ class _StageMap(Mapping):
     def __len__(self) -> int:
         return len(self._fields)
 
+    def __or__(self, other: Mapping) -> dict[str, Any]:
+        return {**self, **other}
+
+    def __ror__(self, other: Mapping) -> dict[str, Any]:
+        return {**other, **self}
+
 
 class _Stages:
     """Shared by both records: the stages that apply, and a repr that shows their shapes and computes none."""

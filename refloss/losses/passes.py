@@ -153,8 +153,6 @@ class Passes(EndStages):
     ):
         self.own, self.inputs, self.setting = loss, (x, W, b), setting
         self.arithmetic = Arithmetic(loss.precision, bounded)
-        self.x_exponent = self._spare(x, loss.feels_x_norm)
-        self.x = Rows(self.arithmetic.of(times_power(x, -self.x_exponent[:, None])))
         self.blocks = blocks_of(len(W), max(x.shape))
         self.work = len(x) * W.shape[1] * self.blocks[0].stop
         self.keeps = len(x) * len(W) <= KEPT
@@ -163,7 +161,6 @@ class Passes(EndStages):
         self._memory: dict[str, np.ndarray] = {}
         self.has: set[str] = set()  # stages before the logits
         self.progress: Callable[[int, int], None] | None = None
-        self.pairs = self._measured(setting.targets.pairs) if loss.has_margin else setting.targets.pairs
 
     def _spare(self, v: np.ndarray, feels_norm: bool) -> np.ndarray:
         """(R,) the power of two that is taken out of every row where its length does not matter, so that nothing
@@ -228,6 +225,10 @@ class Passes(EndStages):
 
     def forward(self) -> None:
         """The losses and the loss."""
+        x, pairs = self.inputs[0], self.setting.targets.pairs
+        self.x_exponent = self._spare(x, self.own.feels_x_norm)
+        self.x = Rows(self.arithmetic.of(times_power(x, -self.x_exponent[:, None])))
+        self.pairs = self._measured(pairs) if self.own.has_margin else pairs
 
         def part(k: int) -> Gathered:
             block, made = self.blocks[k], self._computed(k)
