@@ -76,7 +76,7 @@ class CrossEntropyOptions:
         """Runs the backward of a record."""
         if not isinstance(out, Forward):
             raise TypeError(f"out must be the record that forward returned, got {type(out).__name__}")
-        if out._made_by != self:
+        if out._made_by is not self and out._made_by != self:
             raise ValueError(f"out was made by {out._made_by!r}, not by {self!r}")
         upstream = check.upstream_gradient(upstream, out.losses.shape, self.reduction)
         passes: Passes | BareLogits = out._passes

@@ -21,7 +21,7 @@ from refloss.losses.blocks import blocks_of, in_order
 from refloss.precision.numbers import Array, error_of, is_extended, nearest
 from refloss.precision.pair import Pair
 from refloss.precision.products import add_at
-from refloss.precision.scaled import exponent_of, spare_exponent, times_power
+from refloss.precision.scaled import exponent_of, rows_times_power, spare_exponent, times_power
 from refloss.steps.angle import Angle, angle
 from refloss.steps.cross_entropy import CrossEntropyPass, cross_entropy_backward, finish
 from refloss.steps.logsumexp import Gathered, gather, join, softmax
@@ -96,6 +96,7 @@ class EndStages:
     blocks: list[slice]
     work: int  # multiplications of a block
     end: CrossEntropyPass
+    _complement: np.ndarray | None = None
 
     def logits(self, k: int) -> Array:
         """The logits of block k."""
@@ -115,24 +116,25 @@ class EndStages:
         """logits or probabilities (M, C), complement (M,): block by block."""
         targets, read = self.setting.targets, self.arithmetic.read
         M, C = len(targets.ignored), targets.classes
-        if name == "complement" and targets.labels is None:
-            return None
-        stage = np.zeros(M) if name == "complement" else np.empty((M, C))
+        if name == "complement" and (targets.labels is None or self._complement is not None):
+            return self._complement
+        stage, complement = np.empty((M, 0 if name == "complement" else C)), np.zeros(M)
 
         def fill(k: int) -> None:
             block, z = self.blocks[k], self.logits(k)
-            pairs = targets.pairs.within(block)
             if name == "logits":
                 stage[:, block] = read(z)
                 return
+            pairs = targets.pairs.within(block)
             p, q = softmax(z, self.end.gathered, block, pairs)
             if name == "probabilities":
                 stage[:, block] = read(times_power(p, -self.end.gathered.headroom))
-            else:
-                stage[pairs.rows] = read(times_power(q, -self.end.gathered.headroom))
+            complement[pairs.rows] = read(times_power(q, -self.end.gathered.headroom))
 
         self.each(fill)
-        return stage
+        if name != "logits" and targets.labels is not None:
+            self._complement = complement  # either is made with the other
+        return complement if name == "complement" else stage
 
     def each(self, function: Any) -> list[Any]:
         """What a function gives of every block."""
@@ -157,27 +159,30 @@ class Passes(EndStages):
         self.work = len(x) * W.shape[1] * self.blocks[0].stop
         self.keeps = len(x) * len(W) <= KEPT
         self._kept: dict[int, LogitsPass] = {}
-        self._W_exponents: dict[int, np.ndarray] = {}
+        self._W_exponents: dict[int, np.ndarray | int] = {}
         self._memory: dict[str, np.ndarray] = {}
+        self._only_W: Rows | None = None  # of an only block, where the target pairs share it
         self.has: set[str] = set()  # stages before the logits
         self.progress: Callable[[int, int], None] | None = None
 
-    def _spare(self, v: np.ndarray, feels_norm: bool) -> np.ndarray:
+    def _spare(self, v: np.ndarray, feels_norm: bool) -> np.ndarray | int:
         """(R,) the power of two that is taken out of every row where its length does not matter, so that nothing
-        leaves the range."""
-        if feels_norm:
-            return np.zeros(len(v), dtype=int)
-        return spare_exponent(v, always=self.arithmetic.precision == "extended")
+        leaves the range; 0 if none is."""
+        return 0 if feels_norm else spare_exponent(v, always=self.arithmetic.precision == "extended")
 
     def _measured(self, pairs: Pairs) -> MeasuredPairs:
         """The target pairs with their angles: of all at once, rather than of a few in every block."""
-        W = self.inputs[1][pairs.y]
-        W = times_power(W, -self._spare(W, self.own.feels_W_norm)[:, None])
+        if len(self.blocks) == 1:
+            self._only_W = self._W(0).normalised()
+            W = self._only_W[pairs.y]
+        else:
+            of_pairs = self.inputs[1][pairs.y]
+            W = Rows(self.arithmetic.of(rows_times_power(of_pairs, -self._spare(of_pairs, self.own.feels_W_norm))))
         measured = MeasuredPairs(*pairs)
-        measured.angles = angle(self.x[pairs.rows], self.arithmetic.of(W))
+        measured.angles = angle(self.x.normalised()[pairs.rows], W)
         return measured
 
-    def _W_exponent(self, k: int) -> np.ndarray:
+    def _W_exponent(self, k: int) -> np.ndarray | int:
         """The powers of two taken out of the class weights of block k."""
         if k not in self._W_exponents:
             self._W_exponents[k] = self._spare(self.inputs[1][self.blocks[k]], self.own.feels_W_norm)
@@ -185,7 +190,9 @@ class Passes(EndStages):
 
     def _W(self, k: int, norm: Array | None = None) -> Rows:
         """The class weights of block k, without these powers."""
-        W = times_power(self.inputs[1][self.blocks[k]], -self._W_exponent(k)[:, None])
+        if self._only_W is not None:
+            return self._only_W
+        W = rows_times_power(self.inputs[1][self.blocks[k]], -self._W_exponent(k))
         return Rows(self.arithmetic.of(W), norm)
 
     def _computed(self, k: int) -> LogitsPass:
@@ -227,7 +234,7 @@ class Passes(EndStages):
         """The losses and the loss."""
         x, pairs = self.inputs[0], self.setting.targets.pairs
         self.x_exponent = self._spare(x, self.own.feels_x_norm)
-        self.x = Rows(self.arithmetic.of(times_power(x, -self.x_exponent[:, None])))
+        self.x = Rows(self.arithmetic.of(rows_times_power(x, -self.x_exponent)))
         self.pairs = self._measured(pairs) if self.own.has_margin else pairs
 
         def part(k: int) -> Gathered:
@@ -271,8 +278,9 @@ class Passes(EndStages):
             if name == "W_norm":
                 stage[block] = read(np.ldexp(self._W(k).norm, self._W_exponent(k)))
                 return
-            made = self._computed(k) if name == "cos_theta" else self._block(k)
+            made = self._block(k)
             if name == "cos_theta":
+                made = made if made.cos_theta is not None else self._computed(k)
                 stage[:, block] = read(made.cos_theta)
             elif name == "theta":
                 stage[made.pairs.rows] = read(made.angles.theta)
@@ -304,8 +312,8 @@ class Passes(EndStages):
             g = cross_entropy_backward(made.logits, self.end, share, block, headroom)
             grads = self.own.backward_logits(made, g)
             for name, array in of_classes.items():  # the block's own rows
-                of_rows = exponent - self._W_exponent(k)[:, None] if name == "W" else exponent
-                array[block] = read(times_power(grads.pop(name), of_rows))
+                of_rows = exponent - self._W_exponent(k) if name == "W" else exponent
+                array[block] = read(rows_times_power(grads.pop(name), of_rows))
                 if checked and not np.isfinite(array[block]).all():
                     suspicious.append(name)
             return grads
@@ -315,8 +323,8 @@ class Passes(EndStages):
             for name, value in grads.items():
                 totals[name] = value if name not in totals else totals[name] + value
         for name in totals:
-            of_name = exponent - self.x_exponent[:, None] if name == "x" else exponent
-            totals[name] = read(times_power(totals[name], of_name))
+            of_name = exponent - self.x_exponent if name == "x" else exponent
+            totals[name] = read(rows_times_power(totals[name], of_name))
         if checked:
             if suspicious or not all(np.isfinite(value).all() for value in totals.values()):
                 suspicious += ["W", "logits"]

@@ -77,6 +77,8 @@ def _replaced(sine: Array, size: Array, x: Array, w: Array, turns: int, in_pairs
     """
     close = CLOSE_OF_PAIRS if is_extended(sine) else CLOSE
     near = np.abs(nearest(sine)) < close * np.abs(nearest(size))
+    if not near.any():
+        return sine
     rows = np.flatnonzero(near & nearest(x).any(axis=1) & nearest(w).any(axis=1))
     if not len(rows):
         return sine
@@ -140,10 +142,17 @@ def _cos_sin(m: float, bits: int) -> tuple[int, int]:
 
 def cos_sin(m: float, numbers: Array) -> tuple[Array, Array]:
     """cos m and sin m as numbers of the kind of `numbers`: doubles, or with all the digits of a pair."""
+    (cos_m, cos_rest), (sin_m, sin_rest) = _cos_sin_of_pairs(m)
+    return from_pair(cos_m, cos_rest, numbers), from_pair(sin_m, sin_rest, numbers)
+
+
+@lru_cache(maxsize=256)
+def _cos_sin_of_pairs(m: float) -> list[tuple[np.ndarray, np.ndarray]]:
+    """cos m and sin m, each as high and low."""
     results = []
     bits = 4 * DIGITS + max(0, -int(np.frexp(m)[1]))  # sin m is about m
     for value in _cos_sin(m, bits):
         high, left = _leading(value, bits)
         low, _ = _leading(left, bits)
-        results.append(from_pair(high, low, numbers))
-    return results[0], results[1]
+        results.append((high, low))
+    return results

@@ -36,9 +36,8 @@ def row_exponent(v: Array) -> np.ndarray:
     return np.frexp(np.abs(nearest(v)).max(axis=1, initial=0.0))[1]
 
 
-def _sums_in_range(v: np.ndarray) -> bool:
+def _sums_in_range(squares: np.ndarray) -> bool:
     """Whether the sums of squares say at once that all rows of doubles may be squared; False may be wrong."""
-    squares = np.einsum("rd,rd->r", v, v)
     least, most = 2.0 ** (2 * -SQUARES_IN_RANGE + 60), 2.0 ** (2 * SQUARES_IN_RANGE - 60)
     return not squares.size or bool(squares.min() > least and squares.max() < most)
 
@@ -53,30 +52,44 @@ def squares_in_range(sizes: Array) -> bool:
     return bool(((sizes < most) & ((sizes > least) | (sizes == 0))).all())
 
 
-def in_range(v: Array) -> tuple[Array, np.ndarray | int]:
-    """v (R, D) times a power of two a row, exactly, so that no sum of squares leaves the range; and what was taken out.
+def in_range(v: Array) -> tuple[Array, np.ndarray | int, Array]:
+    """v (R, D) times a power of two a row, exactly, so that no sum of squares leaves the range; what was taken out; and
+    these sums.
 
     Doubles whose squares are in the range stay as they are, with exponent 0.
     """
-    if not is_extended(v) and _sums_in_range(nearest(v)):
-        return v, 0
-    exponent = row_exponent(v)
-    if not is_extended(v) and np.all(np.abs(exponent) <= SQUARES_IN_RANGE):
-        return v, 0
-    return np.ldexp(v, -exponent[:, None]), exponent
+    exponent: np.ndarray | int = 0
+    if is_extended(v):
+        exponent = row_exponent(v)
+    else:
+        squares = sums_of_squares(v)
+        if not _sums_in_range(nearest(squares)):
+            exponent = row_exponent(v)
+            exponent = exponent if (np.abs(exponent) > SQUARES_IN_RANGE).any() else 0
+    if isinstance(exponent, np.ndarray):
+        v = np.ldexp(v, -exponent[:, None])
+        squares = sums_of_squares(v)
+    return v, exponent, squares
 
 
-def spare_exponent(v: np.ndarray, always: bool) -> np.ndarray:
+def sums_of_squares(v: Array) -> Array:
+    """(R,) Σ_d v_d² of every row."""
+    return np.einsum("rd,rd->r", v, v)
+
+
+def spare_exponent(v: np.ndarray, always: bool) -> np.ndarray | int:
     """(R,) exponents that come out of the rows exactly, wherever ‖v‖ is: `row_exponent`, or 480 less.
 
     The latter for a row whose smallest entries would fall below the range with its largest entry next to 1.
-    0 of a row whose squares are in the range, but for `always`.
+    0 of a row whose squares are in the range, but for `always`; 0 for all if there is no other.
     """
-    if not always and _sums_in_range(v):
-        return np.zeros(len(v), dtype=int)
+    if not always and _sums_in_range(nearest(sums_of_squares(v))):
+        return 0
     e = row_exponent(v)
     if not always:
         e = np.where(np.abs(e) <= SQUARES_IN_RANGE, 0, e)
+        if not e.any():
+            return 0
     lossless = np.ldexp(np.ldexp(v, -e[:, None]), e[:, None]) == v
     return np.where(lossless.all(axis=1), e, e - 480)
 
@@ -85,3 +98,8 @@ def times_power(v: Any, exponent: np.ndarray | int) -> Any:
     """v · 2^exponent, exact but for what leaves the range of doubles."""
     some = exponent.any() if isinstance(exponent, np.ndarray) else exponent
     return np.ldexp(v, exponent) if some else v
+
+
+def rows_times_power(v: Any, exponent: np.ndarray | int) -> Any:
+    """v (R, D) · 2^exponent, each row with its own; exponent: (R,), or one for all."""
+    return times_power(v, exponent[:, None] if isinstance(exponent, np.ndarray) else exponent)

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from refloss.precision.numbers import Array, like, nearest
-from refloss.precision.scaled import exponent_of, headroom_of, times_power
+from refloss.precision.numbers import Array, is_extended, like, nearest
+from refloss.precision.scaled import HEADROOM, exponent_of, times_power
 from refloss.steps.logsumexp import Gathered, exponentials, others
 from refloss.steps.targets import OneHot, Setting
 
@@ -107,12 +107,12 @@ def _divisor(setting: Setting, numbers: Array) -> Array:
 
 
 def _reduced(
-    losses: Array, headroom: np.ndarray, divisor_below_one: Array, exponent: int, setting: Setting
-) -> tuple[Array, Array]:
-    """Σ_i ℓ_i / n times 2^headroom, and this headroom; or the losses as they are. losses, headroom: (M,)."""
+    losses: Array, headroom: Any, divisor_below_one: Array, exponent: int, setting: Setting
+) -> tuple[Array, Any]:
+    """Σ_i ℓ_i / n times 2^headroom, and this headroom; or the losses as they are. headroom: (M,), or 0 of all."""
     if setting.reduction == "none":
         return losses, headroom
-    common = np.min(headroom, initial=max(headroom_of(losses) - setting.exponent, 0))
+    common = np.min(headroom, initial=max(HEADROOM - setting.exponent, 0)) if is_extended(losses) else 0
     losses = times_power(losses, common - headroom)
     total = losses.sum()
     if not np.isfinite(nearest(total)) and nearest(divisor_below_one) > 1:

@@ -18,9 +18,9 @@ def normalise(v: Array) -> tuple[Array, Array]:
     the zero vector for its direction. Neither overflows nor underflows unless ‖v‖ itself does.
     """
     # (N1) a row whose squares would leave the range is scaled by a power of two, exactly: its largest entry to [1/2, 1)
-    scaled, exponent = in_range(v)
+    scaled, exponent, squares = in_range(v)
     # (N2) ‖v‖ = √Σ v_d²
-    length = np.sqrt(np.einsum("rd,rd->r", scaled, scaled))
+    length = np.sqrt(squares)
     # (N3) v̂ = v / ‖v‖
     unit = direction(scaled, length)
     return times_power(length, exponent), unit
@@ -52,6 +52,12 @@ class Rows:
             else:
                 self._norm, self._hat = normalise(self.v)
         return self._hat
+
+    def normalised(self) -> Rows:
+        """These, with length and direction known: of all at once, for those that are chosen from them."""
+        if self._hat is None:
+            self._norm, self._hat = normalise(self.v)
+        return self
 
     def __len__(self) -> int:
         return len(self.v)

@@ -31,8 +31,13 @@ class Pairs(NamedTuple):
 
     def within(self, block: slice) -> Pairs:
         """The pairs whose class lies in a block, counted from its start."""
+        if self._all_in(block):
+            return self
         here = self._here(block)
         return Pairs(self.rows[here], self.y[here] - block.start)
+
+    def _all_in(self, block: slice) -> bool:
+        return not block.start and bool(self.y.max(initial=-1) < block.stop)
 
     def _here(self, block: slice) -> np.ndarray:
         return ((self.y >= block.start) & (self.y < block.stop)).nonzero()[0]
@@ -44,6 +49,8 @@ class MeasuredPairs(Pairs):
     angles: Any
 
     def within(self, block: slice) -> MeasuredPairs:
+        if self._all_in(block):
+            return self
         here = self._here(block)
         chosen = MeasuredPairs(self.rows[here], self.y[here] - block.start)
         chosen.angles = type(self.angles)(*(v[here] for v in self.angles))

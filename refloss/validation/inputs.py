@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -46,9 +47,11 @@ def logits(value: Any, axis: int) -> np.ndarray:
 
 def no_zero_rows(v: np.ndarray, name: str, rows: np.ndarray, loss: Any, first: int = 0) -> None:
     """Refuses a zero row among `rows` of v where the loss has no value or derivative there. v[0] is row `first`."""
-    blank = np.flatnonzero(v[:, 0] == 0)  # few: the others need no look at
+    blank = (v[:, 0] == 0).nonzero()[0]  # few: the others need no look at
+    if not blank.size:
+        return
     blank = blank[~v[blank].any(axis=1)]
-    zero = rows[np.isin(rows, blank)] if blank.size else blank
+    zero = rows[np.isin(rows, blank)]
     if zero.size and loss.zero_norm == "error":
         zero = zero + first
         shown = ", ".join(map(str, zero[:8])) + (", …" if len(zero) > 8 else "")
@@ -60,6 +63,8 @@ def no_zero_rows(v: np.ndarray, name: str, rows: np.ndarray, loss: Any, first: i
 
 def upstream_gradient(value: Any, shape: tuple[int, ...], reduction: str) -> np.ndarray:
     """The gradient arriving at out.loss: a scalar, or one per sample under reduction="none"."""
+    if type(value) is float and isfinite(value):
+        return np.array(value)
     array = real_array(value, "upstream")
     if array.ndim == 0 or (reduction == "none" and array.shape == shape):
         return array

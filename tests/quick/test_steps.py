@@ -97,9 +97,9 @@ def test_normalise():
     check(step("across"), g, unit(v), due=across(g, unit(v)))
     check(step("over_norm"), g, np.array([0.0, 2.0, 3.0, 4.0]), due=g * [[0], [1 / 2], [1 / 3], [1 / 4]])
     scaled = v / 2.0 ** e[:, None]
-    check(step("normalise"), v, known=[v, norm(v), unit(v)], due=(norm(v), unit(v)))
+    check(step("normalise"), v, known=[v, norm(v) ** 2, norm(v), unit(v)], due=(norm(v), unit(v)))
     far = 2.0**600  # the squares of v * far are beyond the range
-    known = [scaled, norm(scaled), unit(v), norm(v) * far]
+    known = [scaled, norm(scaled) ** 2, norm(scaled), unit(v), norm(v) * far]
     check(step("normalise"), v * far, known=known, due=(norm(v) * far, unit(v)))
     check(step("normalise_backward"), g, norm(v), unit(v), due=pulled(unit, v, g))
 
