@@ -325,13 +325,10 @@ class Passes(EndStages):
         for name in totals:
             of_name = exponent - self.x_exponent if name == "x" else exponent
             totals[name] = read(rows_times_power(totals[name], of_name))
-        if checked:
-            if suspicious or not all(np.isfinite(value).all() for value in totals.values()):
-                suspicious += ["W", "logits"]
-            found = totals | {name: of_classes[name] for name in of_classes if name in suspicious}
-            if "logits" in suspicious:  # whatever is wrong there is wrong everywhere
-                found = {"logits": self.grad_logits(upstream)} | found
-            check.finite_gradients(found)
+        if checked and (suspicious or not all(np.isfinite(value).all() for value in totals.values())):
+            # what is wrong in the gradient of the logits is wrong everywhere
+            found = {name: of_classes[name] for name in of_classes if name in ("W", *suspicious)}
+            check.finite_gradients({"logits": self.grad_logits(upstream)} | totals | found)
         return totals | of_classes
 
     def grad_logits(self, upstream: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from refloss.precision.numbers import Array, argmax, like, nearest
+from refloss.precision.numbers import Array, Numbers, argmax, like, nearest
 from refloss.precision.scaled import exp, headroom_of, times_power
 from refloss.steps.targets import OneHot, Pairs
 
@@ -143,9 +143,10 @@ def _below(z: Array, z_max: Array, column: np.ndarray) -> tuple[Array, Array]:
     e = exp(below, headroom)
     if masked:
         e = np.where(nearest(z) > -np.inf, e, 0.0)
-    rows = ((column >= 0) & (column < z.shape[1]) & (nearest(z_max) > -np.inf)).nonzero()[0]
-    below[rows, column[rows]] = 0.0
-    e[rows, column[rows]] = 2.0**headroom
+    if isinstance(z, Numbers):  # of doubles they are 0 and 1 already
+        rows = ((column >= 0) & (column < z.shape[1]) & (nearest(z_max) > -np.inf)).nonzero()[0]
+        below[rows, column[rows]] = 0.0
+        e[rows, column[rows]] = 2.0**headroom
     return below, e
 
 
