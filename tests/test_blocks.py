@@ -68,6 +68,19 @@ def threaded(monkeypatch):
     in_blocks(monkeypatch, 24)
 
 
+@every_variant
+def test_the_callers_errstate_reaches_neither_threads_nor_late_stages(variant, rng, threaded):
+    inputs, upstream = example(variant, rng, n=8, classes=11), rng.normal(size=8)
+    inputs["x"][0] = [1.0, 1e-200, -1e-300]  # squares and products of these underflow
+    inputs["W"][1] = [1e-250, 2.0, 1e-200]
+    loss = make(variant, 11, reduction="none")
+    due = both_passes(loss, inputs, upstream)
+    with np.errstate(all="raise"):
+        out, grads = both_passes(loss, inputs, upstream)
+        assert bits(out, grads) == bits(*due)
+        assert out.error_bound["loss"].tobytes() == due[0].error_bound["loss"].tobytes()
+
+
 @both
 @every_variant
 def test_the_bits_do_not_depend_on_the_number_of_threads(variant, precision, rng, threaded):
