@@ -30,6 +30,12 @@ def wrong(x, W, labels, b=None, upstream=1.0):
     return {name: -value if name.startswith("grad") else value for name, value in made.items()}
 
 
+def hangs(x, W, labels, b=None, upstream=1.0):
+    while len(x) == 1:
+        pass
+    return right(x, W, labels, b, upstream)
+
+
 def misnamed(x, W, labels):
     return {"gradx": x}
 
@@ -228,3 +234,33 @@ def test_what_a_kernel_declares(capsys, tmp_path):
     status, _, err = run(capsys, *call, *options, "--second")
     assert status == 2
     assert err.startswith("refloss: second needs a loss that torch or jax differentiates")
+
+
+# -- several processes -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["right", "wrong", "hangs"])
+def test_more_processes_give_the_same_report(kernels, name, capsys):
+    """-j changes the time, not the report: verdict, order, suspects, reproducer, the end of the kernel's process."""
+    call = ["check", f"{kernels}:{name}", "--loss", "softmax", "--quick", "--format", "json", "--time-limit", "5"]
+    alone, together = run(capsys, *call), run(capsys, *call, "-j", "2")
+    assert alone[0] == together[0] == (name != "right")
+    assert alone[1] == together[1]
+
+
+def test_truths_come_from_the_other_processes(kernels, capsys, monkeypatch):
+    """In this one none is computed but those that nobody could expect: of the logits with a common offset."""
+    here = []
+
+    def truth_on(*asked):
+        here.append(asked)
+        return computed(*asked)
+
+    computed = refloss.testing.check.__globals__["truth_on"]
+    monkeypatch.setitem(refloss.testing.check.__globals__, "truth_on", truth_on)
+    call = ["check", f"{kernels}:right", "--loss", "softmax", "--case", "typical", "--case", "one_sample"]
+    assert run(capsys, *call)[0] == 0
+    alone = len(here)
+    here.clear()
+    assert run(capsys, *call, "-j", "2")[0] == 0
+    assert len(here) == alone - 2

@@ -232,6 +232,30 @@ def test_a_filter_of_blocks_is_seen_in_16_bits(name, eps):
     assert report.failures[0].ratio > 1.5
 
 
+@pytest.mark.parametrize("name", ["softmax", "arcface", "cross_entropy"])
+def test_the_maximum_of_the_batch_in_place_of_the_rows(name):
+    """e^(z − max z) is 0 on a whole row, and its logarithm −inf; with the row's own maximum the same text passes."""
+    loss = CE() if name == "cross_entropy" else make(name)
+    found = [case for case in cases(loss) if "far_rows" in case.flags]
+
+    def kernel_with(axis):
+        def kernel(labels, logits=None, x=None, W=None):
+            z = loss.forward(x, W, labels).logits.astype(np.float32) if logits is None else logits
+            with np.errstate(divide="ignore"):
+                top = z.max(axis=axis, keepdims=True)
+                lse = np.log(np.exp(z - top).sum(axis=1)) + top.reshape(-1)
+            return (lse - z[np.arange(len(z)), labels]).mean(dtype=np.float32)
+
+        if name == "cross_entropy":
+            return lambda logits, targets: kernel(targets, logits=logits)
+        return lambda x, W, labels: kernel(labels, x=x, W=W)
+
+    assert len(found) == 1
+    row, batch = (check(kernel_with(axis), loss, cases=found) for axis in (1, None))
+    assert row.passed
+    assert [f.kind for f in batch.failures] == ["inf"]
+
+
 # -- the law of a common offset ---------------------------------------------------------------------
 
 
@@ -265,6 +289,18 @@ def test_a_loss_that_a_common_offset_changes_breaks_the_law(dtype):
     assert not failed.passed
     assert failed.laws[law][0] == 0
     assert {f.kind for f in failed.failures} == {"law"}
+
+
+def test_the_law_allows_what_the_grade_allows():
+    """In bfloat16 throughout, a loss is no nearer than log Σe^z of shifted logits is: that is grade E, no formula."""
+    torch = need("torch")
+
+    def kernel(logits, targets):
+        return (torch.logsumexp(logits, -1) - logits.gather(-1, targets[:, None])[:, 0]).mean()
+
+    report = check(kernel, CE(), framework="torch", dtype="bfloat16", cases=["typical"])
+    assert (report.passed, report.grade) == (False, "E")
+    assert check(kernel, CE(), framework="torch", dtype="bfloat16", cases=["typical"], require="E").passed
 
 
 def test_a_bias_carries_the_offset():

@@ -20,7 +20,7 @@ from refloss.testing.diagnosis.facts_common import common
 from refloss.testing.diagnosis.facts_relations import factor_name
 from refloss.testing.plain_loss import PlainLoss
 
-LOSS = refloss.Softmax()
+LOSS, MARGIN = refloss.Softmax(), refloss.AMSoftmax()
 
 
 def changed(change, loss=LOSS, used=None):
@@ -90,6 +90,71 @@ def test_a_fitted_number_is_named_by_the_losses_own():
     loss = refloss.ArcFace(scale=16)
     said = sentences(changed(lambda *a: {}, loss, refloss.ArcFace(scale=16, margin=0.5 * np.pi / 180)), loss)
     assert said[0].endswith("as if margin were 0.0087266 (margin · π/180) in place of 0.5")
+
+
+def from_plain(loss, change):
+    """The plain loss with a change, as a kernel."""
+
+    def kernel(x, W, labels, upstream=1.0):
+        plain = PlainLoss(loss, {"x": x, "W": W}, labels, upstream)
+        change(plain)
+        stages = plain.run()
+        return {name: stages[name] for name in ("loss", "grad_x", "grad_W")}
+
+    return kernel
+
+
+@pytest.mark.parametrize(
+    ("psi", "words"),
+    [
+        (lambda t: 0.9 * np.cos(t) - 0.3, "ψ(θ) had 0.9 cos θ in place of cos θ, −0.3 in place of −0.35"),
+        (lambda t: np.cos(t) ** 3 - 0.35, None),  # no such sum
+    ],
+)
+def test_everything_is_as_if_psi_were_another_sum(psi, words):
+    said = sentences(from_plain(MARGIN, lambda plain: setattr(plain, "psi", psi)), MARGIN)
+    assert (said[0] == f"everything that came back is as if {words}") if words else not any("ψ(" in s for s in said)
+
+
+def test_a_gradient_tells_the_slope_it_was_made_with():
+    loss = refloss.ASoftmax(margin=4)
+
+    def change(plain):
+        own = plain.slope
+        plain.slope = lambda: np.where(plain.on & (plain.theta > 1.0), -own(), own())
+
+    said = sentences(from_plain(loss, change), loss)
+    assert "as grad_x tells, where it is wrong, dψ/dcos θ_y is minus what is due" in said
+
+
+def test_a_gradient_tells_the_gradient_in_the_logits_it_was_made_of():
+    def change(plain):
+        own = plain.grad_logits
+        before = lambda: np.cumsum(plain.target, axis=0) - plain.target > 0  # noqa: E731
+        plain.grad_logits = lambda: np.where(before(), 3 * own(), own())
+
+    said = sentences(from_plain(LOSS, change))
+    assert "as grad_x tells, where it is wrong, grad_logits is 3 × what is due" in said
+
+
+def test_a_part_along_the_row_tells_nothing_of_the_logits():
+    """It is no sum of tangents: only the part across is read, and that is right."""
+    said = sentences(changed(lambda stages, x, labels: {"grad_x": stages["grad_x"] + 0.1 * x}, MARGIN), MARGIN)
+    assert not any("tells" in s for s in said)
+
+
+def test_a_dtype_is_named_only_where_its_arithmetic_errs_as_much():
+    """A hundredth too much in one case in three is no rounding in bfloat16, whatever the middle of the errors is."""
+
+    def off(by):
+        rng = np.random.default_rng(0)
+        return lambda stages, x, labels: {
+            "loss": stages["loss"] * (1 + by * rng.choice([-1.0, 1.0]) * rng.uniform(0.5, 1))
+        }
+
+    assert any("bfloat16" in s for s in sentences(changed(off(2.0**-9))))
+    huge = sentences(changed(lambda s, x, y: {"loss": s["loss"] * (1 + (2.0**-8 if y[0] else 0.5) * (-1) ** len(x))}))
+    assert not any("bfloat16" in s for s in huge)
 
 
 def by_hand(of_gradient):

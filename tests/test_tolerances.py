@@ -79,7 +79,7 @@ def test_without_noise_the_tape_is_the_derivative():
         due = {**out.stages(), **loss.backward(out, case.upstream).stages()}
         for form in (*STABLE, *TEXTBOOK):
             noise = Noise(DTYPES["float64"], 2, 0, divides_after=form.divides_after, keeps_lse=form.keeps_lse)
-            found = Draws(plain, noise, form).stages()
+            found = Draws(plain, noise, form, {}).stages()
             for stage, value in due.items():
                 size = np.max(np.abs(value))
                 np.testing.assert_allclose(

@@ -6,6 +6,7 @@ import numpy as np
 
 from refloss.cases.angles import directions
 from refloss.cases.maker import Maker
+from refloss.precision.dtypes import DTYPES
 
 # (N, C): one below, at and above 8, 64, 128 and 1024, each as a number of rows and of classes, and few entries
 CHUNKS = (
@@ -21,6 +22,7 @@ def corners(make: Maker) -> None:
     _chunks(make)
     _far_classes(make)
     _sparse_blocks(make)
+    _rows_far_apart(make)
     if make.dtype.is_half and not make.bare:
         _norms_of_16_bits(make)
     if make.bare and make.soft:
@@ -92,6 +94,26 @@ def _sparse_blocks(make: Maker) -> None:
         inputs = {"x": length * np.eye(N, D), "W": W_length * np.hstack([near, rest])}
     reason = "1000 classes of which 996 have p near 1e-4: blocks of grad_W left out where |p − t| is small"
     make.case(name, reason, "blocks sparse confident", inputs, y, b=0.0)
+
+
+def _rows_far_apart(make: Maker) -> None:
+    """Logits that differ little within a row and by more than e^z spans from row to row, as far as s lets them."""
+    name = "rows_far_apart"
+    inputs, y = make.plain(name, 6)
+    compute = DTYPES["float32"] if make.dtype.is_half else make.dtype
+    height = -1.2 * np.log(compute.smallest_subnormal)
+    of_rows = np.array([0.9, -0.9, 0.5, -0.5, 0.1, -0.8])
+    if make.bare:
+        inputs["logits"] += height * of_rows[:, None]
+    else:
+        # every W_j lies next to one axis, x_i at the angle arccos(of_rows) from it
+        length, W_length = make.lengths(height)
+        near, across = inputs["W"] * 2 / make.reach(height), directions(inputs["x"][:, 1:])
+        near[:, 0] = 1.0
+        x = np.hstack([of_rows[:, None], np.sqrt(1 - of_rows[:, None] ** 2) * across])
+        inputs = {"x": length * x, "W": W_length * near}
+    reason = "each row's largest logit far from the others': the maximum of the batch in place of the row's gives log 0"
+    make.case(name, reason, "far_rows", inputs, y, b=0.0)
 
 
 def _norms_of_16_bits(make: Maker) -> None:

@@ -20,6 +20,7 @@ from refloss.cli.shared import (
     named,
     nothing_ran,
     of_a_checkout,
+    progress,
     read_arrays,
     run_jobs,
     those_that_fit,
@@ -127,7 +128,8 @@ def _on_input(options: argparse.Namespace) -> list[Any]:
     def point(loss: Any) -> Any:
         return own_point(loss, Path(options.input).name, **arrays)
 
-    return those_that_fit(losses, point, options.input, bool(options.losses))
+    shown = progress(losses, len(losses), "certify")
+    return those_that_fit(shown, point, options.input, bool(options.losses))
 
 
 def _list(points: Sequence[Any]) -> int:

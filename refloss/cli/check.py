@@ -57,7 +57,7 @@ def add_to(commands: Any) -> None:
     parser.add_argument("--soft-targets", action="store_true", help="soft targets in place of labels")
     parser.add_argument("--time-limit", type=float, default=60.0, metavar="S", help="seconds a call (default 60)")
     parser.add_argument("--memory-limit", type=float, default=4096, metavar="MIB", help="for its arrays (default 4096)")
-    add_common(parser, "json", "junit", seed=True)
+    add_common(parser, "json", "junit", jobs=1, seed=True)
     parser.set_defaults(command=run)
 
     listing = commands.add_parser(
@@ -87,7 +87,7 @@ def run(options: argparse.Namespace) -> int:
             soft_targets=options.soft_targets, isolated=True, time_limit=options.time_limit,
             memory_limit=options.memory_limit, arguments=_arguments(options.argument), returns=options.returns,
             mutates=options.mutates, deterministic=not options.nondeterministic, without=options.without,
-            second=options.second, forward_mode=options.forward_mode,
+            second=options.second, forward_mode=options.forward_mode, jobs=options.jobs,
         )  # fmt: skip
         for _ in progress(checker.run(), len(checker.cases), "check"):
             pass

@@ -17,10 +17,12 @@ import refloss
 from refloss.cli.shared import (
     add_common,
     add_set,
+    bar,
     finish,
     make_loss,
     named,
     nothing_ran,
+    numbers,
     progress,
     read_arrays,
     run_jobs,
@@ -44,6 +46,8 @@ def add_to(commands: Any) -> None:
     parser.add_argument("losses", nargs="*", metavar="LOSS", help=f"of: {', '.join(refloss.losses())}")
     parser.add_argument("--loss", metavar="FILE.py:OBJECT", help="your own loss, or a (function, gradient) pair")
     parser.add_argument("--input", metavar="F.npz", help="your own arrays: x, W, labels and optionally b")
+    parser.add_argument("--rows", metavar="I,J-K", help="of --input, only these samples' rows of grad_x")
+    parser.add_argument("--classes", metavar="I,J-K", help="of --input, only these classes' rows of grad_W and grad_b")
     add_set(parser)
     parser.add_argument(
         "--witness", action="append", metavar="NAME", help="finite_difference, autograd, complex_step; ball"
@@ -54,7 +58,7 @@ def add_to(commands: Any) -> None:
     )
     parser.add_argument("--memory-limit", type=float, default=4096, metavar="MIB", help="for your loss (default 4096)")
     parser.add_argument("--strict", action="store_true", help="undecided rows are a failure too")
-    add_common(parser, "json", "junit", jobs=1, seed=True)
+    add_common(parser, "json", "junit", jobs=1, seed="of the cases, and of rows drawn from a large --input")
     parser.set_defaults(command=run)
 
 
@@ -136,6 +140,9 @@ def _report(options: argparse.Namespace, goes_on: Callable[[], None] = lambda: N
         raise CallError("--set needs the name of a loss of refloss")
     if options.input and options.case:
         raise CallError("--case chooses among the built-in cases; with --input there is only yours")
+    for name in ("rows", "classes"):
+        if getattr(options, name) is not None and not options.input:
+            raise CallError(f"--{name} chooses among those of --input; the built-in cases are checked whole")
     own = [_load(options.loss)] if options.loss else []
     results, losses = (_on_input if options.input else _on_cases)(own, options, witnesses, goes_on)
     return Report(results, all_branches(losses), options.strict) if results else None
@@ -178,25 +185,52 @@ def _on_cases(
 def _on_input(
     own: list[Any], options: argparse.Namespace, witnesses: Sequence[str], goes_on: Callable[[], None]
 ) -> tuple[list, list]:
-    from refloss.witnesses.gradcheck import gradcheck
+    from refloss.witnesses.gradcheck import check_input
+    from refloss.witnesses.work import Meter
 
     path = options.input
+    rows, classes = (numbers(getattr(options, name), f"--{name}") for name in ("rows", "classes"))
     arrays = read_arrays(path)
     ones = (1.0,) * max(len(np.atleast_1d(arrays["W"])), 1)
     names = options.losses or ([] if own else refloss.losses())
     losses = [make_loss(name, options.set, ones) for name in names]
     if not options.losses and np.ndim(arrays["labels"]) == 2:  # soft targets have no margin class
         losses = [loss for loss in losses if not loss.has_margin]
+    begun: list[Any] = []
 
     def check(loss: Any) -> Any:
         goes_on()
+        begun.append(loss)
+        number, total = len(begun) - 1, len(own) + len(losses)
+
+        def before(seconds: float) -> None:
+            shape = " × ".join(map(str, (*np.shape(arrays["x"]), len(arrays["W"]))))
+            words = f"{getattr(loss, 'name', options.loss)} on {shape} will take about {_time(seconds)}"
+            others = f"; {total - number - 1} more losses follow" if number < total - 1 else ""
+            shown.say(f"{words}, by the time of pieces of it; --rows and --classes choose less{others}")
+
+        def after(share: float) -> None:
+            goes_on()
+            shown.reached(number + share)
+
         b = arrays.get("b") if getattr(loss, "has_bias", True) else None
-        [result] = gradcheck(loss, arrays["x"], arrays["W"], arrays["labels"], b, witnesses).results
-        result.case = Path(path).name
+        result = check_input(
+            loss, Path(path).name, arrays["x"], arrays["W"], arrays["labels"], b, witnesses, None, rows, classes,
+            options.seed, Meter(before, after),
+        )  # fmt: skip
+        shown.reached(number + 1)
         return result
 
-    results = [_of_the_user(check, loss) for loss in own]
-    return results + those_that_fit(losses, check, path, bool(options.losses)), own + losses
+    with bar(len(own) + len(losses), "gradcheck") as shown:
+        results = [_of_the_user(check, loss) for loss in own]
+        return results + those_that_fit(losses, check, path, bool(options.losses)), own + losses
+
+
+def _time(seconds: float) -> str:
+    for unit, size in (("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"
 
 
 def _of_the_user(function: Callable, *arguments: Any) -> Any:

@@ -32,12 +32,13 @@ WORDS = {"true": "True", "false": "False"}
 # -- arguments -------------------------------------------------------------------------------------
 
 
-def add_common(parser: Any, *formats: str, jobs: int | None = None, seed: bool = False) -> None:
-    """--format, --output, and where they make sense --seed and -j with its default, 0 for every core."""
+def add_common(parser: Any, *formats: str, jobs: int | None = None, seed: bool | str = False) -> None:
+    """--format, --output, and where they make sense --seed (of what) and -j with its default, 0 for every core."""
     parser.add_argument("--format", choices=("text", *formats), default="text", help="of the result")
     parser.add_argument("--output", metavar="F", help="write the result to this file instead of standard output")
     if seed:
-        parser.add_argument("--seed", type=int, default=0, help="seed of the cases (default 0)")
+        of = seed if isinstance(seed, str) else "of the cases"
+        parser.add_argument("--seed", type=int, default=0, help=f"seed {of} (default 0)")
     if jobs is not None:
         words = f"processes (default{f' {jobs}' if jobs else ': all cores'})"
         parser.add_argument("-j", "--jobs", type=int, default=jobs or os.cpu_count() or 1, metavar="N", help=words)
@@ -111,6 +112,20 @@ def make_loss(name: str, settings: list[str], weights: Sequence[float], bare: bo
         raise CallError(str(error)) from error
 
 
+def numbers(text: str | None, option: str) -> list[int] | None:
+    """0,5-9 as [0, 5, 6, 7, 8, 9]; None stays None."""
+    if text is None:
+        return None
+    found: list[int] = []
+    for part in filter(None, text.replace(" ", "").split(",")):
+        first, _, last = part.partition("-")
+        among = range(int(first), int(last or first) + 1) if (first + last).isdecimal() and first else range(0)
+        if not among or part.endswith("-"):
+            raise CallError(f"{option} takes whole numbers and ranges such as 0,5-9, got {part!r}")
+        found += among
+    return found
+
+
 def named(things: list[Any], names: list[str], what: str) -> list[Any]:
     """Those of these names. Some unknown: an error; all unknown: none, and a word about it."""
     known = sorted({thing.name for thing in things})
@@ -125,13 +140,13 @@ def named(things: list[Any], names: list[str], what: str) -> list[Any]:
     return [thing for thing in things if thing.name in names]
 
 
-def those_that_fit(losses: Sequence[Any], do: Callable[[Any], Any], path: str, asked: bool) -> list[Any]:
+def those_that_fit(losses: Iterable[Any], do: Callable[[Any], Any], path: str, asked: bool) -> list[Any]:
     """do(loss) of every loss that takes the arrays of the file; the others are left out with a word.
 
     asked: the losses were named, and one that does not fit is an error
     """
     done, left_out = [], []
-    for loss in progress(losses, len(losses), "arrays"):
+    for loss in losses:
         try:
             done.append(do(loss))
         except (ValueError, TypeError) as error:
@@ -173,24 +188,59 @@ def run_jobs(function: Callable, jobs: Sequence[tuple], processes: int, command:
 
 def progress(things: Iterable[Any], total: int, command: str) -> Iterator[Any]:
     """The same things, with a bar on standard error if that is a terminal, else a line there every ten seconds."""
+    with bar(total, command) as shown:
+        for done, thing in enumerate(things, 1):
+            shown.reached(done)
+            yield thing
+
+
+@contextmanager
+def bar(total: int, command: str) -> Iterator[Bar]:
+    """A bar on standard error if that is a terminal, else a line there every ten seconds; of a short run nothing."""
     if not sys.stderr.isatty():
-        yield from _told(things, total, command)
+        yield Bar(total, command)
         return
     from rich.console import Console
-    from rich.progress import track
+    from rich.progress import Progress
 
-    yield from track(things, description=command, total=total, console=Console(stderr=True), transient=True)
+    with Progress(console=Console(stderr=True), transient=True) as drawn:
+        yield DrawnBar(total, command, drawn)
 
 
-def _told(things: Iterable[Any], total: int, command: str) -> Iterator[Any]:
-    """The same things; those who read a log learn every `EVERY` seconds that it goes on, and of a short run nothing."""
-    began = told = time.monotonic()
-    for done, thing in enumerate(things, 1):
+class Bar:
+    """How far `total` things are, in lines for those who read a log."""
+
+    def __init__(self, total: int, command: str) -> None:
+        self.total, self.command = total, command
+        self.began = self.told = time.monotonic()
+
+    def reached(self, done: float) -> None:
+        """So many of them are done; the last may be so in part."""
         now = time.monotonic()
-        if now - told >= EVERY and done < total:
-            print(f"refloss {command}: {done} of {total}, {now - began:.0f} s", file=sys.stderr, flush=True)
-            told = now
-        yield thing
+        if now - self.told >= EVERY and done < self.total:
+            whole = f"{done} of {self.total}" if isinstance(done, int) else f"{done / self.total:.0%}"
+            self.say(f"{whole}, {now - self.began:.0f} s")
+            self.told = now
+
+    def say(self, words: str) -> None:
+        """A line of its own."""
+        print(f"refloss {self.command}: {words}", file=sys.stderr, flush=True)
+
+
+class DrawnBar(Bar):
+    """The same, drawn by rich."""
+
+    def __init__(self, total: int, command: str, drawn: Any) -> None:
+        super().__init__(total, command)
+        self.drawn, self.task = drawn, drawn.add_task(command, total=total)
+
+    def reached(self, done: float) -> None:
+        """So many of them are done."""
+        self.drawn.update(self.task, completed=done)
+
+    def say(self, words: str) -> None:
+        """A line above the bar."""
+        self.drawn.console.print(f"refloss {self.command}: {words}", markup=False, highlight=False)
 
 
 # -- the end ---------------------------------------------------------------------------------------

@@ -142,9 +142,9 @@ Wrong implementations, each rounded to the dtype as an ideal machine would, judg
 at grade C, in 16 bits at D (stored in 16 bits, computed in float32). A cell says on how many losses the suspect
 is killed, of those where it is a bug: where it differs from the truth by more than the last place on some case.
 The columns behind the dtypes are the checks that people use, on the losses of the survey with their defaults, in
-float32 (gradcheck: float64). They are asked for the constant (ε, block) that is easiest to see, and not about
-bugs that need an earlier call. *hidden*: less precision does not show there. Made by `refloss matrix kill
---rivals --format markdown`."""
+float32 (gradcheck, where it is among them: float64). They are asked for the constant (ε, block) that is easiest
+to see, and not about bugs that need an earlier call. *hidden*: less precision does not show there. Made by
+`refloss matrix kill --rivals --format markdown`."""
 
     def fates(self) -> dict[tuple[str, str], str]:
         """(suspect, dtype) → killed, wherever one of its variants is a bug; survived; innocent everywhere."""

@@ -17,6 +17,7 @@ from refloss.losses.loss import Loss
 from refloss.precision.dtypes import DTYPES, rounded
 from refloss.record import BACKWARD_STAGES
 from refloss.testing.adapters import LOST, Adapter, Outcome, Problem, Takes, UnfitImplementation
+from refloss.testing.ahead import Ahead
 from refloss.testing.diagnosis.facts import biases, facts_of
 from refloss.testing.diagnosis.match import History, Observed, name_the_bug
 from refloss.testing.isolation import ONLY_ISOLATED, IsolatedAdapter
@@ -150,7 +151,7 @@ class Checker:
         shared: dict[Any, Truth] | None = None, isolated: bool = False, time_limit: float = 60.0,
         memory_limit: float = 4096.0, arguments: Mapping[str, str] | None = None, returns: int | None = None,
         mutates: Sequence[str] = (), deterministic: bool = True, without: Sequence[str] = (),
-        second: bool = False, forward_mode: bool = False,
+        second: bool = False, forward_mode: bool = False, jobs: int = 1,
     ) -> None:  # fmt: skip
         one_of(dtype, "dtype", tuple(DTYPES))
         self.require = required(require, dtype)
@@ -214,14 +215,24 @@ class Checker:
         self.upstream_is_one = False
         self.before: Case | None = None  # the case whose calls came last
         self.shared = shared  # truths by case, for those who check several kernels
+        self.jobs = jobs  # processes that compute truths; 1: this one
+        self.ahead: Ahead | None = None
 
     def run(self) -> Iterator[CaseResult]:
         """Every case, one after the other."""
-        for case in self.cases:
-            self.found.results.append(self._one(case))
-            if case is self.cases[-1]:
-                self.found.results[-1].failures += _failures(case, self.adapter.finish())
-            yield self.found.results[-1]
+        self.ahead = Ahead(self.jobs) if self.jobs > 1 else None
+        try:
+            for case in self.cases:
+                self.found.results.append(self._one(case))
+                if case is self.cases[-1]:
+                    self.found.results[-1].failures += _failures(case, self.adapter.finish())
+                if self.ahead is not None:
+                    self.ahead.done(case.name)
+                yield self.found.results[-1]
+        finally:
+            if self.ahead is not None:
+                self.ahead.close()
+            self.ahead = None
 
     def report(self) -> Report:
         """The report; runs every case unless that was done."""
@@ -303,6 +314,10 @@ class Checker:
             failure = Failure(case.name, whole, "not_run", self.adapter.stopped)
             return CaseResult(case.name, case.reason, case.flags, shape_of(case), failures=[failure])
         outcome = self._call(case)
+        if self.ahead is not None:  # what is due of this kernel is most likely due in the cases to come as well
+            done = len(self.found.results)
+            for later in self.cases[done : done + 1 + self.ahead.reach]:
+                self.ahead.expect(later.name, *self._due(later, outcome))
         truth = self._truth(case, outcome)
         result, got = judge(truth, case, outcome, self.require)
         self.laws.of_one_call(case.name, truth, got)
@@ -365,10 +380,11 @@ class Checker:
         without, shifted = (self._call(way) for way in ways)
         if any(problem.kind in LOST for call in (without, shifted) for problem in call.problems):
             return  # a failure of the case itself says so
-        broken = self.laws.of_an_offset(case.name, self._truth(ways[1], shifted), without, shifted)
+        broken, grade = self.laws.of_an_offset(case.name, self._truth(ways[1], shifted), without, shifted)
         if broken and not any(f.stage == broken for f in result.failures):
             words = f"{broken} changes with a common offset of all logits ({ways[1].name})"
-            result.failures.append(Failure(case.name, broken, "law", words))
+            result.failures.append(Failure(case.name, broken, "law", words, grade))
+            result.grades[broken] = max(grade, result.grades.get(broken, grade))
 
     def _along(self, case: Case, outcome: Outcome, truth: Truth, result: CaseResult) -> None:
         """Forward mode and second derivatives, along fixed directions."""
@@ -408,6 +424,17 @@ class Checker:
 
     def _truth(self, case: Case, outcome: Outcome | None) -> Truth:
         """What is due for the loss as the kernel reduces it, with what arrives at it."""
+        key, asked = self._due(case, outcome)
+        if self.shared is not None and key in self.shared:
+            return self.shared[key]
+        found = self.ahead.truth(case.name, key) if self.ahead is not None else None
+        found = truth_on(*asked) if found is None else found
+        if self.shared is not None:
+            self.shared[key] = found
+        return found
+
+    def _due(self, case: Case, outcome: Outcome | None) -> tuple[Any, tuple[Any, ...]]:
+        """What tells a truth from the others, and what `truth_on` takes."""
         loss = self.loss
         if outcome is not None and outcome.reduced == "losses" and outcome.differentiated:
             loss = replace(loss, reduction="none")  # losses came back, and were differentiated one by one
@@ -422,12 +449,7 @@ class Checker:
         if outcome is not None and "grad_b" in outcome.stages and "b" not in inputs and loss.has_bias:
             inputs = {**inputs, "b": np.zeros(len(inputs["W"]))}  # no bias, and still its gradient
         key = (case.name, tuple(inputs), loss.reduction, np.asarray(upstream).tobytes())
-        if self.shared is not None and key in self.shared:
-            return self.shared[key]
-        found = truth_on(loss, inputs, case.labels, upstream, self.found.dtype, self.found.compute, self.slack)
-        if self.shared is not None:
-            self.shared[key] = found
-        return found
+        return key, (loss, inputs, case.labels, upstream, self.found.dtype, self.found.compute, self.slack)
 
     def _fitting(self, case: Case) -> Case:
         """Without the bias that the kernel does not take; with zeros for one that it needs."""

@@ -109,9 +109,9 @@ class CaseResult:
 
     @property
     def grade(self) -> str:
-        """The worst grade of its stages; "F" if something else than a value is wrong."""
+        """The worst grade of its stages and of its failures; "F" if something else than a size is wrong."""
         worst = max(self.grades.values(), default="A")
-        return "F" if any(f.kind not in ("value", "convention") for f in self.failures) else worst
+        return max([worst, *(f.grade for f in self.failures)])
 
 
 @dataclass
@@ -368,7 +368,8 @@ class Report(BaseReport):
 
     def _next(self) -> str:
         ended = self._ended()
-        if len(ended) == 1 and ended[0].startswith("exception") and len(self.failures) == len(self.results) > 1:
+        raised = all(any(f.kind == "exception" for f in result.failures) for result in self.results)
+        if len(ended) == 1 and raised and len(self.results) > 1:
             return f"every call raises the same: is {self.framework} the right framework for it?"
         if self.oracle_faults:
             return "please report this: it is refloss that is wrong, not your implementation"

@@ -11,7 +11,7 @@ import numpy as np
 
 from refloss.cases.case import Case
 from refloss.losses import CrossEntropy
-from refloss.testing.report import CaseResult, Failure, Report
+from refloss.testing.report import LOST, CaseResult, Failure, Report
 
 TRIES, SECONDS = 120, 20.0  # what shrinking may take; a trial that has begun is not cut off
 LONG = 16  # times as many classes as are kept: then it is worth a trial
@@ -34,8 +34,9 @@ def smallest_failing(
     ran = [r for r in report.results if r.failures and r.failures[0].kind != "not_run"]
     order = sorted(ran, key=lambda r: _cost(by_name[r.name]))
     first = report.first_divergent_stage
-    most = max(report.failures, key=lambda f: (f.grade == "F", f.stage == first))
-    failure = next(f for r in order for f in r.failures if (f.stage, f.grade) == (most.stage, most.grade))
+    most = max(report.failures, key=lambda f: (f.kind not in LOST, f.grade == "F", f.stage == first))
+    alike = (most.stage, most.grade, most.kind)
+    failure = next(f for r in order for f in r.failures if (f.stage, f.grade, f.kind) == alike)
     whole = by_name[failure.case]
     if failure.kind in NOT_AGAIN:
         return whole, whole, failure, ""
@@ -51,8 +52,9 @@ def smallest_failing(
 
 
 def _cost(case: Case) -> tuple[bool, int]:
-    """By which the cheapest comes first; one of a single dimension only if there is no other."""
-    return "W" in case.inputs and _length(case, _dimensions) < KEPT, entries(case)
+    """By which the cheapest comes first; one of a single dimension, or without numbers, only if there is no other."""
+    flat = "W" in case.inputs and _length(case, _dimensions) < KEPT
+    return flat or bool({"empty", "nonfinite"} & set(case.flags)), entries(case)
 
 
 def entries(case: Case) -> int:

@@ -166,32 +166,33 @@ def in_units_of_the_gradient(problem: Problem, estimates: dict[str, Estimate]) -
 
 def _one_input(problem: Problem, name: str, gradient: Any, estimates: Mapping[str, Estimate]) -> InputResult:
     due = np.shape(problem.inputs[name])
-    count = len(as_rows(problem.inputs[name]))
-    result = InputResult(name, rows=count, witnesses={w: Seen() for w in estimates})
+    at = problem.rows(name)
+    result = InputResult(name, rows=len(at), witnesses={w: Seen() for w in estimates})
     if gradient is None or np.shape(gradient) != due:
         what = "is missing" if gradient is None else f"has shape {np.shape(gradient)}, expected {due}"
-        result.failed = count
+        result.failed = count = len(as_rows(problem.inputs[name]))
+        result.rows = count
         result.failures.append(Failure(name, 0, (), np.nan, np.nan, np.inf, 0.0, SHAPE, what, count, count))
         return result
-    wrong = _Wrong(as_rows(np.asarray(gradient, dtype=float)))
+    wrong = _Wrong(as_rows(np.asarray(gradient, dtype=float))[at], at)
     rows = wrong.got
     not_finite = ~np.isfinite(rows).all(axis=1)
     wrong.add(not_finite, "is not finite")
-    scale = problem.scale.get(name)
-    must_vanish = problem.vanishes.get(name, np.zeros(count, dtype=bool)) & ~not_finite
+    scale = problem.scale[name][at] if name in problem.scale else None
+    must_vanish = (problem.vanishes[name][at] if name in problem.vanishes else np.False_) & ~not_finite
     result.exact_zero = int(np.count_nonzero(must_vanish & ~rows.any(axis=1)))
     wrong.add(must_vanish & rows.any(axis=1), "must be exactly 0", "nothing arrives")
     decided = not_finite | must_vanish
 
     for witness, estimate in estimates.items():
-        expected = as_rows(estimate.gradient)
+        expected = as_rows(estimate.gradient)[at]
         # without logits of its own to measure by, a loss is measured against the witness
         measure = row_norm(expected) if scale is None else scale
         # balls have no rounding of their own: what is left is that of a correct pass
         room = problem.pass_error if witness in ON_REQUEST and problem.pass_error else problem.rounding
-        rounding = room.get(name, np.zeros(count))
+        rounding = room[name][at] if name in room else 0.0
         with np.errstate(all="ignore"):
-            tolerance = estimate.error + rounding + TINY
+            tolerance = estimate.error[at] + rounding + TINY
             looked = np.isfinite(tolerance) & ~not_finite & ~must_vanish
             # a witness that is not sure enough to confirm a row may still be sure that it is wrong
             sees = looked & (tolerance <= BLIND * measure)
@@ -206,7 +207,7 @@ def _one_input(problem: Problem, name: str, gradient: Any, estimates: Mapping[st
         wrong.add(refuted, "is wrong", witness, expected, tolerance, measure)
     result.failed = int(np.count_nonzero(wrong.rows))
     result.undecided = int(np.count_nonzero(~decided & ~wrong.rows))
-    result.passed = count - result.failed - result.undecided
+    result.passed = len(at) - result.failed - result.undecided
     if result.failed:
         result.failures.append(wrong.failure(name, len(due), problem.samples, float(problem.inputs.get("scale", 1.0))))
     return result
@@ -215,8 +216,8 @@ def _one_input(problem: Problem, name: str, gradient: Any, estimates: Mapping[st
 class _Wrong:
     """The wrong rows of one gradient, each beside what the first witness against it says."""
 
-    def __init__(self, got: np.ndarray) -> None:
-        self.got, self.expected = got, np.zeros(got.shape)
+    def __init__(self, got: np.ndarray, at: np.ndarray) -> None:
+        self.got, self.at, self.expected = got, at, np.zeros(got.shape)  # at: which rows these are
         self.rows = np.zeros(len(got), dtype=bool)
         self.error, self.measure = np.full(len(got), np.inf), np.ones(len(got))
         self.tolerance = np.zeros(len(got))
@@ -241,8 +242,9 @@ class _Wrong:
             off = np.abs(self.got - self.expected)
         r = int(np.argmax(np.where(self.rows, np.nan_to_num(relative, nan=np.inf), -1.0)))
         d = int(np.argmax(np.nan_to_num(off[r], nan=np.inf)))
+        row = int(self.at[r])
         return Failure(
-            name, r, {2: (r, d), 1: (r,), 0: ()}[dimensions], float(self.got[r, d]), float(self.expected[r, d]),
+            name, row, {2: (row, d), 1: (row,), 0: ()}[dimensions], float(self.got[r, d]), float(self.expected[r, d]),
             float(relative[r]), float(allowed[r]), *self.said[r], len(self.said), len(self.got),
             *self._factor(samples, scale),
         )  # fmt: skip

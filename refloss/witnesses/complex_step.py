@@ -10,7 +10,7 @@ import numpy as np
 
 from refloss.textbook.namespaces import complex_namespace
 from refloss.textbook.rows import as_rows, row_norm
-from refloss.witnesses.batches import affordable_rows, copies
+from refloss.witnesses.batches import along_entries
 from refloss.witnesses.estimate import Estimate
 from refloss.witnesses.problem import TINY, Problem
 
@@ -26,23 +26,11 @@ def _one(problem: Problem, name: str) -> Estimate:
     value = as_rows(problem.inputs[name])
     gradient = np.zeros(value.shape)
     unit = problem.unit[name]
-    everyone = np.arange(problem.samples)
+    rows, width = problem.looked(name), value.shape[1]
+    r, d = np.repeat(rows, width), np.tile(np.arange(width), len(rows))
     with np.errstate(all="ignore"):
-        if name in problem.rowwise:  # row i moves term i alone: all rows at once, column by column
-            rows = everyone
-            for d in range(value.shape[1]):
-                moved = value.astype(complex)
-                moved[:, d] += 1j * STEP * unit
-                given = problem.inputs | {name: moved}
-                gradient[:, d] = np.imag(problem.terms(complex_namespace, given, everyone)) / STEP / unit
-        else:
-            rows = affordable_rows(problem, name, evaluations=1)
-            for r, column in copies(problem, name, rows):
-                moved = np.repeat(value[None].astype(complex), len(r), axis=0)
-                moved[np.arange(len(r)), r, column] += 1j * STEP * unit[r]
-                given = problem.inputs | {name: moved.reshape(len(r), *np.shape(problem.inputs[name]))}
-                change = np.imag(problem.terms(complex_namespace, given, everyone)) / STEP
-                gradient[r, column] = np.sum(change, axis=-1) / unit[r]
+        change = np.imag(along_entries(problem, complex_namespace, name, np.full(len(r), 1j * STEP), r, d))
+        gradient[r, d] = change / STEP / unit[r]
     looked = np.zeros(len(value), dtype=bool)
     looked[rows] = True
     seen = looked & np.isfinite(row_norm(gradient))

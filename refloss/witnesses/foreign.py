@@ -13,10 +13,11 @@ from refloss.cases.configurations import default_upstream
 from refloss.losses import CrossEntropy
 from refloss.textbook.namespaces import numpy_namespace
 from refloss.textbook.rows import or_one, row_norm
-from refloss.witnesses.autograd_tape import autograd
+from refloss.witnesses.autograd_tape import autograd, sweep
 from refloss.witnesses.problem import Problem, U
 
 INPUTS = ("x", "W", "b")
+DRAWS = 8  # of `_rounding`
 
 
 def described(loss: Any) -> tuple[str, str]:
@@ -97,7 +98,15 @@ def foreign_problem(
         runs_everywhere=textbook is not None,
     )
     if textbook is not None:
-        problem.rounding = _rounding(problem)
+
+        def measure() -> None:
+            problem.rounding = _rounding(problem)
+
+        def try_measure(rows: np.ndarray) -> None:
+            for _ in range(1 + DRAWS):
+                sweep(problem, rows)
+
+        problem.measure, problem.try_measure = measure, try_measure
     return problem
 
 
@@ -117,7 +126,7 @@ def _share(losses: np.ndarray, value: np.ndarray) -> float:
     )
 
 
-def _rounding(problem: Problem, draws: int = 8, factor: float = 8.0) -> dict[str, np.ndarray]:
+def _rounding(problem: Problem, factor: float = 8.0) -> dict[str, np.ndarray]:
     """How far rounding moves the textbook form's gradient, row by row.
 
     Nothing is known of an unknown formula, so it is tried: inputs moved by a few units in the last place, at random,
@@ -125,15 +134,17 @@ def _rounding(problem: Problem, draws: int = 8, factor: float = 8.0) -> dict[str
     the largest row: an honest pass may form a small row as a difference of larger terms.
     """
     rng = np.random.default_rng(0)
-    here = autograd(problem)
+    quiet = replace(problem, tell=lambda what, pairs: None)
+    here = autograd(quiet)
     width = sum(np.shape(v)[-1] for v in problem.inputs.values()) + 8
     worst = {}
     for name, estimate in here.items():
         size = row_norm(estimate.gradient)
         worst[name] = np.full(len(size), 8 * width * U * np.max(size, initial=0.0))
-    for _ in range(draws):
+    for _ in range(DRAWS):
+        problem.tell("measure", problem.batch * problem.classes / DRAWS)
         moved = {name: v * (1 + 4 * U * rng.integers(-2, 3, v.shape)) for name, v in problem.inputs.items()}
-        there = autograd(replace(problem, inputs=moved))
+        there = autograd(replace(quiet, inputs=moved))
         for name in worst:
             change = row_norm(there[name].gradient - here[name].gradient)
             worst[name] = np.maximum(worst[name], factor * change)

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from refloss.report import BaseReport, Grid, MismatchError, counted, first_of_each
+from refloss.witnesses.batches import EVALUATIONS
 from refloss.witnesses.compare import Failure, InputResult
 
 GradcheckError = MismatchError  # the name that it had
@@ -26,6 +27,10 @@ class CaseResult:
         inputs (list of InputResult): one for each of x, W, b, scale, margin, alpha that the loss has.
         reached (dict): branch or regime → the number of rows in it.
         note (str): what was set aside, and why.
+        compared (dict): input → the rows that were chosen; an input of which all were compared is missing.
+        drawn (dict): input → the rows that finite differences and complex step looked at, where all would have taken
+            too long.
+        seed (int): what they were drawn with.
     """
 
     loss: str  # the name that it is grouped under
@@ -34,6 +39,9 @@ class CaseResult:
     inputs: list[InputResult]
     reached: dict[str, int] = field(default_factory=dict)
     note: str = ""
+    compared: dict[str, list[int]] = field(default_factory=dict)
+    drawn: dict[str, list[int]] = field(default_factory=dict)
+    seed: int = 0
 
     @property
     def failures(self) -> list[Failure]:
@@ -129,7 +137,7 @@ class Report(BaseReport):
             list of str: the lines.
         """
         notes = [f"{result.loss}: {result.note}" for result in self.results if result.note][:1]
-        lines = [LEGEND, *notes, *self._coverage_lines(), *self._undecided_lines()]
+        lines = [LEGEND, *notes, *self._chosen_lines(), *self._coverage_lines(), *self._undecided_lines()]
         groups: dict[tuple[str, str], list[str]] = {}
         for result, failure in self.failures:
             line = f"FAILED {result.made_by}, case {result.case}: {failure}"
@@ -156,6 +164,25 @@ class Report(BaseReport):
             if right:
                 lines.append(f"{loss}: right in every case: {', '.join(right)}")
         return lines
+
+    def _chosen_lines(self) -> list[str]:
+        """What was not looked at by everyone."""
+        by: dict[str, list[str]] = {}
+        for result in self.results:
+            total = {i.input: i.rows for i in result.inputs}
+            chosen = [f"{len(rows)} rows of {name}" for name, rows in result.compared.items() if name in total]
+            words = f"compared: {' and '.join(chosen)}, as chosen" if chosen else ""
+            if result.drawn:
+                of = [
+                    f"{len(rows)} of {total[name]} rows of {name} ({_some(rows)})"
+                    for name, rows in result.drawn.items()
+                ]
+                who = [w for w in EVALUATIONS if any(w in i.witnesses for i in result.inputs)]
+                words += f"{'; ' if words else ''}{' and '.join(who)} looked at {' and '.join(of)}, "
+                words += f"drawn with seed {result.seed}; rows and classes choose others"
+            if words:
+                by.setdefault(words, []).append(result.loss)
+        return [f"{', '.join(dict.fromkeys(losses))}: {words}" for words, losses in by.items()]
 
     def _coverage_lines(self) -> list[str]:
         total: dict[str, Counter] = {}
@@ -192,7 +219,14 @@ class Report(BaseReport):
         if zero:
             line = line.replace("confirmed", f"confirmed ({zero} of them exactly 0, as they had to be)")
         line = f"{'PASSED' if self.passed else 'FAILED'}: {line}, {self.undecided} undecided"
-        return line + (" (no witness can see them in float64)" if self.undecided else "")
+        why = "no witness can see them in float64"
+        if any(result.drawn for result in self.results):
+            why += ", or none looked at them"
+        return line + (f" ({why})" if self.undecided else "")
+
+
+def _some(rows: list[int]) -> str:
+    return ", ".join(map(str, rows[:8])) + (", …" if len(rows) > 8 else "")
 
 
 def _seen(rows: list[InputResult], witness: str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from math import comb
 from typing import Any
 
@@ -18,10 +19,13 @@ from refloss.precision.dtypes import DTYPES
 from refloss.record import STAGES
 from refloss.testing.diagnosis.facts_as_if import as_if
 from refloss.testing.diagnosis.facts_common import MOST, Common, common, pooled
+from refloss.testing.diagnosis.facts_implied import implied, logits_of, slope_of
 from refloss.testing.diagnosis.facts_known import View, facts_about_rows, flat, view
 from refloss.testing.diagnosis.facts_relations import CLEAR, FEWEST, Relation, relation
 from refloss.testing.diagnosis.match import SMALL, Observed
 from refloss.testing.judging import units
+from refloss.testing.judging.draws import TEXTBOOK, draw, envelope_of
+from refloss.testing.judging.scales import natural_scale
 from refloss.testing.judging.truth import Grade
 from refloss.testing.report import EXPLAINED, CaseResult, Fact
 
@@ -35,6 +39,7 @@ FEW = 4  # cases that are told by their names
 MOSTLY = 0.95  # of the cases where something is due may be wrong
 ONE_SIDED = 0.2  # of the errors of one sign: rounding has both
 SURE = 2.0**-60  # of rounding that gives so many errors of one sign
+LARGEST = 6  # cases of the largest errors, on which a dtype's arithmetic is tried
 VALUES_POOLED = 100_000  # units that properties are looked for in
 
 
@@ -122,8 +127,12 @@ def _of_values(
     for stage in [s for s in wrong if s not in explained]:
         found += _of_units(stage, *views[stage]) if stage == focus or len(views) < 4 else []
         found += _along(stage, views[stage][0]) if stage in units.ROWWISE else []
-        if size := _digits(stage, views[stage][0]):
+        # rounding in few bits shows in most cases
+        often = 2 * len(wrong[stage]) >= sum(stage in o.got for o in observed)
+        if not explained and often and (size := _digits(stage, views[stage][0])):
             found.append(size)
+    if not explained and (of := next((s for s in ("grad_x", "grad_W") if s in wrong), "")):
+        found += _implied(of, observed, grade, wrong)
     for words, pairs in told.items():
         stages = [stage for stage, _ in pairs]
         held = sorted({case for _, r in pairs for case in r.held})
@@ -204,6 +213,38 @@ def _of_units(stage: str, failing: Sequence[View], passing: Sequence[View]) -> l
     return []
 
 
+def _implied(stage: str, observed: Sequence[Observed], grade: Grade, wrong: Mapping[str, Sequence[str]]) -> list[Fact]:
+    """What is wrong with the logits, the gradient in them or the margin's slope that a gradient implies."""
+    bad = {case for its in wrong.values() for case in its}
+    if {"logits", "grad_logits"} & set(wrong) or any("grad_logits" in o.got for o in observed):
+        return []
+    seen = [v for o in _small(observed) if stage in o.got and (v := implied(o, stage, grade))]
+    views = {"grad_logits": seen}
+    if "loss" in wrong or "losses" in wrong:
+        views = {"z": (z := [v for each in seen if (v := logits_of(each))])}
+        known = {v.o.case: v for v in z}
+        seen = [v for v in seen if v.o.case in known]
+        slopes = [slope_of(v, known[v.o.case]) for v in seen]
+    else:
+        slopes = [slope_of(v) for v in seen]
+    if seen and seen[0].plain.on.any():
+        views["dψ/dcos θ_y"] = slopes
+    found: list[Fact] = []
+    for what, of in views.items():
+        failing, passing = ([v for v in of if (v.o.case in bad) is which] for which in (True, False))
+        failing = [v for v in failing if v.wrong.any()]
+        if len(failing) < 2:
+            continue
+        for fact in _of_units(of[0].stage, failing, passing):
+            found.append(replace(fact, sentence=fact.sentence.replace(of[0].stage, what, 1), stage=stage))
+        if (simplest := relation(failing)) is not None:
+            only = "where it is wrong, " if simplest.only_wrong else ""
+            evidence = f"holds in {len(simplest.held)} of the {simplest.clear} clearly failing cases it was tried on"
+            strength = len(simplest.held) / simplest.clear
+            found.append(Fact(f"{only}{what} is {simplest.words}", evidence, stage, tuple(simplest.held), strength))
+    return [replace(f, sentence=f"as {stage} tells, {f.sentence}") for f in found]
+
+
 def _unit_of(stage: str) -> str:
     if stage in ("grad_W", "grad_b", "W_norm"):
         return "classes"
@@ -263,8 +304,24 @@ def _digits(stage: str, failing: Sequence[View]) -> Fact | None:
             called = f"{name} (or TensorFloat-32)" if name == "float16" else name
             words = f"the errors of {stage} are as large as {called} arithmetic makes them"
             words += f": about {middle:.1g} of what is due"
+            if not all(_rounds_so(v, name) for v in sorted(failing, key=_relative)[-LARGEST:]):
+                return None
             return Fact(words, f"the middle of the wrong ones in {len(sizes)} failing cases", stage, tuple(held), 0.85)
     return None
+
+
+def _relative(v: View) -> float:
+    """The largest error of what is due."""
+    with np.errstate(all="ignore"):
+        return float(np.nanmax(v.off / units.size(v.stage, v.due), initial=0.0))
+
+
+def _rounds_so(v: View, dtype: str) -> bool:
+    """Whether the textbook formula in the dtype errs by as much on this case."""
+    t = v.o.truth
+    scale = natural_scale(t.plain, t.stages)
+    errs = envelope_of(draw(t.plain, TEXTBOOK, DTYPES[dtype]), t.stages, scale, DTYPES[dtype]).largest[v.stage]
+    return bool((t.excess(v.stage, v.o.got[v.stage]) <= errs).all())
 
 
 def biases(observed: Sequence[Observed]) -> list[Fact]:
@@ -360,7 +417,10 @@ def _of_cases(
     if len(bad) <= FEW < len(tried):
         few = [r for r in results if r.name in bad]
         words = f"{stage} is wrong only in {_listed([r.name for r in few])}: {_reasons(few)}"
-        return [Fact(words, f"the other {len(tried) - len(bad)} cases are right", stage, tuple(bad), 0.8)]
+        evidence = f"{len(tried) - len(bad)} other cases are right"
+        if rest := sum(stage in r.grades for r in results) - len(tried):
+            evidence += f", {rest} fail in another way"
+        return [Fact(words, evidence, stage, tuple(bad), 0.8)]
     known = {o.case: o for o in observed}
     of_it = [case for case in cases if case.name in tried]
     found = _parted(of_it, set(bad), known)

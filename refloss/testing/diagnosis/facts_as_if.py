@@ -11,13 +11,14 @@ from collections.abc import Callable, Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import numpy as np
 from scipy.optimize import least_squares
 
 from refloss.precision.dtypes import DTYPES, rounded
-from refloss.record import STAGES
+from refloss.record import BACKWARD_STAGES, STAGES
 from refloss.testing.diagnosis.facts_known import numbers
 from refloss.testing.diagnosis.facts_relations import CLEAR
 from refloss.testing.diagnosis.match import Observed
@@ -29,6 +30,7 @@ from refloss.textbook import formulas
 Change = Callable[[PlainLoss], None]
 BLOCKS = (2, 3, 4, 8, 16, 32, 64, 128, 256, 512, 1024)  # that rows and classes go in
 FAR = 1e60  # of a misfit, in tolerances: squares of it stay finite
+OUTLIER = 5.0  # times the middle misfit
 NAMED = 1e-4  # of a fitted number
 TRIED = 12  # cases that a change which explains the first is verified on
 # method of PlainLoss → words
@@ -69,11 +71,11 @@ def as_if(failing: Sequence[Observed], passing: Sequence[Observed], grade: Grade
         return None
     middle = len(clear) // 3
     first, second = clear[middle], clear[2 * len(clear) // 3]
-    few = [clear[i] for i in np.unique(np.linspace(0, len(clear) - 1, TRIED).astype(int))]
-    right = [passing[i] for i in np.unique(np.linspace(0, len(passing) - 1, 4).astype(int))] if passing else []
+    few, right, many = _spread(clear, TRIED), _spread(passing, 4), _spread(clear, 2 * TRIED)
     fitted = list({id(o): o for o in (first, second, clear[0])}.values())
     best: AsIf | None = None
-    for words, change in (*_operations(first.truth.plain), *_fitted(fitted, grade, focus)):
+    changes = chain(_operations(first.truth.plain), _fitted(fitted, grade, focus), _fitted_psi(many, grade, focus))
+    for words, change in changes:
         if not (focus in explained(first, change, grade, focus) or focus in explained(second, change, grade, focus)):
             continue
         found = {o.case: explained(o, change, grade) for o in few}
@@ -93,6 +95,11 @@ def as_if(failing: Sequence[Observed], passing: Sequence[Observed], grade: Grade
             if whole and len(held) == len(few):
                 break
     return best
+
+
+def _spread(observed: Sequence[Observed], most: int) -> list[Observed]:
+    """So many, from the first to the last."""
+    return [observed[i] for i in np.unique(np.linspace(0, len(observed) - 1, most).astype(int))] if observed else []
 
 
 def _clear(o: Observed, grade: Grade) -> bool:
@@ -168,6 +175,8 @@ def _switches(plain: PlainLoss) -> Iterator[tuple[str, Change]]:
         for axis, parts in enumerate(("rows", "classes")):
             for where, kept in _blocks(k).items():
                 yield f"the gradient in the logits were 0 in {parts} {where}", _cut(axis, kept)
+        words = f"the sum of e^z over blocks of {k} classes were not scaled anew where a later block has a larger z"
+        yield words, _changed("logsumexp", partial(_not_scaled_anew, k))
         yield f"classes were padded to a multiple of {k} with logits of 0", _padded(k)
         if plain.reduction == "mean":
             yield f"the mean were that of the means of blocks of {k} rows", partial(_mean_of_means, k)
@@ -214,6 +223,9 @@ def _switches(plain: PlainLoss) -> Iterator[tuple[str, Change]]:
     m = float(np.real(getattr(plain.q, "margin", 0.0)))
     yield "every class carried the margin", to("on", lambda p: np.ones_like(p.on))
     yield "every class but the target carried the margin", to("on", lambda p: ~p.on)
+    for k in BLOCKS:
+        words = f"the margin were on the labels of the rows {k}, {2 * k} … before as well"
+        yield words, to("on", partial(_also_before, k))
     yield "the margin were on the next class", to("on", lambda p: np.roll(p.on, 1, axis=1))
     others: dict[str, Callable[[Any], Any]] = {
         "cos θ, without a margin": np.cos, "cos(θ + m)": lambda t: np.cos(t + m), "cos(θ − m)": lambda t: np.cos(t - m),
@@ -340,6 +352,14 @@ def _labels_of_all_rows(p: PlainLoss) -> np.ndarray:
     return np.broadcast_to(p.target.max(axis=0), p.target.shape).copy()
 
 
+def _also_before(k: int, p: PlainLoss) -> np.ndarray:
+    """As where a buffer of k rows is used again without being cleared."""
+    on = p.on.copy()
+    for i in range(k, p.N):
+        on[i] |= on[i - k]
+    return on
+
+
 def _margin_on_largest(cos: np.ndarray, p: PlainLoss) -> np.ndarray:
     p.on = np.arange(p.C) == cos.argmax(axis=1)[:, None]
     return cos
@@ -405,6 +425,14 @@ def _ignored(label: int, counted: bool, p: PlainLoss) -> None:
         p.counts = here.copy()
 
 
+def _not_scaled_anew(k: int, lse: np.ndarray, p: PlainLoss) -> np.ndarray:
+    """Each block's e^(z − the largest so far), summed as they are."""
+    largest = np.maximum.accumulate(p.z, axis=1)
+    last = np.minimum(np.arange(p.C) // k * k + k, p.C) - 1  # of the block
+    total: np.ndarray = largest[:, -1] + np.log(np.exp(p.z - largest[:, last]).sum(axis=1))
+    return total
+
+
 def _padded(k: int) -> Change:
     def padded(lse: np.ndarray, p: PlainLoss) -> np.ndarray:
         return np.logaddexp(lse, np.log(-p.C % k)) if p.C % k else lse
@@ -465,7 +493,7 @@ def _parameters(plain: PlainLoss) -> Iterator[tuple[str, float, Sequence[float],
     for words, at in (("", 0), (" on the target", 1), (" on the other classes", -1)):
         yield f"the factor of the logits{words} were {{}} times as large", 1.0, (0.1, 0.7, 1.4, 5.0), _scaled(at)
     for site in ("x_length", "W_length"):
-        yield SITES[site] + " were at least {}", 0.0, small, _set(site, np.maximum)
+        yield SITES[site] + " were at least {}", 0.0, (*small, 1.0), _set(site, np.maximum)
         yield "{} were added to " + SITES[site], 0.0, small, _set(site, np.add)
         yield (
             "{} were added to " + SITES[site] + "²",
@@ -519,28 +547,35 @@ def _set(site: str, operation: Callable[[Any, float], Any]) -> Callable[[PlainLo
     return lambda plain, value: _changed(site, lambda v, p: operation(v, value))(plain)
 
 
-def _fitted(few: Sequence[Observed], grade: Grade, stage: str) -> Iterator[tuple[str, Change]]:
-    """Every parameter at the value that fits this stage of these cases best."""
+def _misfit(
+    few: Sequence[Observed], grade: Grade, stage: str, of_due: float = 0.0
+) -> Callable[[Change], np.ndarray | None]:
+    """How far a change is from what came back of one stage of these cases, in tolerances and parts of what is due."""
 
-    n = sum(o.got[stage].size for o in few)
-
-    def rest(setter: Callable, value: float) -> np.ndarray | None:
+    def rest(change: Change) -> np.ndarray | None:
         parts = []
         for o in few:
-            stages, got = made(o, partial(_at, setter, value)), o.got[stage]
+            stages, got = made(o, change), o.got[stage]
             if stages is None or stage not in stages or np.shape(stages[stage]) != np.shape(got):
                 return None
-            parts.append(((stages[stage] - got) / np.maximum(o.truth.tolerance(stage, grade), 1e-300)).ravel())
+            unit = o.truth.tolerance(stage, grade) + of_due * np.abs(o.truth.stages[stage])
+            parts.append(((stages[stage] - got) / np.maximum(unit, 1e-300)).ravel())
         every = np.concatenate(parts)
         return np.clip(every, -FAR, FAR) if np.isfinite(every).all() else None
 
+    return rest
+
+
+def _fitted(few: Sequence[Observed], grade: Grade, stage: str) -> Iterator[tuple[str, Change]]:
+    """Every parameter at the value that fits this stage of these cases best."""
+    n, rest = sum(o.got[stage].size for o in few), _misfit(few, grade, stage)
     for words, true, starts, setter in _parameters(few[0].truth.plain):
-        tried = [(np.linalg.norm(r), v) for v in starts if (r := rest(setter, v)) is not None]
+        tried = [(np.linalg.norm(r), v) for v in starts if (r := rest(partial(_at, setter, v))) is not None]
         if not tried:
             continue
 
         def at(log: np.ndarray, setter: Callable = setter) -> np.ndarray:
-            found = rest(setter, float(np.exp(log[0])))
+            found = rest(partial(_at, setter, float(np.exp(log[0]))))
             return np.full(n, FAR) if found is None else found
 
         with np.errstate(all="ignore"):
@@ -556,6 +591,70 @@ def _fitted(few: Sequence[Observed], grade: Grade, stage: str) -> Iterator[tuple
                 words.format(f"{value:.5g}" + (f" ({called})" if called else "")) + instead,
                 partial(_at, setter, value),
             )
+
+
+def _fitted_psi(few: Sequence[Observed], grade: Grade, stage: str) -> Iterator[tuple[str, Change]]:
+    """ψ(θ) as another sum of what it is a sum of: of cos θ, sin θ and 1, or of (−1)^k cos^j θ and k."""
+    plain = few[0].truth.plain
+    if stage in BACKWARD_STAGES or plain.bare or not plain.loss.has_margin:
+        return
+    terms = _terms(plain)
+    n = sum(o.got[stage].size for o in few)
+    if n < 2 * len(terms):
+        return
+    theta = np.linspace(0.05, 3.1, 200)
+    each = np.stack([np.real(term(theta)) for term in terms.values()], axis=1)
+    due = start = np.linalg.lstsq(each, np.real(plain.psi(theta)), rcond=None)[0]
+    rest = _misfit(few, grade, stage, of_due=0.01)
+
+    kept = np.ones(n, dtype=bool)
+
+    def at(factors: np.ndarray) -> np.ndarray:
+        found = rest(partial(_with_psi, list(terms.values()), factors))
+        return np.where(kept, FAR if found is None else found, 0.0)
+
+    with np.errstate(all="ignore"):
+        for _ in range(2):  # the second time without those far off: they have an error of their own, or lie at a knot
+            fit = least_squares(at, start, x_scale=0.1, max_nfev=30)
+            start, off = fit.x, np.abs(at(fit.x))
+            kept = off <= OUTLIER * np.median(off)
+    found = [
+        f"{_term(v, name)} in place of {_term(v_due, name)}"
+        for v, v_due, name in zip(fit.x, due, terms, strict=True)
+        if abs(v - v_due) > NAMED * max(1, abs(v_due))
+    ]
+    yield f"ψ(θ) had {', '.join(found)}", partial(_with_psi, list(terms.values()), fit.x)
+
+
+def _term(factor: float, name: str) -> str:
+    if abs(factor) <= NAMED:
+        return "0"
+    size = f"{factor:.4g}".replace("-", "−")
+    return size if name == "1" else name if size == "1" else f"−{name}" if size == "−1" else f"{size} {name}"
+
+
+def _terms(plain: PlainLoss) -> dict[str, Callable[[Any], Any]]:
+    """words → a function of θ, which may be complex."""
+    target, m = plain.q.target, float(np.real(getattr(plain.q, "margin", 0.0)))
+    cos: dict[str, Callable[[Any], Any]] = {"cos θ": np.cos, "1": lambda t: 1 + 0 * t}
+    if target is formulas.cosine_margin:
+        return cos
+    if target is formulas.arc_margin and not plain.q.easy_margin and plain.q.past_pi != "linear":
+        return {"cos θ": np.cos, "sin θ": np.sin, "1": cos["1"]}
+    if target not in (formulas.psi, formulas.annealed_psi) or plain.q.continuation is not None:
+        return {"ψ(θ)": plain.psi, **cos}
+
+    def k(t: Any) -> Any:
+        return np.clip(np.floor(m * np.real(t) / np.pi), 0, m - 1)
+
+    made = {"(−1)^k": lambda t: (-1.0) ** k(t)}
+    for j in range(1, int(m) + 1):
+        made[f"(−1)^k cos{'' if j == 1 else f'^{j}'} θ"] = partial(lambda j, t: (-1.0) ** k(t) * np.cos(t) ** j, j)
+    return made | {"k": lambda t: k(t) + 0 * t} | ({"cos θ": np.cos} if target is formulas.annealed_psi else {})
+
+
+def _with_psi(terms: Sequence[Callable[[Any], Any]], factors: np.ndarray, plain: PlainLoss) -> None:
+    plain.psi = lambda theta: sum(a * f(theta) for a, f in zip(factors, terms, strict=True))  # type: ignore
 
 
 def _name(value: float, plain: PlainLoss) -> str:
@@ -574,4 +673,6 @@ def _name(value: float, plain: PlainLoss) -> str:
             f"√{n}": np.sqrt(abs(v)),
         }
         known |= {f"{n} / {other}": v / w for other, w in own.items() if other != n}
+        if plain.smoothing:
+            known[f"{n} · (1 − label_smoothing)"] = v * (1 - plain.smoothing)
     return next((name for name, v in known.items() if abs(value - v) <= NAMED * abs(v)), "")

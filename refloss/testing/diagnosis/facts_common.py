@@ -9,6 +9,7 @@ from math import lgamma, log
 import numpy as np
 
 MOST = 0.6  # where more than these are wrong, what the others have in common is that nothing was due
+DUE = "|what is due|"
 CHANCE = 1e-3  # of finding a property that parts so few wrong from the right ones, if it were drawn by chance
 
 
@@ -61,7 +62,8 @@ def _properties(name: str, value: np.ndarray, wrong: np.ndarray) -> Sequence[tup
         if not (np.isfinite(low) and np.isfinite(high)):
             return []
         made = [(f"{name} = {low:.4g}", value == low)] if low == high else []
-        made.append((f"{name} ≥ {low:.4g}", value >= low))
+        if name != DUE:  # of any error the largest lie where most is due
+            made.append((f"{name} ≥ {low:.4g}", value >= low))
         made.append((f"{name} ≤ {high:.4g}", value <= high))
     return made
 

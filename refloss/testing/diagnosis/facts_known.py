@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from refloss.testing.diagnosis.facts_common import DUE
 from refloss.testing.diagnosis.match import Observed
 from refloss.testing.judging import units
 from refloss.testing.judging.truth import Grade
@@ -41,6 +42,7 @@ class View:
     tol: np.ndarray
     room: np.ndarray
     wrong: np.ndarray
+    grade: Grade
 
     @property
     def plain(self) -> PlainLoss:
@@ -58,7 +60,8 @@ def view(o: Observed, stage: str, grade: Grade) -> View:
         excess, allowed = t.judged(stage, got, grade)
         wrong = ~(excess <= allowed)
         made = (got, t.stages[stage], t.tolerance(stage, grade), t.room(stage, grade), wrong)
-    return View(o, stage, *(flat(t.plain, np.asarray(v)) for v in made))
+    came, due, tol, room, wrong = (flat(t.plain, np.asarray(v)) for v in made)
+    return View(o, stage, came, due, tol, room, wrong, grade)
 
 
 def flat(plain: PlainLoss, value: np.ndarray) -> np.ndarray:
@@ -75,8 +78,14 @@ def numbers(plain: PlainLoss) -> dict[str, float]:
     w_y = float(plain.w[plain.y][plain.valid].sum())
     found = {"upstream": float(plain.upstream)} if plain.upstream.ndim == 0 else {}
     found |= {"the number of rows that count": float(plain.valid.sum()), "N": float(plain.N), "C": float(plain.C)}
+    if plain.hard:
+        of_0 = float(np.count_nonzero(plain.valid & (plain.y == 0)))
+        found["the number of rows that count and are not of class 0"] = float(plain.valid.sum()) - of_0
+        found["the number of labels that occur"] = float(len(np.unique(plain.y[plain.valid])))
     if plain.loss.class_weights is not None:
         found |= {"Σ w_y": w_y, "Σ w": float(plain.w.sum())}
+        for name, w in (("w_0", plain.w[0]), ("the last class's w", plain.w[-1])):
+            found[f"Σ w_y with {name} of ignored rows"] = w_y + float(w * np.count_nonzero(~plain.valid))
     if not plain.bare:
         found["D"] = float(plain.x.shape[1])
         for name in ("scale", "alpha", "margin", "annealing"):
@@ -232,6 +241,9 @@ def _of_stage(v: View) -> Iterator[tuple[str, np.ndarray]]:
         }
         with_share |= {"p²": plain.p**2, "p (1 − p)": plain.p * plain.others, "z": plain.z, "w_c p": plain.w * plain.p}
         with_share["lse · p"] = plain.lse[:, None] * plain.p
+        if plain.on.any():
+            with np.errstate(all="ignore"):
+                with_share["the one-hot target / (dψ/dcos θ_y)"] = np.where(plain.on, onehot / plain.rise, 0.0)
         yield from ((f"{name} × the row's share", q * share) for name, q in with_share.items())
         yield "what is due × the one-hot target", v.due * onehot
         return
@@ -295,7 +307,7 @@ def facts_about_rows(v: View, margin: Any) -> dict[str, np.ndarray]:
         classes |= {"w_c": plain.w, "w_c = 0": plain.w == 0}
     if not plain.bare:
         classes["‖W_c‖"] = plain.W_norm
-    due = {"|what is due|": units.size(v.stage, v.due)}
+    due = {DUE: units.size(v.stage, v.due)}
     if v.stage in OF_CLASSES:
         return classes | due
     at = np.arange(plain.N), plain.y
@@ -306,6 +318,7 @@ def facts_about_rows(v: View, margin: Any) -> dict[str, np.ndarray]:
         seen[np.unique(plain.y, return_index=True)[1]] = True
         rows |= {
             "label 0": plain.y == 0, "the last class as label": plain.y == plain.C - 1, "label": plain.y,
+            "the class C/2 as label": plain.y == plain.C // 2,
             "a label that another row has too": counts[plain.y] > 1, "a label that an earlier row has": ~seen,
         }  # fmt: skip
     if plain.upstream.ndim:
@@ -317,6 +330,7 @@ def facts_about_rows(v: View, margin: Any) -> dict[str, np.ndarray]:
             rows["dψ/dcos θ_y"] = plain.rise[at]
             rows["θ_y > π − m"] = plain.theta[at] > np.pi - margin
             rows["⌊m θ_y/π⌋"] = np.floor(margin * plain.theta[at] / np.pi)
+            rows["an odd ⌊m θ_y/π⌋"] = rows["⌊m θ_y/π⌋"] % 2 == 1
     rows |= {
         "p_y": plain.p[at],
         "loss": flat(plain, plain.stages["losses"]),
@@ -333,6 +347,9 @@ def facts_about_rows(v: View, margin: Any) -> dict[str, np.ndarray]:
     onehot = np.zeros_like(plain.p, dtype=bool)
     onehot[at] = plain.valid
     made |= {"the target": onehot, "a class that is not the target": ~onehot, "p": plain.p, "z": plain.z}
+    before = np.cumsum(onehot, axis=0) - onehot > 0
+    made |= {"a class that is an earlier row's label": before & ~onehot}
+    made |= {"a class that is another row's label": onehot.any(axis=0) & ~onehot}
     top = np.zeros_like(onehot)
     top[row, plain.z.argmax(1)] = True
     made |= due | {"the largest logit": top, "a masked class": np.isneginf(plain.z)}

@@ -20,7 +20,7 @@ UNSURE = 0.02  # a factor that is known no better has no name
 ENOUGH = 0.8  # of the clear cases
 TRIED = 16  # cases that each quantity is tried on
 FEWEST = 5  # wrong numbers: fewer fit anything
-PAIRED = 28  # quantities of which every two are tried
+PAIRED = 80  # quantities of which every two are tried
 
 
 @dataclass

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import reduce
 from operator import or_
 from typing import Any, NamedTuple
@@ -58,7 +58,7 @@ STABLE = (Form(True, False, False), Form(True, True, False))
 TEXTBOOK = (Form(False, False, False), Form(False, True, True), Form(False, True, True, shifts=True))
 
 Copies = dict[str, np.ndarray]  # every stage, one copy per draw
-Known = dict[tuple, tuple[np.ndarray, np.ndarray, np.ndarray]]
+Known = dict[tuple, Any]  # what forms have in common, made once
 
 
 def draw(
@@ -168,12 +168,11 @@ def unexplained(
 class Draws:
     """The textbook form of one case in perturbed arithmetic: every stage, one copy per draw.
 
-    known  cosines and lengths of this case in forms that do not differ in them
+    known  logits, cosines and lengths of this case in forms that do not differ in them
     """
 
-    def __init__(self, plain: PlainLoss, noise: Noise, form: Form, known: Known | None = None) -> None:
-        self.plain, self.noise, self.form = plain, noise, form
-        self.known: Known = {} if known is None else known
+    def __init__(self, plain: PlainLoss, noise: Noise, form: Form, known: Known) -> None:
+        self.plain, self.noise, self.form, self.known = plain, noise, form, known
         self.rows = np.flatnonzero(plain.valid)
         self.y = plain.target[self.rows]
         # smoothing and weights are numbers that the dtype rounds too; 0 and 1 it holds
@@ -277,15 +276,8 @@ class Draws:
 
     def _with_x_and_W(self) -> dict[str, np.ndarray]:
         k, noise, rows = self.plain, self.noise, self.rows
-        leaves = {"x": variable(k.x[rows], noise), "W": variable(k.W, noise)}
-        if k.b is not None:
-            leaves["b"] = variable(k.b, noise)
-        for name in differentiable(k.loss):
-            leaves[name] = Noisy(noise.of(np.full(noise.draws, getattr(k.loss, name))), noise)
-        z, theta = self._logits(leaves)
-        # only fused kernels compute logits twice, and these never hold them in 16 bits
-        fused = self.form.keeps_lse and noise.storage is None and not noise.dtype.is_half
-        losses = self._cross_entropy(z, self._logits(leaves)[0].value if fused else None)
+        leaves, z, theta, anew = self._once(self._leaves_and_logits, self.form.stable, noise.keeps_lse)
+        losses = self._cross_entropy(z, anew)
         names = list(leaves)
         g, *found = gradients(losses, self.share, [z, *leaves.values()])
         full = self._full(losses.value)
@@ -295,10 +287,7 @@ class Draws:
             every[:, rows] = z.value
             ignored = np.flatnonzero(~k.valid)
             every[:, ignored] = self._without_margin(ignored)
-        same = noise.dtype, noise.storage, noise.divides_after
-        if same not in self.known:
-            self.known[same] = self._cosines_and_lengths()
-        cos, x_norm, W_norm = self.known[same]
+        cos, x_norm, W_norm = self._once(self._cosines_and_lengths)
         stages = {
             "x_norm": x_norm,
             "W_norm": W_norm,
@@ -314,6 +303,26 @@ class Draws:
         for name, gradient in zip(names, map(self._handed_out, found), strict=True):
             stages[f"grad_{name}"] = self._full(gradient) if name == "x" else gradient
         return stages
+
+    def _once(self, make: Callable[[], Any], *differs: bool) -> Any:
+        """What `make` gives, once for all forms of this arithmetic that do not differ in `differs`."""
+        same = make.__name__, self.noise.dtype, self.noise.storage, self.noise.divides_after, *differs
+        if same not in self.known:
+            self.known[same] = make()
+        return self.known[same]
+
+    def _leaves_and_logits(self) -> tuple[dict[str, Noisy], Noisy, np.ndarray | None, np.ndarray | None]:
+        """The inputs by name, z of the valid rows, the target's angle, and z as a fused kernel finds it again."""
+        k, noise = self.plain, self.noise
+        leaves = {"x": variable(k.x[self.rows], noise), "W": variable(k.W, noise)}
+        if k.b is not None:
+            leaves["b"] = variable(k.b, noise)
+        for name in differentiable(k.loss):
+            leaves[name] = Noisy(noise.of(np.full(noise.draws, getattr(k.loss, name))), noise)
+        z, theta = self._logits(leaves)
+        # only fused kernels compute logits twice, and these never hold them in 16 bits
+        fused = noise.keeps_lse and noise.storage is None and not noise.dtype.is_half
+        return leaves, z, theta, self._logits(leaves)[0].value if fused else None
 
     def _zero(self, rows: Any) -> dict[str, Any]:
         k = self.plain

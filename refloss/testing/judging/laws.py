@@ -12,7 +12,7 @@ from refloss.cases.case import Case
 from refloss.precision.dtypes import DType, rounded
 from refloss.testing.adapters import Outcome
 from refloss.testing.judging import units
-from refloss.testing.judging.truth import Grade, Truth
+from refloss.testing.judging.truth import GRADES, Grade, Truth
 from refloss.testing.report import Failure
 
 SUM, ACROSS_X, ACROSS_W, LINEAR = "Σ_j ∂z_j = 0", "∂x ⟂ x", "∂W ⟂ W", "linear in upstream"
@@ -67,12 +67,13 @@ class Laws:
         self._note(LINEAR, case, not broken)
         return broken
 
-    def of_an_offset(self, case: str, truth: Truth, without: Outcome, shifted: Outcome) -> str:
-        """The first stage that an offset of all logits changes by more than both calls may err, or ''.
+    def of_an_offset(self, case: str, truth: Truth, without: Outcome, shifted: Outcome) -> tuple[str, str]:
+        """The first stage that an offset of all logits changes by more than both calls may err, and the grade at
+        which they may: ('', '') if none.
 
         truth: on the shifted case, whose logits are larger and round no less.
         """
-        broken = ""
+        broken = grade = ""
         for stage, two in shifted.stages.items():
             one = without.stages.get(stage)
             if stage == "logits" or stage not in truth.stages or one is None:
@@ -80,11 +81,15 @@ class Laws:
             if not one.shape == two.shape == truth.stages[stage].shape:
                 continue
             with np.errstate(invalid="ignore", over="ignore"):
-                near = np.abs(two - one) <= 2 * truth.tolerance(stage, self.require)
-                if not broken and not (near | (two == one) | ~np.isfinite(one)).all():
-                    broken = stage
+                moved = np.where((two == one) | ~np.isfinite(one), 0.0, np.abs(two - one))
+
+                def held(grade: Grade, stage: str = stage, moved: np.ndarray = moved) -> bool:
+                    return bool((moved <= 2 * truth.tolerance(stage, grade)).all())
+
+                if not broken and not held(self.require):
+                    broken, grade = stage, next(filter(held, GRADES), "F")
         self._note(SHIFT, case, not broken)
-        return broken
+        return broken, grade
 
 
 def offset(case: Case, dtype: DType) -> tuple[Case, Case] | None:

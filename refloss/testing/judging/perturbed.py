@@ -27,6 +27,7 @@ from refloss.textbook.tape import in_order
 Vjp = Callable[[np.ndarray], np.ndarray]
 IN_CACHE = 8192  # numbers; larger arrays go in parts
 SIGNS = 1 << 14  # made at a time
+EIGHT_SIGNS = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1) * 2.0 - 1  # of each byte
 
 
 class Noise:
@@ -72,8 +73,7 @@ class Noise:
         """Fresh ones; many are made at a time."""
         if count > len(self.fresh):
             made = max(count, SIGNS)
-            bits = np.unpackbits(np.frombuffer(self.rng.bytes(-(-made // 8)), np.uint8), count=made)
-            self.fresh = bits * 2.0 - 1
+            self.fresh = EIGHT_SIGNS[np.frombuffer(self.rng.bytes(-(-made // 8)), np.uint8)].reshape(-1)
         found, self.fresh = self.fresh[:count], self.fresh[count:]
         return found
 
@@ -82,10 +82,11 @@ def _moved(dtype: DType, value: np.ndarray, size: np.ndarray, terms: int, signs:
     size = np.abs(size)
     # what is below the normal numbers may be flushed, but not in float16, which has few others
     least = dtype.smallest_subnormal / 2 if dtype.name == "float16" else dtype.smallest_normal
-    off = (terms * dtype.u) * size + least * (size > 0)
+    off = (terms * dtype.u) * size
+    off += least * (size > 0)
     moved = signs * off
     moved += value
-    if moved.size and -dtype.largest <= np.min(moved) and np.max(moved) <= dtype.largest:
+    if size.size and np.maximum.reduce(size, axis=None) <= dtype.largest / (2 + terms * dtype.u):  # at least |value|
         return np.asarray(moved)
     return np.where(np.abs(moved) > dtype.largest, np.copysign(np.inf, moved), moved)
 
