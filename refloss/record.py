@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import FrozenInstanceError
 from functools import cached_property
 from types import MappingProxyType
 from typing import Any
@@ -15,8 +15,66 @@ BACKWARD_STAGES = ("grad_logits", "grad_x", "grad_W", "grad_b", "grad_scale", "g
 STAGES = (*FORWARD_STAGES, *BACKWARD_STAGES)
 
 
+class _Computed:
+    """A stage that is computed when it is first read, and kept from then on, read-only."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def __get__(self, record: Any, owner: type | None = None) -> Any:
+        if record is None:
+            return self
+        with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+            value = record._computed(self.name)
+        return record._hold(self.name, value)
+
+
+class _StageMap(Mapping):
+    """The stages of a record by name, each computed when it is read."""
+
+    def __init__(self, record: Any, fields: dict[str, str]) -> None:
+        self._record, self._fields = record, fields
+
+    def __getitem__(self, stage: str) -> Any:
+        return getattr(self._record, self._fields[stage])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._fields)
+
+    def __len__(self) -> int:
+        return len(self._fields)
+
+    def __or__(self, other: Mapping) -> dict[str, Any]:
+        return {**self, **other}
+
+    def __ror__(self, other: Mapping) -> dict[str, Any]:
+        return {**other, **self}
+
+
 class _Stages:
-    """Shared by both records: the stages that apply, and a repr that shows their shapes."""
+    """Shared by both records: the stages that apply, and a repr that shows their shapes and computes none."""
+
+    _made_by: Any
+    _passes: Any
+    _upstream: Any
+
+    def _hold(self, name: str, value: Any) -> Any:
+        _freeze(value)
+        self.__dict__[name] = value
+        return value
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise FrozenInstanceError(f"cannot assign to field {name!r}")
+
+    def __delattr__(self, name: str) -> None:
+        raise FrozenInstanceError(f"cannot delete field {name!r}")
+
+    def _computed(self, name: str) -> Any:
+        raise NotImplementedError
+
+    def _shape(self, stage: str) -> tuple[int, ...]:
+        """Of a stage that may not have been computed yet."""
+        raise NotImplementedError
 
     def stages(self) -> Mapping[str, Any]:
         """The stages that apply.
@@ -51,17 +109,17 @@ class _Stages:
 
     def __repr__(self) -> str:
         lines = []
-        for name, value in self.stages().items():
-            shape = np.shape(value)
-            shown = f"{float(value):.17g}" if shape == () else f"{shape} {value.dtype}"
+        for name in self.stages():
+            shape = self._shape(name)
+            shown = f"{float(self.stages()[name]):.17g}" if shape == () else f"{shape} float64"
             lines.append(f"  {name:<13} {shown}")
-        return "\n".join([f"{type(self).__name__} of {self._made_by!r}", *lines])  # type: ignore
+        return "\n".join([f"{type(self).__name__} of {self._made_by!r}", *lines])
 
 
-@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class Forward(_Stages):
     """The record of a forward pass; a stage that the loss does not have is None, and every array is read-only.
 
+    It holds the inputs, losses and loss; every other stage is computed when it is read, to the same bits each time.
     Of `refloss.CrossEntropy`, whose logits may have any shape, N stands for the targets' shape.
 
     Attributes:
@@ -79,25 +137,23 @@ class Forward(_Stages):
             generalised gradient. None where a loss has no margin.
     """
 
-    logits: np.ndarray
-    probabilities: np.ndarray
+    logits = _Computed()
+    probabilities = _Computed()
+    complement = _Computed()
+    x_norm = _Computed()
+    W_norm = _Computed()
+    cos_theta = _Computed()
+    theta = _Computed()
+    cone = _Computed()
+
     losses: np.ndarray
     loss: np.ndarray
     ignored: np.ndarray
-    # arrays, or None
-    complement: Any
-    x_norm: Any = None
-    W_norm: Any = None
-    cos_theta: Any = None
-    theta: Any = None
-    cone: Any = None
-    # what the backward consumes beyond the stages
-    _made_by: Any
-    _passes: Any
 
-    def __post_init__(self) -> None:
-        for name in (*FORWARD_STAGES, "complement", "ignored", "cone"):
-            _freeze(getattr(self, name))
+    def __init__(self, made_by: Any, passes: Any, ignored: np.ndarray) -> None:
+        self.__dict__.update(_made_by=made_by, _passes=passes)
+        for name, value in (("losses", passes.stage("losses")), ("loss", passes.stage("loss")), ("ignored", ignored)):
+            self._hold(name, value)
 
     def stages(self) -> Mapping[str, Any]:
         """The stages that apply.
@@ -106,20 +162,27 @@ class Forward(_Stages):
             Mapping: name → read-only array: x_norm, W_norm, cos_theta, theta, logits, probabilities, losses, loss,
             in this order.
         """
-        return {name: getattr(self, name) for name in FORWARD_STAGES if getattr(self, name) is not None}
+        has = {"logits", "probabilities", "losses", "loss", *self._passes.has}
+        return _StageMap(self, {name: name for name in FORWARD_STAGES if name in has})
+
+    def _computed(self, name: str) -> Any:
+        return self._passes.stage(name)
+
+    def _shape(self, stage: str) -> tuple[int, ...]:
+        return np.shape(self.loss) if stage == "loss" else self._passes.shape(stage)
 
     def _bounds(self, bounded: Any) -> Mapping[str, np.ndarray]:
         with np.errstate(all="ignore"):
-            bounds = self._passes.bounds(bounded).forward()
-        wanted = (*FORWARD_STAGES, "complement")
-        return _read_only({name: bounds[name] for name in wanted if bounds.get(name) is not None})
+            passes = self._passes.bounds(bounded)
+            passes.forward()
+            bounds = {name: passes.stage(name) for name in (*FORWARD_STAGES, "complement")}
+        return _read_only({name: bound for name, bound in bounds.items() if bound is not None})
 
 
-@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class Gradients(_Stages):
     """The gradients of Σ upstream · loss; None where the loss has no such input. Every array is read-only.
 
-    As stages their names are grad_logits, grad_x and so on.
+    As stages their names are grad_logits, grad_x and so on. `logits` is computed when it is read.
 
     Attributes:
         logits (N, C): in z; of `refloss.CrossEntropy` shaped like the logits.
@@ -131,7 +194,7 @@ class Gradients(_Stages):
         alpha (scalar): in α.
     """
 
-    logits: np.ndarray
+    logits = _Computed()
     # arrays, or None
     x: Any = None
     W: Any = None
@@ -139,13 +202,14 @@ class Gradients(_Stages):
     scale: Any = None
     margin: Any = None
     alpha: Any = None
-    _made_by: Any
-    _passes: Any
-    _upstream: Any
 
-    def __post_init__(self) -> None:
-        for value in self.stages().values():
-            _freeze(value)
+    def __init__(self, made_by: Any, passes: Any, upstream: Any, gradients: dict[str, Any]) -> None:
+        self.__dict__.update(_made_by=made_by, _passes=passes, _upstream=upstream)
+        for name, value in gradients.items():
+            if passes is None and name == "W":
+                self.__dict__[name] = value  # the caller's own array
+            else:
+                self._hold(name, value)
 
     def stages(self) -> Mapping[str, Any]:
         """The stages that apply.
@@ -154,16 +218,36 @@ class Gradients(_Stages):
             Mapping: name → read-only array: grad_logits, grad_x, grad_W, grad_b, grad_scale, grad_margin, grad_alpha,
             in this order.
         """
-        fields = {name: getattr(self, name.removeprefix("grad_")) for name in BACKWARD_STAGES}
-        return {name: value for name, value in fields.items() if value is not None}
+        fields = {name: name.removeprefix("grad_") for name in BACKWARD_STAGES}
+        return _StageMap(self, {name: field for name, field in fields.items() if self._has(field)})
+
+    def _has(self, field: str) -> bool:
+        return self._passes is not None if field == "logits" else getattr(self, field) is not None
+
+    def _computed(self, name: str) -> Any:
+        self._need_record()
+        return self._passes.grad_logits(self._upstream)
+
+    def _need_record(self) -> None:
+        if self._passes is None:
+            raise ValueError(
+                "value_and_grad(..., out=...) keeps no record: gradient of the logits and error bounds come from "
+                "forward and backward"
+            )
+
+    def _shape(self, stage: str) -> tuple[int, ...]:
+        field = stage.removeprefix("grad_")
+        return self._passes.shape(field) if field == "logits" else np.shape(getattr(self, field))
 
     def _bounds(self, bounded: Any) -> Mapping[str, np.ndarray]:
+        self._need_record()
         with np.errstate(all="ignore"):
             passes = self._passes.bounds(bounded)
             passes.forward()
-            g, grads = passes.backward(self._upstream)
-        bounds = {"logits": g, **grads}
-        return _read_only({f"grad_{name}": bounds[name] for name in bounds})
+            bounds = passes.backward(self._upstream)
+            if "logits" not in bounds:
+                bounds = {"logits": passes.grad_logits(self._upstream)} | bounds
+        return _read_only({f"grad_{name}": bound for name, bound in bounds.items()})
 
 
 def _read_only(bounds: dict[str, Any]) -> Mapping[str, np.ndarray]:

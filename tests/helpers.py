@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import os
 import shutil
@@ -13,7 +14,8 @@ import pytest
 
 import refloss
 from refloss.cases.configurations import linear_psi, linear_psi_slope, parabola, parabola_slope
-from refloss.losses import LOSSES
+from refloss.losses import LOSSES, blocks
+from refloss.steps.normalise import Rows
 from refloss.steps.targets import Pairs
 from refloss.textbook.family import FAMILY, POWERS, member_of, radius_of
 
@@ -200,6 +202,19 @@ def bits(*records: Any) -> dict[str, tuple]:
     return {name: (np.shape(v), np.asarray(v).dtype.str, np.asarray(v).tobytes()) for name, v in values.items()}
 
 
+def with_stage(record: Any, field: str, value: Any) -> Any:
+    """A copy of a record with another array in one field."""
+    twin = copy.copy(record)
+    vars(twin)[field] = value
+    return twin
+
+
+def in_blocks(monkeypatch: pytest.MonkeyPatch, entries: int) -> None:
+    """From now on a block of classes has so few that its largest array has this many numbers; at least one class."""
+    monkeypatch.setattr(blocks, "ENTRIES", entries)
+    monkeypatch.setattr(blocks, "NARROWEST", 1)
+
+
 def passes(loss: Any, *args: Any, **inputs: Any) -> tuple[Any, Any]:
     """The records of a forward and its backward."""
     out = loss.forward(*args, **inputs)
@@ -209,7 +224,7 @@ def passes(loss: Any, *args: Any, **inputs: Any) -> tuple[Any, Any]:
 def logits_pass(loss, x, W, labels):
     """A loss's logits with what its backward consumes, all classes at once."""
     x, W = np.asarray(x, dtype=float), np.asarray(W, dtype=float)
-    return loss.forward_logits(x, W, None, Pairs(np.arange(len(x)), np.asarray(labels)))
+    return loss.forward_logits(Rows(x), Rows(W), None, Pairs(np.arange(len(x)), np.asarray(labels)))
 
 
 def refused(error: type[Exception], **cases: tuple[Any, str]) -> dict[str, tuple[Any, type[Exception], str]]:

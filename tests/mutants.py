@@ -43,44 +43,44 @@ class Mutant:
 # An expression or a statement; terms and factors may stand in any order. A name that the function does not have stands
 # for whatever is there, so that a local name may change.
 BY_HAND = [
-    ("softmax", "backward_logits", "linear_backward(g, kept.x, kept.W)", "linear_backward(g, kept.x, kept.W[::-1])", "W reversed"),
-    ("w_norm_softmax", "backward_logits", "normalise_backward(grad_W_hat, kept.W_norm, kept.W_hat)", "grad_W_hat", "no ŵ"),
-    ("w_norm_softmax", "backward_logits", "combine(g, kept.W_hat)", "combine(g, kept.W)", "W for ŵ"),
-    ("w_norm_softmax", "backward_logits", "x_norm[:, None] * g", "g", "‖x‖ forgotten"),
+    ("softmax", "backward_logits", "linear_backward(g, kept.x.v, kept.W.v)", "linear_backward(g, kept.x.v, kept.W.v[::-1])", "W reversed"),
+    ("w_norm_softmax", "backward_logits", "normalise_backward(grad_W_hat, kept.W.norm, kept.W.hat)", "grad_W_hat", "no ŵ"),
+    ("w_norm_softmax", "backward_logits", "combine(g, kept.W.hat)", "combine(g, kept.W.v)", "W for ŵ"),
+    ("w_norm_softmax", "backward_logits", "kept.x.norm[:, None] * g", "g", "‖x‖ forgotten"),
     ("l2_softmax", "backward_logits", "self.alpha * grad_x_hat", "grad_x_hat", "α forgotten in x"),
-    ("l2_softmax", "backward_logits", "g * W_norm", "g", "‖W‖ forgotten in x"),
-    ("l2_softmax", "backward_logits", "combine(g.T, self.alpha * kept.x_hat)", "combine(g.T, kept.x_hat)", "α forgotten in W"),
+    ("l2_softmax", "backward_logits", "g * kept.W.norm", "g", "‖W‖ forgotten in x"),
+    ("l2_softmax", "backward_logits", "combine(g.T, self.alpha * kept.x.hat)", "combine(g.T, kept.x.hat)", "α forgotten in W"),
     ("l2_softmax", "backward_logits", "np.sum(g * kept.along)", "np.sum(g * kept.along) / len(g)", "α averaged"),
-    ("l_softmax", "backward_logits", "linear_backward(g_others, kept.x, kept.W)", "linear_backward(g, kept.x, kept.W)", "target twice"),
+    ("l_softmax", "backward_logits", "linear_backward(g_others, kept.x.v, kept.W.v)", "linear_backward(g, kept.x.v, kept.W.v)", "target twice"),
     ("l_softmax", "backward_logits", "g_y * x_norm * kept.psi.value", "g_y * w_norm * kept.psi.value", "norms swapped in W"),
     ("l_softmax", "backward_logits", "g_y * w_norm * kept.psi.slope", "g_y * kept.psi.slope", "‖W‖ forgotten"),
-    ("a_softmax", "backward_logits", "(g_y * kept.psi.value)[:, None] * kept.x_hat[rows]", "0.0", "radial part lost"),
-    ("a_softmax", "backward_logits", "normalise_backward(grad_W_hat, kept.W_norm, kept.W_hat)", "grad_W_hat / kept.W_norm[:, None]", "no projection"),
+    ("a_softmax", "backward_logits", "(g_y * kept.psi.value)[:, None] * kept.x.hat[rows]", "0.0", "radial part lost"),
+    ("a_softmax", "backward_logits", "normalise_backward(grad_W_hat, kept.W.norm, kept.W.hat)", "grad_W_hat / kept.W.norm[:, None]", "no projection"),
     ("f_norm_sphereface", "backward_logits", "s * g_y * kept.psi.slope", "g_y * kept.psi.slope", "s forgotten at the target"),
-    ("f_norm_sphereface", "backward_logits", "np.sum(g_others * kept.cos_theta)", "0.0", "s: off-target terms lost"),
+    ("f_norm_sphereface", "backward_logits", "g * kept.logits", "(g - g_others) * kept.logits", "s: off-target terms lost"),
     ("am_softmax", "backward_logits", "s * g_others", "s * g", "target twice"),
     ("am_softmax", "backward_logits", "s * g_others", "0 * g_others", "off-target terms lost"),
-    ("am_softmax", "backward_logits", "np.sum(g_y * kept.psi.value)", "np.sum(g_y * np.cos(kept.angles.theta))", "s without margin"),
+    ("am_softmax", "backward_logits", "np.sum(g * kept.logits) / s", "np.sum(g * kept.logits) / s + np.sum(g_y) * self.margin", "s without margin"),
     ("am_softmax", "backward_logits", "add_at_pairs(grad_x, grad_W, kept.pairs, pair_x, pair_W)", "None", "target term lost"),
     ("arcface", "backward_logits", "kept.psi.slope", "-np.sin(kept.angles.theta)", "margin detached"),
     ("arcface", "backward_logits", "kept.psi.in_margin", "kept.psi.slope * s", "m scaled twice"),
     ("arcface", "backward_logits", "add_at_pairs(grad_x, grad_W, kept.pairs, pair_x, pair_W)",
      "(grad_x.__setitem__(kept.pairs.rows, grad_x[kept.pairs.rows] + pair_x), grad_W.__setitem__(kept.pairs.y, grad_W[kept.pairs.y] + pair_W))", "duplicates overwritten"),
-    ("arcface", "backward_logits", "normalise_backward(grad_x_hat, kept.x_norm, kept.x_hat)", "grad_x_hat / kept.x_norm[:, None]", "no projection of x"),
-    ("arcface", "backward_logits", "normalise_backward(grad_W_hat, kept.W_norm, kept.W_hat)", "grad_W_hat / kept.W_norm[:, None]", "no projection of W"),
+    ("arcface", "backward_logits", "normalise_backward(grad_x_hat, kept.x.norm, kept.x.hat)", "grad_x_hat / kept.x.norm[:, None]", "no projection of x"),
+    ("arcface", "backward_logits", "normalise_backward(grad_W_hat, kept.W.norm, kept.W.hat)", "grad_W_hat / kept.W.norm[:, None]", "no projection of W"),
     (normalise, "normalise_backward", "across(grad_unit, unit)", "grad_unit", "projection lost"),
     (normalise, "across", "v - unit * np.einsum('rd,rd->r', unit, v)[:, None]", "v + unit * np.einsum('rd,rd->r', unit, v)[:, None]", "projection's sign"),
     (normalise, "normalise_backward", "over_norm(across(grad_unit, unit), norm)", "over_norm(across(grad_unit, unit), norm**2)", "1/‖v‖ squared"),
     (normalise, "normalise_backward", "over_norm(across(grad_unit, unit), norm)", "across(grad_unit, unit)", "1/‖v‖ forgotten"),
     (angle, "angle_backward", "over_norm(back * angles.t_x, angles.x_norm)", "over_norm(back * angles.t_w, angles.x_norm)", "tangents swapped"),
     (angle, "angle_backward", "over_norm(back * angles.t_w, angles.w_norm)", "over_norm(back * angles.t_w, angles.x_norm)", "norms swapped"),
-    (angle, "cosines_backward", "combine(far.T, x_hat)", "combine(far.T, x_hat[::-1])", "samples reversed"),
-    (angle, "cosines_backward", "np.where(near, 0.0, grad_cos)", "grad_cos", "near pairs twice"),
-    (angle, "cosines_backward", "grad_cos[i, j] * angles.sin", "grad_cos[i, j]", "sin θ forgotten near a pole"),
+    (angle, "cosines_backward", "combine(far.T, x.hat)", "combine(far.T, x.hat[::-1])", "samples reversed"),
+    (angle, "cosines_backward", "near.split(grad_cos)", "(near.split(grad_cos)[0], grad_cos)", "near pairs twice"),
+    (angle, "cosines_backward", "h[at] * angles.sin", "h[at]", "sin θ forgotten near a pole"),
     (angle, "cosines_backward", "add_at(grad_x_hat, i, turn * angles.t_x)", "grad_x_hat.__setitem__(i, turn * angles.t_x)", "near pairs overwritten in x"),
     (angle, "cosines_backward", "add_at(grad_W_hat, j, turn * angles.t_w)", "grad_W_hat.__setitem__(j, turn * angles.t_w)", "near pairs overwritten in W"),
     (angle, "cosines_backward", "turn * angles.t_w", "turn * angles.t_x", "tangents swapped near a pole"),
-    (angle, "cosines_backward", "range(0, len(rows), PAIRS_AT_ONCE)", "range(0, 0)", "near pairs dropped"),
+    (angle, "cosines_backward", "range(0, len(felt), PAIRS_AT_ONCE)", "range(0, 0)", "near pairs dropped"),
     (linear, "linear_backward", "g.sum(axis=0)", "g.mean(axis=0)", "bias averaged"),
     (psi, "multiplied_angle", "np.abs(sin_m)", "sin_m", "(−1)^k forgotten in the slope"),
     (psi, "multiplied_angle", "slope = -m * sin_m", "slope = -sin_m", "m forgotten in the slope"),
@@ -94,9 +94,13 @@ BY_HAND = [
     (cross_entropy, "cross_entropy_backward", "_divide(arriving, divisor, empty)", "_divide(arriving, divisor**2, empty)", "1/N twice"),
     (cross_entropy, "cross_entropy_backward", "_divide(arriving, divisor, empty)", "_divide(np.ones(len(z)), divisor, empty)", "upstream ignored"),
     (cross_entropy, "cross_entropy_backward", "_divide(arriving, divisor, empty)", "_divide(arriving, len(z), empty)", "N counts ignored rows"),
-    (cross_entropy, "cross_entropy_backward", "np.where(ignored[:, None], 0.0, share[:, None] * g)", "share[:, None] * (g + ignored[:, None] * p)", "ignored rows with gradient"),
-    (cross_entropy, "cross_entropy_backward", "a * others", "0.0", "target's −1 lost"),
-    (cross_entropy, "cross_entropy_backward", "p * mass.without(a, block)", "0.0", "off-target terms lost"),
+    (cross_entropy, "cross_entropy_backward", "share * mass.total", "np.where(end.setting.targets.ignored, 1.0, share * mass.total)", "ignored rows with gradient"),
+    (cross_entropy, "cross_entropy_backward", "(share[:, None] * a) * left", "0.0", "target's −1 lost"),
+    (cross_entropy, "cross_entropy_backward", "share[a.pairs.rows] * a.own", "0.0", "a label's −1 lost"),
+    (cross_entropy, "cross_entropy_backward", "-(share[a.pairs.rows] * a.own) * left", "(share[a.pairs.rows] * a.own) * left", "a label's sign"),
+    (cross_entropy, "cross_entropy_backward", "e * (share * mass.total)[:, None]", "0.0 * e", "a label's off-target terms lost"),
+    (cross_entropy, "cross_entropy_backward", "share * mass.total", "share", "a label's weight forgotten"),
+    (cross_entropy, "cross_entropy_backward", "e * (share[:, None] * mass.without(a, block))", "0.0 * e", "off-target terms lost"),
     (cross_entropy, "cross_entropy_backward", "mass.without(a, block)", "1.0", "weights and soft sums forgotten"),
 ]  # fmt: skip
 
@@ -209,7 +213,7 @@ def _systematic(label: str, owner: object, function: str) -> Iterator[Mutant]:
 
 
 # names that carry no gradient of their own
-STRUCTURE = {"rows", "s", "r", "x_norm", "w_norm", "zero", "near", "angles"}
+STRUCTURE = {"rows", "s", "r", "x_norm", "w_norm", "zero", "near", "angles", "felt", "at", "a"}
 
 
 def _expressions(tree: ast.Module) -> Iterator[ast.expr]:
@@ -217,7 +221,7 @@ def _expressions(tree: ast.Module) -> Iterator[ast.expr]:
         match node:
             case ast.Assign(targets=[ast.Name(id=name)], value=value):
                 if name not in STRUCTURE and not isinstance(value, ast.Dict) and not _makes_record(value):
-                    yield value
+                    yield value.body if isinstance(value, ast.IfExp) else value
             case ast.AugAssign():
                 yield node.value
             case ast.Return(value=ast.Tuple(elts=parts)) | ast.Dict(values=parts):

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import subprocess
 import sys
 
 import numpy as np
 import pytest
-from helpers import VARIANTS, example, make, near, need
+from helpers import VARIANTS, example, make, near, need, with_stage
 
 import refloss
 
@@ -46,7 +45,7 @@ class OneStageOff:
 
     def _spoilt(self, record, name):
         value = getattr(record, name)
-        return dataclasses.replace(record, **{name: np.asarray(value + self.error)})
+        return with_stage(record, name, np.asarray(value + self.error))
 
     def forward(self, x, W, labels, b=None):
         self.honest = self.loss.forward(x, W, labels, b)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
-from helpers import need
+from helpers import need, with_stage
 
 import refloss
 from refloss.cases.grid import grid
@@ -187,7 +187,7 @@ class Nudged(refloss.AMSoftmax):
 
     def backward(self, out, upstream=1.0):
         grads = super().backward(out, upstream)
-        return replace(grads, x=grads.x * (1 + 2.0**-49))
+        return with_stage(grads, "x", grads.x * (1 + 2.0**-49))
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)

@@ -9,8 +9,8 @@ from refloss.losses.margins import PsiMarginLoss
 from refloss.losses.passes import LogitsPass, add_at_pairs
 from refloss.precision.numbers import Array
 from refloss.precision.products import combine
-from refloss.steps.angle import angle, angle_backward, cosines, cosines_backward
-from refloss.steps.normalise import normalise, normalise_backward
+from refloss.steps.angle import angle_backward, cosines, cosines_backward, target_angles
+from refloss.steps.normalise import Rows, normalise_backward
 from refloss.steps.psi import multiplied_angle
 from refloss.steps.targets import Pairs
 
@@ -54,20 +54,19 @@ class ASoftmax(PsiMarginLoss):
     name: ClassVar[str] = "a_softmax"
     feels_W_norm: ClassVar[bool] = False
 
-    def forward_logits(self, x: Array, W: Array, b: Array | None, pairs: Pairs) -> LogitsPass:
+    def forward_logits(self, x: Rows, W: Rows, b: Array | None, pairs: Pairs) -> LogitsPass:
         # (1) x̂_i = x_i / ‖x_i‖, ŵ_j = W_j / ‖W_j‖
-        x_norm, x_hat = normalise(x)
-        W_norm, W_hat = normalise(W)
-        cos_theta = cosines(x_hat, W_hat)  # (2) cos θ_ij = x̂_i·ŵ_j
-        angles = angle(x[pairs.rows], W[pairs.y])  # (3) θ_y of the target pairs
+        x_hat, W_hat = x.hat, W.hat
+        cos_theta, near = cosines(x_hat, W_hat)  # (2) cos θ_ij = x̂_i·ŵ_j
+        angles = target_angles(x, W, pairs)  # (3) θ_y of the target pairs
         # (4) ψ(θ) = (−1)^k cos mθ − 2k
         psi = self._with_options(multiplied_angle(angles, self.margin, self.continuation), angles)
         # (5) z_j = ‖x‖ cos θ_j, z_y = ‖x‖ ψ(θ_y)
-        z = x_norm[:, None] * cos_theta
+        z = x.norm[:, None] * cos_theta
         z[pairs] = angles.x_norm * psi.value
         # (6) cross-entropy of z, in steps/cross_entropy.py
         return LogitsPass(
-            x=x, W=W, x_norm=x_norm, W_norm=W_norm, x_hat=x_hat, W_hat=W_hat, cos_theta=cos_theta, logits=z,
+            x=x, W=W, x_norm=x.norm, W_norm=W.norm, cos_theta=cos_theta, near=near, logits=z,
             pairs=pairs, angles=angles, psi=psi,
         )  # fmt: skip
 
@@ -75,14 +74,14 @@ class ASoftmax(PsiMarginLoss):
         rows, _ = kept.pairs
         g_y, g_others = kept.pairs.split(g)
         # (7) the other classes, z_j = ŵ_j·x = ‖x‖ cos θ_j: plain in x, smooth where x = 0
-        grad_x = combine(g_others, kept.W_hat)
-        _, grad_W_hat = cosines_backward(kept.x_norm[:, None] * g_others, kept.x, kept.W, kept.x_hat, kept.W_hat)
+        grad_x = combine(g_others, kept.W.hat)
+        _, grad_W_hat = cosines_backward(kept.x.norm[:, None] * g_others, kept.x, kept.W, kept.near, of="W")
         # (8) through ŵ: (I − ŵ ŵᵀ) / ‖W‖
-        grad_W = normalise_backward(grad_W_hat, kept.W_norm, kept.W_hat)
+        grad_W = normalise_backward(grad_W_hat, kept.W.norm, kept.W.hat)
         # (9) the target's tangential part: ∂L/∂θ_y = g_y ‖x‖ ψ'(θ_y), along the unit tangents
         pair_x, pair_W = angle_backward(g_y * kept.angles.x_norm * kept.psi.slope, kept.angles)
         # (10) its radial part: ∂z_y/∂‖x‖ = ψ(θ_y), along x̂
-        pair_x += (g_y * kept.psi.value)[:, None] * kept.x_hat[rows]
+        pair_x += (g_y * kept.psi.value)[:, None] * kept.x.hat[rows]
         # (11) both added where they belong
         add_at_pairs(grad_x, grad_W, kept.pairs, pair_x, pair_W)
         return {"x": grad_x, "W": grad_W}

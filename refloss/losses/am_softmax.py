@@ -10,9 +10,9 @@ import numpy as np
 from refloss.losses.margins import MarginLoss
 from refloss.losses.passes import LogitsPass, add_at_pairs
 from refloss.precision.numbers import Array
-from refloss.steps.angle import angle, angle_backward, cosines, cosines_backward
+from refloss.steps.angle import angle_backward, cosines, cosines_backward, target_angles
 from refloss.steps.margin import cosine_margin
-from refloss.steps.normalise import normalise, normalise_backward
+from refloss.steps.normalise import Rows, normalise_backward
 from refloss.steps.targets import Pairs
 from refloss.validation import cosine_offset, positive
 
@@ -62,20 +62,19 @@ class AMSoftmax(MarginLoss):
         super().__post_init__()
         self._set(scale=positive(self.scale, "scale"), margin=cosine_offset(self.margin))
 
-    def forward_logits(self, x: Array, W: Array, b: Array | None, pairs: Pairs) -> LogitsPass:
+    def forward_logits(self, x: Rows, W: Rows, b: Array | None, pairs: Pairs) -> LogitsPass:
         s, m = self.scale, self.margin
         # (1) x̂_i = x_i / ‖x_i‖, ŵ_j = W_j / ‖W_j‖
-        x_norm, x_hat = normalise(x)
-        W_norm, W_hat = normalise(W)
-        cos_theta = cosines(x_hat, W_hat)  # (2) cos θ_ij = x̂_i·ŵ_j
-        angles = angle(x[pairs.rows], W[pairs.y])  # (3) θ_y of the target pairs
+        x_hat, W_hat = x.hat, W.hat
+        cos_theta, near = cosines(x_hat, W_hat)  # (2) cos θ_ij = x̂_i·ŵ_j
+        angles = target_angles(x, W, pairs)  # (3) θ_y of the target pairs
         psi = self._with_options(cosine_margin(angles, m), angles)  # (4) ψ(θ) = cos θ − m
         # (5) z_j = s cos θ_j, z_y = s ψ(θ_y)
         z = s * cos_theta
         z[pairs] = s * psi.value
         # (6) cross-entropy of z, in steps/cross_entropy.py
         return LogitsPass(
-            x=x, W=W, x_norm=x_norm, W_norm=W_norm, x_hat=x_hat, W_hat=W_hat, cos_theta=cos_theta, logits=z,
+            x=x, W=W, x_norm=x.norm, W_norm=W.norm, cos_theta=cos_theta, near=near, logits=z,
             pairs=pairs, angles=angles, psi=psi,
         )  # fmt: skip
 
@@ -83,15 +82,15 @@ class AMSoftmax(MarginLoss):
         s = self.scale
         g_y, g_others = kept.pairs.split(g)
         # (7) the other classes: ∂L/∂cos θ_ij = s g_ij
-        grad_x_hat, grad_W_hat = cosines_backward(s * g_others, kept.x, kept.W, kept.x_hat, kept.W_hat)
+        grad_x_hat, grad_W_hat = cosines_backward(s * g_others, kept.x, kept.W, kept.near)
         # (8) through x̂ and ŵ: (I − v̂ v̂ᵀ) / ‖v‖
-        grad_x = normalise_backward(grad_x_hat, kept.x_norm, kept.x_hat)
-        grad_W = normalise_backward(grad_W_hat, kept.W_norm, kept.W_hat)
+        grad_x = normalise_backward(grad_x_hat, kept.x.norm, kept.x.hat)
+        grad_W = normalise_backward(grad_W_hat, kept.W.norm, kept.W.hat)
         # (9) the target: ∂L/∂θ_y = s g_y ψ'(θ_y), along the unit tangents
         pair_x, pair_W = angle_backward(s * g_y * kept.psi.slope, kept.angles)
         add_at_pairs(grad_x, grad_W, kept.pairs, pair_x, pair_W)
-        # (10) ∂L/∂s = Σ_{j≠y} g_j cos θ_j + g_y ψ(θ_y)
-        grad_scale = np.sum(g_others * kept.cos_theta) + np.sum(g_y * kept.psi.value)
+        # (10) ∂L/∂s = Σ_{j≠y} g_j cos θ_j + g_y ψ(θ_y) = Σ_j g_j z_j / s
+        grad_scale = np.sum(g * kept.logits) / s
         # (11) ∂L/∂m = s Σ g_y ∂ψ/∂m
         grad_margin = s * np.sum(g_y * kept.psi.in_margin)
         return {"x": grad_x, "W": grad_W, "scale": grad_scale, "margin": grad_margin}

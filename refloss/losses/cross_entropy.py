@@ -72,8 +72,8 @@ class CrossEntropy(CrossEntropyOptions):
         logits = check.logits(logits, self.axis)
         rows = check.flat_targets(targets, logits.shape, self.axis, self)
         passes = BareLogits(logits, self.axis, self._setting(rows), self.precision)
-        check.unmasked_targets(nearest(passes.z), rows, self, passes.shape)
-        return self._recorded(passes, rows.ignored.reshape(passes.shape))
+        check.unmasked_targets(nearest(passes.z), rows, self, passes.shape_of_targets)
+        return self._recorded(passes, rows.ignored.reshape(passes.shape_of_targets))
 
     def backward(self, out: Forward, upstream: Any = 1.0) -> Gradients:
         """The backward pass of a record, which it does not change.

@@ -11,9 +11,9 @@ from refloss.losses.loss import NormalisingLoss
 from refloss.losses.passes import LogitsPass
 from refloss.precision.numbers import Array
 from refloss.precision.products import combine
-from refloss.steps.angle import cosines_backward
+from refloss.steps.angle import cosines_backward, near_poles
 from refloss.steps.linear import linear
-from refloss.steps.normalise import normalise, normalise_backward
+from refloss.steps.normalise import Rows, normalise_backward
 from refloss.steps.targets import Pairs
 from refloss.validation import positive
 
@@ -61,23 +61,24 @@ class L2Softmax(NormalisingLoss):
         super().__post_init__()
         self._set(alpha=positive(self.alpha, "alpha"))
 
-    def forward_logits(self, x: Array, W: Array, b: Array | None, pairs: Pairs) -> LogitsPass:
-        x_norm, x_hat = normalise(x)  # (1) x̂_i = x_i / ‖x_i‖
-        along = linear(x_hat, W)  # (2) z_j = α W_j·x̂ + b_j
+    def forward_logits(self, x: Rows, W: Rows, b: Array | None, pairs: Pairs) -> LogitsPass:
+        x_hat = x.hat  # (1) x̂_i = x_i / ‖x_i‖
+        along = linear(x_hat, W.v)  # (2) z_j = α W_j·x̂ + b_j
         z = self.alpha * along if b is None else self.alpha * along + b
         # (3) cross-entropy of z, in steps/cross_entropy.py
-        return LogitsPass(x=x, W=W, has_b=b is not None, x_norm=x_norm, x_hat=x_hat, along=along, logits=z)
+        return LogitsPass(
+            x=x, W=W, has_b=b is not None, x_norm=x.norm, along=along, near=near_poles(along, W.norm), logits=z
+        )
 
     def backward_logits(self, kept: LogitsPass, g: Array) -> dict[str, Array]:
         # (4) u_i = Σ_j g_ij W_j = Σ_j g_ij ‖W_j‖ ŵ_j arrives at α x̂_i; its part across x̂_i
-        W_norm, W_hat = normalise(kept.W)
-        grad_x_hat, _ = cosines_backward(g * W_norm, kept.x, kept.W, kept.x_hat, W_hat)
+        grad_x_hat, _ = cosines_backward(g * kept.W.norm, kept.x, kept.W, kept.near, of="x")
         # (5) ∂L/∂W_j = Σ_i g_ij α x̂_i
-        grad_W = combine(g.T, self.alpha * kept.x_hat)
+        grad_W = combine(g.T, self.alpha * kept.x.hat)
         # (6) ∂L/∂b_j = Σ_i g_ij
         grad_b = g.sum(axis=0)
         # (7) ∂L/∂x_i = (I − x̂_i x̂_iᵀ) α u_i / ‖x_i‖
-        grad_x = normalise_backward(self.alpha * grad_x_hat, kept.x_norm, kept.x_hat)
+        grad_x = normalise_backward(self.alpha * grad_x_hat, kept.x.norm, kept.x.hat)
         # (8) ∂L/∂α = Σ_ij g_ij W_j·x̂_i
         grad_alpha = np.sum(g * kept.along)
         grads = {"x": grad_x, "W": grad_W, "alpha": grad_alpha}

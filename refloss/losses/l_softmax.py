@@ -10,9 +10,9 @@ import numpy as np
 from refloss.losses.margins import PsiMarginLoss
 from refloss.losses.passes import LogitsPass, add_at_pairs
 from refloss.precision.numbers import Array
-from refloss.steps.angle import angle, cosines
+from refloss.steps.angle import cosines, target_angles
 from refloss.steps.linear import linear_backward
-from refloss.steps.normalise import normalise
+from refloss.steps.normalise import Rows
 from refloss.steps.psi import multiplied_angle
 from refloss.steps.targets import Pairs
 from refloss.validation import no_zero_rows
@@ -61,20 +61,19 @@ class LSoftmax(PsiMarginLoss):
     normalises_x: ClassVar[bool] = False  # only the target's logit goes through x̂ and ŵ
     normalises_W: ClassVar[bool] = False
 
-    def forward_logits(self, x: Array, W: Array, b: Array | None, pairs: Pairs) -> LogitsPass:
+    def forward_logits(self, x: Rows, W: Rows, b: Array | None, pairs: Pairs) -> LogitsPass:
         # (1) x̂_i = x_i / ‖x_i‖, ŵ_j = W_j / ‖W_j‖
-        x_norm, x_hat = normalise(x)
-        W_norm, W_hat = normalise(W)
-        cos_theta = cosines(x_hat, W_hat)  # (2) cos θ_ij = x̂_i·ŵ_j
-        angles = angle(x[pairs.rows], W[pairs.y])  # (3) θ_y of the target pairs
+        x_hat, W_hat = x.hat, W.hat
+        cos_theta, _ = cosines(x_hat, W_hat)  # (2) cos θ_ij = x̂_i·ŵ_j
+        angles = target_angles(x, W, pairs)  # (3) θ_y of the target pairs
         # (4) ψ(θ) = (−1)^k cos mθ − 2k
         psi = self._with_options(multiplied_angle(angles, self.margin, self.continuation), angles)
         # (5) z_j = ‖W_j‖‖x‖ cos θ_j, z_y = ‖W_y‖‖x‖ ψ(θ_y)
-        z = x_norm[:, None] * W_norm * cos_theta
+        z = x.norm[:, None] * W.norm * cos_theta
         z[pairs] = angles.x_norm * angles.w_norm * psi.value
         # (6) cross-entropy of z, in steps/cross_entropy.py
         return LogitsPass(
-            x=x, W=W, x_norm=x_norm, W_norm=W_norm, x_hat=x_hat, W_hat=W_hat, cos_theta=cos_theta, logits=z,
+            x=x, W=W, x_norm=x.norm, W_norm=W.norm, cos_theta=cos_theta, logits=z,
             pairs=pairs, angles=angles, psi=psi,
         )  # fmt: skip
 
@@ -85,18 +84,18 @@ class LSoftmax(PsiMarginLoss):
         if self.margin == 1:  # no margin: the target is one more plain class, smooth at zero rows too
             g_y, g_others = np.zeros_like(g_y), g
         # (7) the other classes, z_j = W_j·x: plain
-        grad_x, grad_W, _ = linear_backward(g_others, kept.x, kept.W)
+        grad_x, grad_W, _ = linear_backward(g_others, kept.x.v, kept.W.v)
         # (8) the target's tangential part: −‖W_y‖ ψ'(θ_y) t_x, and −‖x‖ ψ'(θ_y) t_w
         pair_x = -(g_y * w_norm * kept.psi.slope)[:, None] * kept.angles.t_x
         pair_W = -(g_y * x_norm * kept.psi.slope)[:, None] * kept.angles.t_w
         # (9) its radial part: ∂z_y/∂‖x‖ = ‖W_y‖ ψ(θ_y) along x̂, ∂z_y/∂‖W_y‖ = ‖x‖ ψ(θ_y) along ŵ_y
-        pair_x += (g_y * w_norm * kept.psi.value)[:, None] * kept.x_hat[rows]
-        pair_W += (g_y * x_norm * kept.psi.value)[:, None] * kept.W_hat[y]
+        pair_x += (g_y * w_norm * kept.psi.value)[:, None] * kept.x.hat[rows]
+        pair_W += (g_y * x_norm * kept.psi.value)[:, None] * kept.W.hat[y]
         # (10) both added where they belong
         add_at_pairs(grad_x, grad_W, kept.pairs, pair_x, pair_W)
         return {"x": grad_x, "W": grad_W}
 
-    def _refuse_zero_rows(self, x: np.ndarray, W: np.ndarray, pairs: Pairs, valid: np.ndarray) -> None:
+    def _refuse_zero_rows(self, x: np.ndarray, W: np.ndarray, pairs: Pairs, valid: np.ndarray, first: int = 0) -> None:
         if self.margin > 1:
             no_zero_rows(x, "x", pairs.rows, self)
-            no_zero_rows(W, "W", np.unique(pairs.y), self)
+            no_zero_rows(W, "W", np.unique(pairs.y), self, first)

@@ -8,16 +8,19 @@ The passes of a loss stand in its own file, as `forward_logits` and `backward_lo
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
 
 from refloss import validation as check
-from refloss.losses.options import SHARED, CrossEntropyOptions, silent
+from refloss.losses.blocks import on_terminal, silent
+from refloss.losses.options import SHARED, CrossEntropyOptions
 from refloss.losses.passes import Arithmetic, LogitsPass, Passes
 from refloss.precision.numbers import Array
 from refloss.record import Forward, Gradients
+from refloss.steps.normalise import Rows
 from refloss.steps.targets import Pairs
 
 
@@ -70,12 +73,12 @@ class Loss(CrossEntropyOptions):
 
     # -- the passes, in the file of each loss ------------------------------------------------------
 
-    def forward_logits(self, x: Array, W: Array, b: Array | None, pairs: Pairs) -> LogitsPass:
+    def forward_logits(self, x: Rows, W: Rows, b: Array | None, pairs: Pairs) -> LogitsPass:
         """The logits of a block of classes: the part of a loss that is its own, in the file of each.
 
         Args:
-            x (N, D): features, doubles or pairs of them.
-            W (B, D): the block's class weights.
+            x (N, D): features, `x.v`, with their lengths `x.norm` and directions `x.hat`; doubles or pairs of them.
+            W (B, D): the block's class weights, likewise.
             b (B,): the block's bias, or None.
             pairs (Pairs): the target pairs (row, class of the block); a block without the target lists none.
 
@@ -118,11 +121,16 @@ class Loss(CrossEntropyOptions):
                 zero rows where the loss is singular, a mean over nothing, a loss beyond float64. The message names
                 the argument, the shape or the first offending index, and what was due.
         """
+        return self._forward(x, W, labels, b)
+
+    def _forward(self, x: Any, W: Any, labels: Any, b: Any, progress: Callable | None = None) -> Forward:
         x, W = check.features_and_weights(x, W)
         b = check.bias(b, len(W), self)
         targets = check.targets(labels, len(x), len(W), self)
         self._refuse_zero_rows(x, W, targets.pairs, np.flatnonzero(~targets.ignored))
-        return self._recorded(Passes(self, x, W, b, self._setting(targets)), targets.ignored)
+        passes = Passes(self, x, W, b, self._setting(targets))
+        passes.progress = progress
+        return self._recorded(passes, targets.ignored)
 
     def backward(self, out: Forward, upstream: Any = 1.0) -> Gradients:
         """The backward pass of a record, which it does not change.
@@ -143,9 +151,21 @@ class Loss(CrossEntropyOptions):
         return self._gradients(out, upstream)
 
     def value_and_grad(
-        self, x: Any, W: Any, labels: Any, b: Any = None, upstream: Any = 1.0
+        self,
+        x: Any,
+        W: Any,
+        labels: Any,
+        b: Any = None,
+        upstream: Any = 1.0,
+        *,
+        out: Mapping[str, np.ndarray] | None = None,
+        progress: Callable[[int, int], None] | None = None,
     ) -> tuple[np.ndarray, Gradients]:
         """One forward and one backward pass.
+
+        With `out` the size of W is that of the disk: W, which may be a memory map, is read block by block and never
+        copied, and its gradient is written into the array given. No record is kept, so that the gradient of the logits
+        and the error bounds are not to be had. Where the run is interrupted, out["W"] is not whole.
 
         Args:
             x (N, D): features.
@@ -153,15 +173,49 @@ class Loss(CrossEntropyOptions):
             labels (N,): classes, or soft targets (N, C).
             b (C,): the bias, or None.
             upstream (scalar or (N,)): the gradient arriving at the loss, as `backward` takes it.
+            out (mapping): {"W": array}, an array (C, D) for the gradient in W: of a float type with at least the range
+                of W's, not overlapping W or x.
+            progress (function): called as progress(done, total) with the blocks of classes done, of both passes.
+                None: with `out`, a line on stderr, if that is a terminal, after two seconds.
 
         Returns:
             tuple: (out.loss, Gradients).
 
         Raises:
-            TypeError, ValueError: as `forward` and `backward`.
+            TypeError, ValueError: as `forward` and `backward`, and for an `out` that cannot take the gradient.
         """
-        out = self.forward(x, W, labels, b)
-        return out.loss, self.backward(out, upstream)
+        if out is None:
+            record = self._forward(x, W, labels, b, progress)
+            return record.loss, self.backward(record, upstream)
+        return self._into(out, x, W, labels, b, upstream, progress or on_terminal())
+
+    def _into(
+        self, out: Any, x: Any, W: Any, labels: Any, b: Any, upstream: Any, progress: Callable | None
+    ) -> tuple[np.ndarray, Gradients]:
+        """value_and_grad without a record: the gradient in W goes into out["W"]."""
+        given, W = {"W": W, "x": x}, check.as_array(W, "W")
+        grad_W = check.target_of_gradient(out, W, given)
+        x = check.matrix(x, "x", "(N, D)")
+        targets = check.targets(labels, len(x), len(W), self)
+        valid = np.flatnonzero(~targets.ignored)
+
+        def refuse(rows: np.ndarray, first: int) -> None:
+            here = targets.pairs.within(slice(first, first + len(rows)))
+            self._refuse_zero_rows(x, rows, here, valid, first)
+
+        stream = check.stream(W, x.shape[1], refuse)
+        b = check.bias(b, len(W), self)
+        passes = Passes(self, x, stream, b, self._setting(targets))
+        passes.progress = progress
+        record = self._recorded(passes, targets.ignored)
+        upstream = check.upstream_gradient(upstream, record.losses.shape, self.reduction)
+        try:
+            with silent():
+                gradients = passes.backward(upstream, grad_W)
+        except BaseException as error:
+            error.add_note('out["W"] is not whole: the gradient of only some classes was written')
+            raise
+        return record.loss, Gradients(self, None, upstream, gradients)
 
     def inference_logits(self, x: Any, W: Any, b: Any = None) -> np.ndarray:
         """Logits without any margin: what a classifier uses at test time.
@@ -210,11 +264,11 @@ class Loss(CrossEntropyOptions):
         arithmetic = Arithmetic(self.precision)
         bias = None if b is None else arithmetic.of(b)
         with silent():
-            kept = self.forward_logits(arithmetic.of(x), arithmetic.of(W), bias, pairs)
+            kept = self.forward_logits(Rows(arithmetic.of(x)), Rows(arithmetic.of(W)), bias, pairs)
         return check.finite_logits(arithmetic.read(kept.logits))
 
-    def _refuse_zero_rows(self, x: np.ndarray, W: np.ndarray, pairs: Pairs, valid: np.ndarray) -> None:
-        """Losses with singular zero rows name them here."""
+    def _refuse_zero_rows(self, x: np.ndarray, W: np.ndarray, pairs: Pairs, valid: np.ndarray, first: int = 0) -> None:
+        """Losses with singular zero rows name them here. W: some classes, from `first` on; pairs: those of them."""
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -230,8 +284,8 @@ class NormalisingLoss(Loss):
         super().__post_init__()
         self._set(zero_norm=check.one_of(self.zero_norm, "zero_norm", ("error", "zero")))
 
-    def _refuse_zero_rows(self, x: np.ndarray, W: np.ndarray, pairs: Pairs, valid: np.ndarray) -> None:
-        if self.normalises_x:
+    def _refuse_zero_rows(self, x: np.ndarray, W: np.ndarray, pairs: Pairs, valid: np.ndarray, first: int = 0) -> None:
+        if self.normalises_x and not first:
             check.no_zero_rows(x, "x", valid, self)
         if self.normalises_W:
-            check.no_zero_rows(W, "W", np.arange(len(W)), self)
+            check.no_zero_rows(W, "W", np.arange(len(W)), self, first)

@@ -11,9 +11,9 @@ import numpy as np
 from refloss.losses.margins import MarginLoss
 from refloss.losses.passes import LogitsPass, add_at_pairs
 from refloss.precision.numbers import Array, functions_of, like
-from refloss.steps.angle import angle, cosines, cosines_backward
+from refloss.steps.angle import cosines, cosines_backward, target_angles
 from refloss.steps.margin import Psi, own_slope
-from refloss.steps.normalise import across, normalise, over_norm
+from refloss.steps.normalise import Rows, across, over_norm
 from refloss.steps.targets import Pairs
 from refloss.validation import function, one_of, per_angle, positive
 
@@ -82,51 +82,50 @@ class MarginSoftmax(MarginLoss):
     def feels_W_norm(self) -> bool:  # type: ignore[override]
         return self.radius == "both_norms"
 
-    def forward_logits(self, x: Array, W: Array, b: Array | None, pairs: Pairs) -> LogitsPass:
+    def forward_logits(self, x: Rows, W: Rows, b: Array | None, pairs: Pairs) -> LogitsPass:
         # (G1) x̂_i = x_i / ‖x_i‖, ŵ_j = W_j / ‖W_j‖
-        x_norm, x_hat = normalise(x)
-        W_norm, W_hat = normalise(W)
-        cos_theta = cosines(x_hat, W_hat)  # (G2) cos θ_ij = x̂_i·ŵ_j
-        angles = angle(x[pairs.rows], W[pairs.y])  # (G3) θ_y of the target pairs
+        x_hat, W_hat = x.hat, W.hat
+        cos_theta, near = cosines(x_hat, W_hat)  # (G2) cos θ_ij = x̂_i·ŵ_j
+        angles = target_angles(x, W, pairs)  # (G3) θ_y of the target pairs
         # (G4) ψ(θ_y), ψ'(θ_y)
         theta, xp = angles.theta, functions_of(angles.theta)
         value = per_angle(self.psi(theta, xp), theta, "psi")
         slope = per_angle(self.dpsi(theta, xp), theta, "dpsi")
         psi = self._with_options(Psi(value, own_slope(slope, angles), np.zeros_like(value)), angles)
         # (G5) z_j = r cos θ_j, z_y = r ψ(θ_y)
-        r, _, _ = self._radius(x_norm, W_norm)
+        r, _, _ = self._radius(x.norm, W.norm)
         z = r * cos_theta
         z[pairs] = r[pairs] * psi.value
         # (G6) cross-entropy of z, in steps/cross_entropy.py
         return LogitsPass(
-            x=x, W=W, x_norm=x_norm, W_norm=W_norm, x_hat=x_hat, W_hat=W_hat, cos_theta=cos_theta, logits=z,
-            pairs=pairs, angles=angles, psi=psi,
+            x=x, W=W, x_norm=x.norm, W_norm=W.norm, cos_theta=cos_theta, along=cos_theta,
+            near=near, logits=z, pairs=pairs, angles=angles, psi=psi,
         )  # fmt: skip
 
     def backward_logits(self, kept: LogitsPass, g: Array) -> dict[str, Array]:
-        _, r_over_x, r_over_W = self._radius(kept.x_norm, kept.W_norm)
+        _, r_over_x, r_over_W = self._radius(kept.x.norm, kept.W.norm)
         g_y, g_others = kept.pairs.split(g)
         # (G7) the tangential parts of the other classes: (r/‖x‖) (I − x̂ x̂ᵀ) ŵ_j and (r/‖W‖) (I − ŵ ŵᵀ) x̂
-        vectors = kept.x, kept.W, kept.x_hat, kept.W_hat
-        grad_x = across(cosines_backward(r_over_x * g_others, *vectors)[0], kept.x_hat)
-        grad_W = across(cosines_backward(r_over_W * g_others, *vectors)[1], kept.W_hat)
+        vectors = kept.x, kept.W, kept.near
+        grad_x = across(cosines_backward(r_over_x * g_others, *vectors, of="x")[0], kept.x.hat)
+        grad_W = across(cosines_backward(r_over_W * g_others, *vectors, of="W")[1], kept.W.hat)
         # (G8) the target's tangential part: −(r/‖x‖) ψ'(θ_y) t_x and −(r/‖W_y‖) ψ'(θ_y) t_w
         turn = -g_y * kept.psi.slope
         pair_x = (turn * r_over_x[kept.pairs])[:, None] * kept.angles.t_x
         pair_W = (turn * r_over_W[kept.pairs])[:, None] * kept.angles.t_w
         add_at_pairs(grad_x, grad_W, kept.pairs, pair_x, pair_W)
         # (G9) the radius, for every class: ∂z/∂r = ψ for the target, cos θ for the others
-        in_radius = g_others * kept.cos_theta
+        in_radius = g_others * kept.along
         in_radius[kept.pairs] = g_y * kept.psi.value
         grads = {"x": grad_x, "W": grad_W}
         # (G10) ∂r/∂s = 1; ∂r/∂‖x‖ = 1 or ‖W_j‖, along x̂; ∂r/∂‖W_j‖ = ‖x‖, along ŵ
         if self.radius == "scale":
             return grads | {"scale": np.sum(in_radius)}
         if self.radius == "x_norm":
-            grads["x"] += in_radius.sum(axis=1)[:, None] * kept.x_hat
+            grads["x"] += in_radius.sum(axis=1)[:, None] * kept.x.hat
             return grads
-        grads["x"] += (in_radius * kept.W_norm).sum(axis=1)[:, None] * kept.x_hat
-        grads["W"] += (in_radius.T * kept.x_norm).sum(axis=1)[:, None] * kept.W_hat
+        grads["x"] += (in_radius * kept.W.norm).sum(axis=1)[:, None] * kept.x.hat
+        grads["W"] += (in_radius.T * kept.x.norm).sum(axis=1)[:, None] * kept.W.hat
         return grads
 
     def _radius(self, x_norm: Array, W_norm: Array) -> tuple[Array, Array, Array]:

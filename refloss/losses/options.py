@@ -9,16 +9,12 @@ import numpy as np
 
 from refloss import validation as check
 from refloss.losses.bare import BareLogits
+from refloss.losses.blocks import silent
 from refloss.losses.passes import PRECISIONS, Passes
 from refloss.record import Forward, Gradients
 from refloss.steps.targets import Setting, Targets
 
 SHARED = {"shared": True}  # metadata of the options that losses share: a repr shows one only where it was set
-
-
-def silent() -> np.errstate:
-    """Underflow is exact enough, and what overflows is reported by name after the pass."""
-    return np.errstate(over="ignore", under="ignore", invalid="ignore")
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -71,20 +67,19 @@ class CrossEntropyOptions:
     def _recorded(self, passes: Passes | BareLogits, ignored: np.ndarray) -> Forward:
         """Runs the forward of checked inputs."""
         with silent():
-            stages = passes.forward()
-        check.finite_losses(stages["losses"], stages["loss"], passes.end.empty)
-        return Forward(**stages, ignored=ignored, _made_by=self, _passes=passes)
+            passes.forward()
+        out = Forward(self, passes, ignored)
+        check.finite_losses(out.losses, out.loss, passes.end.empty)
+        return out
 
     def _gradients(self, out: Forward, upstream: Any) -> Gradients:
         """Runs the backward of a record."""
         if not isinstance(out, Forward):
             raise TypeError(f"out must be the record that forward returned, got {type(out).__name__}")
-        if out._made_by != self:
+        if out._made_by is not self and out._made_by != self:
             raise ValueError(f"out was made by {out._made_by!r}, not by {self!r}")
         upstream = check.upstream_gradient(upstream, out.losses.shape, self.reduction)
         passes: Passes | BareLogits = out._passes
         with silent():
-            g, grads = passes.backward(upstream)
-        if not passes.end.empty:  # else the loss may have been asked to give NaN (empty_mean="nan")
-            check.finite_gradients({"logits": g, **grads})
-        return Gradients(logits=g, **grads, _made_by=self, _passes=passes, _upstream=upstream)
+            grads = passes.backward(upstream)
+        return Gradients(self, passes, upstream, grads)

@@ -1,34 +1,36 @@
 """The passes of a loss over blocks of classes, in the arithmetic that its precision asks for.
 
-    precision="double"    arrays of doubles, all classes in one block
-    precision="extended"  arrays of pairs (`refloss.precision.pair`), so many classes at a time that what is held
-                          besides the record stays O(N · block)
+    precision="double"    arrays of doubles
+    precision="extended"  arrays of pairs (`refloss.precision.pair`)
 
-The passes themselves, in the losses' files and in `steps`, do not know which it is.
+Blocks stay in the cache and run on several threads (`blocks`); what they give is joined in the order of the classes.
+The passes themselves, in the losses' files and in `steps`, know of none of this.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from functools import reduce
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from refloss import validation as check
+from refloss.losses.blocks import blocks_of, in_order
 from refloss.precision.numbers import Array, error_of, is_extended, nearest
 from refloss.precision.pair import Pair
 from refloss.precision.products import add_at
-from refloss.precision.scaled import exponent_of, times_power
-from refloss.steps.angle import Angle
+from refloss.precision.scaled import exponent_of, rows_times_power, spare_exponent, times_power
+from refloss.steps.angle import Angle, angle
 from refloss.steps.cross_entropy import CrossEntropyPass, cross_entropy_backward, finish
 from refloss.steps.logsumexp import Gathered, gather, join, softmax
 from refloss.steps.margin import Psi, cone
-from refloss.steps.normalise import spare_exponent
-from refloss.steps.targets import Pairs, Setting
+from refloss.steps.normalise import Rows
+from refloss.steps.targets import MeasuredPairs, Pairs, Setting
 
 PRECISIONS = ("double", "extended")
-ENTRIES = 1 << 20  # in the largest array of a block of pairs: 8 MiB per double
+KEPT = 1 << 25  # logits kept from forward to backward, at most; more are computed anew
 
 
 class Arithmetic(NamedTuple):
@@ -50,23 +52,22 @@ class Arithmetic(NamedTuple):
         return np.asarray(error_of(v) + rounding)
 
 
-ABSENT: Any = None  # a stage that a loss does not have
+ABSENT: Any = None  # what a loss does not have
 
 
 @dataclass(eq=False, kw_only=True)
 class LogitsPass:
     """What `forward_logits` computed and `backward_logits` consumes, of a block of classes."""
 
-    x: Array
-    W: Array
+    x: Rows
+    W: Rows
     logits: Array
     has_b: bool = False
     x_norm: Array = ABSENT
     W_norm: Array = ABSENT
-    x_hat: Array = ABSENT
-    W_hat: Array = ABSENT
-    cos_theta: Array = ABSENT
-    along: Array = ABSENT  # W_j·x̂_i
+    cos_theta: Array = ABSENT  # for the record: gone when the backward comes
+    along: Array = ABSENT  # W_j·x̂_i, or the cosine, for the backward
+    near: Pairs = ABSENT  # those next to a pole
     pairs: Pairs = ABSENT  # whose target logit carries a margin
     angles: Angle = ABSENT  # of those pairs
     psi: Psi = ABSENT  # of those pairs
@@ -81,111 +82,276 @@ class LogitsOfLoss(Protocol):
     def feels_x_norm(self) -> bool: ...
     @property
     def feels_W_norm(self) -> bool: ...
-    def forward_logits(self, x: Array, W: Array, b: Array | None, pairs: Pairs) -> LogitsPass: ...
+    @property
+    def has_margin(self) -> bool: ...
+    def forward_logits(self, x: Rows, W: Rows, b: Array | None, pairs: Pairs) -> LogitsPass: ...
     def backward_logits(self, kept: LogitsPass, g: Array) -> dict[str, Array]: ...
 
 
-class Passes:
+class EndStages:
+    """The stages that follow from (M, C) logits alone, of a subclass that has them by block."""
+
+    arithmetic: Arithmetic
+    setting: Setting
+    blocks: list[slice]
+    work: int  # multiplications of a block
+    end: CrossEntropyPass
+    _complement: np.ndarray | None = None
+
+    def logits(self, k: int) -> Array:
+        """The logits of block k."""
+        raise NotImplementedError
+
+    @property
+    def losses(self) -> np.ndarray:
+        """(M,)"""
+        return self.arithmetic.read(times_power(self.end.losses, -self.end.losses_headroom))
+
+    @property
+    def loss(self) -> np.ndarray:
+        """() or (M,)"""
+        return self.arithmetic.read(times_power(self.end.loss, -self.end.loss_headroom))
+
+    def end_stage(self, name: str) -> np.ndarray | None:
+        """logits or probabilities (M, C), complement (M,): block by block."""
+        targets, read = self.setting.targets, self.arithmetic.read
+        M, C = len(targets.ignored), targets.classes
+        if name == "complement" and (targets.labels is None or self._complement is not None):
+            return self._complement
+        stage, complement = np.empty((M, 0 if name == "complement" else C)), np.zeros(M)
+
+        def fill(k: int) -> None:
+            block, z = self.blocks[k], self.logits(k)
+            if name == "logits":
+                stage[:, block] = read(z)
+                return
+            pairs = targets.pairs.within(block)
+            p, q = softmax(z, self.end.gathered, block, pairs)
+            if name == "probabilities":
+                stage[:, block] = read(times_power(p, -self.end.gathered.headroom))
+            complement[pairs.rows] = read(times_power(q, -self.end.gathered.headroom))
+
+        self.each(fill)
+        if name != "logits" and targets.labels is not None:
+            self._complement = complement  # either is made with the other
+        return complement if name == "complement" else stage
+
+    def each(self, function: Any) -> list[Any]:
+        """What a function gives of every block."""
+        return list(in_order(function, len(self.blocks), self.work))
+
+
+class Passes(EndStages):
     """One forward pass of a loss, kept for its backward. x (N, D), W (C, D), b (C,) or None, checked."""
 
     def __init__(
         self,
         loss: LogitsOfLoss,
         x: np.ndarray,
-        W: np.ndarray,
+        W: np.ndarray | check.Stream,
         b: np.ndarray | None,
         setting: Setting,
         bounded: type | None = None,
     ):
-        self.loss, self.inputs, self.setting = loss, (x, W, b), setting
+        self.own, self.inputs, self.setting = loss, (x, W, b), setting
         self.arithmetic = Arithmetic(loss.precision, bounded)
-        # Where a row's length does not matter, a power of two is taken out of it, so that nothing leaves the range
-        self.x_exponent = np.zeros(len(x), dtype=int) if loss.feels_x_norm else spare_exponent(x)
-        self.W_exponent = np.zeros(len(W), dtype=int) if loss.feels_W_norm else spare_exponent(W)
-        self.x = self.arithmetic.of(np.ldexp(x, -self.x_exponent[:, None]))
-        self.W = np.ldexp(W, -self.W_exponent[:, None])
-        self.blocks = blocks_of(len(W), max(x.shape), loss.precision)
-        self._only: LogitsPass | None = None
-        self.end: CrossEntropyPass
+        self.blocks = blocks_of(len(W), max(x.shape))
+        self.work = len(x) * W.shape[1] * self.blocks[0].stop
+        self.keeps = len(x) * len(W) <= KEPT
+        self._kept: dict[int, LogitsPass] = {}
+        self._W_exponents: dict[int, np.ndarray | int] = {}
+        self._memory: dict[str, np.ndarray] = {}
+        self._only_W: Rows | None = None  # of an only block, where the target pairs share it
+        self.has: set[str] = set()  # stages before the logits
+        self.progress: Callable[[int, int], None] | None = None
 
-    def logits(self, block: slice) -> LogitsPass:
-        """The logits of a block of classes. They are computed anew each time unless one block holds them all."""
-        if self._only is not None:
-            return self._only
-        pairs = self.setting.targets.pairs.within(block)
-        b = None if self.inputs[2] is None else self.arithmetic.of(self.inputs[2][block])
-        kept = self.loss.forward_logits(self.x, self.arithmetic.of(self.W[block]), b, pairs)
+    def _spare(self, v: np.ndarray, feels_norm: bool) -> np.ndarray | int:
+        """(R,) the power of two that is taken out of every row where its length does not matter, so that nothing
+        leaves the range; 0 if none is."""
+        return 0 if feels_norm else spare_exponent(v, always=self.arithmetic.precision == "extended")
+
+    def _measured(self, pairs: Pairs) -> MeasuredPairs:
+        """The target pairs with their angles: of all at once, rather than of a few in every block."""
         if len(self.blocks) == 1:
-            self._only = kept
-        return kept
+            self._only_W = self._W(0).normalised()
+            W = self._only_W[pairs.y]
+        else:
+            of_pairs = self.inputs[1][pairs.y]
+            W = Rows(self.arithmetic.of(rows_times_power(of_pairs, -self._spare(of_pairs, self.own.feels_W_norm))))
+        measured = MeasuredPairs(*pairs)
+        measured.angles = angle(self.x.normalised()[pairs.rows], W)
+        return measured
 
-    def forward(self) -> dict[str, Any]:
-        """Every stage as doubles."""
-        N, C = len(self.x), len(self.W)
-        seen: Gathered | None = None
-        stages: dict[str, Any] = {"logits": np.empty((N, C))}
-        for block in self.blocks:
-            kept = self.logits(block)
-            self._note(stages, kept, block)
-            part = gather(kept.logits, self.setting.weighted(block, kept.logits), block)
-            seen = part if seen is None else join(seen, part)
-        if self.arithmetic.bounded is None:
-            check.finite_logits(stages["logits"])
-        assert seen is not None
-        self.end = finish(seen, self.setting)
-        return stages | end_stages(lambda block: self.logits(block).logits, self.blocks, self.end, C, self.arithmetic)
+    def _W_exponent(self, k: int) -> np.ndarray | int:
+        """The powers of two taken out of the class weights of block k."""
+        if k not in self._W_exponents:
+            self._W_exponents[k] = self._spare(self.inputs[1][self.blocks[k]], self.own.feels_W_norm)
+        return self._W_exponents[k]
 
-    def _note(self, stages: dict[str, Array], kept: LogitsPass, block: slice) -> None:
-        """Puts what a block has computed of the stages in its place."""
-        N, C, read = len(self.x), len(self.W), self.arithmetic.read
-        stages["logits"][:, block] = read(kept.logits)
-        if kept.cos_theta is not None:
-            stages.setdefault("cos_theta", np.empty((N, C)))[:, block] = read(kept.cos_theta)
-        if kept.x_norm is not None:
-            stages["x_norm"] = read(np.ldexp(kept.x_norm, self.x_exponent))
-        if kept.W_norm is not None:
-            norms = read(np.ldexp(kept.W_norm, self.W_exponent[block]))
-            stages.setdefault("W_norm", np.empty(C))[block] = norms
-        if kept.pairs is not None:
-            stages.setdefault("theta", np.zeros(N))[kept.pairs.rows] = read(kept.angles.theta)
-            stages.setdefault("cone", np.zeros(N, dtype=bool))[kept.pairs.rows] = cone(kept.psi, kept.angles)
+    def _W(self, k: int, norm: Array | None = None) -> Rows:
+        """The class weights of block k, without these powers."""
+        if self._only_W is not None:
+            return self._only_W
+        W = rows_times_power(self.inputs[1][self.blocks[k]], -self._W_exponent(k))
+        return Rows(self.arithmetic.of(W), norm)
 
-    def backward(self, upstream: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        """∂/∂z (N, C) and the gradients by name, as doubles. upstream: () or (N,)."""
-        N, C = len(self.x), len(self.W)
-        headroom, exponent, upstream = self._powers(upstream)
-        g = np.empty((N, C))
+    def _computed(self, k: int) -> LogitsPass:
+        block, b = self.blocks[k], self.inputs[2]
+        pairs = self.pairs.within(block)
+        bias = None if b is None else self.arithmetic.of(b[block])
+        return self.own.forward_logits(self.x, self._W(k), bias, pairs)
+
+    def _block(self, k: int) -> LogitsPass:
+        """What the backward needs of block k: as the forward left it, or computed anew."""
+        if k not in self._kept:
+            return self._computed(k)
+        kept = self._kept[k]
+        return kept if len(self.blocks) == 1 else replace(kept, W=self._W(k, kept.W_norm))
+
+    def _keep(self, k: int, made: LogitsPass) -> None:
+        """All of an only block; of many what is no array of C·D numbers, and the logits."""
+        if len(self.blocks) == 1:
+            self._kept[k] = made
+        elif self.keeps:
+            z, along = self._stored("logits", k, made.logits), self._stored("along", k, made.along)
+            self._kept[k] = replace(made, logits=z, along=along, W=ABSENT, cos_theta=ABSENT)
+
+    def _stored(self, name: str, k: int, v: Array) -> Array:
+        """Doubles (N, B) of block k in one array of all blocks: fresh memory in one piece costs less."""
+        if not isinstance(v, np.ndarray):
+            return v
+        if name not in self._memory:
+            self._memory.setdefault(name, np.empty(len(self.x) * len(self.inputs[1])))
+        start, stop = self.blocks[k].start * len(self.x), self.blocks[k].stop * len(self.x)
+        place = self._memory[name][start:stop].reshape(v.shape)
+        place[...] = v
+        return place
+
+    def logits(self, k: int) -> Array:
+        return self._kept[k].logits if k in self._kept else self._computed(k).logits
+
+    def forward(self) -> None:
+        """The losses and the loss."""
+        x, pairs = self.inputs[0], self.setting.targets.pairs
+        self.x_exponent = self._spare(x, self.own.feels_x_norm)
+        self.x = Rows(self.arithmetic.of(rows_times_power(x, -self.x_exponent)))
+        self.pairs = self._measured(pairs) if self.own.has_margin else pairs
+
+        def part(k: int) -> Gathered:
+            block, made = self.blocks[k], self._computed(k)
+            z = made.logits
+            if self.arithmetic.bounded is None:
+                check.finite_logits(nearest(z), block.start)
+            if k == 0:
+                self.has = {name for name in ("x_norm", "W_norm", "cos_theta") if getattr(made, name) is not None}
+                self.has |= {"theta", "cone"} if made.pairs is not None else set()
+            self._keep(k, made)
+            return gather(z, self.setting.weighted(block, z), block)
+
+        self.end = finish(reduce(join, self._in_order(part, 0)), self.setting)
+
+    def _in_order(self, part: Callable, done: int) -> Iterator[Any]:
+        """part(k) of every block k, with word to `progress`. done: blocks of the passes before."""
+        for result in in_order(part, len(self.blocks), self.work):
+            yield result
+            done += 1
+            if self.progress is not None:
+                self.progress(done, 2 * len(self.blocks))
+
+    def stage(self, name: str) -> np.ndarray | None:
+        """A stage of the forward as doubles; None where the loss has no such stage."""
+        N, C, read = len(self.x), self.setting.targets.classes, self.arithmetic.read
+        if name in ("losses", "loss"):
+            return getattr(self, name)
+        if name in ("logits", "probabilities", "complement"):
+            return self.end_stage(name)
+        if name not in self.has:
+            return None
+        if name == "x_norm":
+            return read(np.ldexp(self.x.norm, self.x_exponent))
+        stage: np.ndarray = {"W_norm": np.empty(C), "theta": np.zeros(N), "cone": np.zeros(N, dtype=bool)}.get(
+            name, np.empty((N, C) if name == "cos_theta" else 0)
+        )
+
+        def fill(k: int) -> None:
+            block = self.blocks[k]
+            if name == "W_norm":
+                stage[block] = read(np.ldexp(self._W(k).norm, self._W_exponent(k)))
+                return
+            made = self._block(k)
+            if name == "cos_theta":
+                made = made if made.cos_theta is not None else self._computed(k)
+                stage[:, block] = read(made.cos_theta)
+            elif name == "theta":
+                stage[made.pairs.rows] = read(made.angles.theta)
+            else:
+                stage[made.pairs.rows] = cone(made.psi, made.angles)
+
+        self.each(fill)
+        return stage
+
+    def shape(self, stage: str) -> tuple[int, ...]:
+        """Of a stage."""
+        N, C = len(self.x), self.setting.targets.classes
+        return {"x_norm": (N,), "theta": (N,), "losses": (N,), "W_norm": (C,)}.get(stage, (N, C))
+
+    def backward(self, upstream: np.ndarray, out: np.ndarray | None = None) -> dict[str, np.ndarray]:
+        """The gradients by name, as doubles, but for that of the logits. upstream: () or (N,); out: for that in W."""
+        headroom, exponent, share = self._powers(upstream)
+        read = self.arithmetic.read
+        of_classes: dict[str, np.ndarray] = {"W": np.empty(self.inputs[1].shape) if out is None else out}
+        if self.inputs[2] is not None:
+            of_classes["b"] = np.empty(len(self.inputs[1]))
+
+        # a mean over nothing may have been asked to give NaN (empty_mean="nan")
+        checked = self.arithmetic.bounded is None and not self.end.empty
+        suspicious: list[str] = []
+
+        def part(k: int) -> dict[str, Array]:
+            block, made = self.blocks[k], self._block(k)
+            g = cross_entropy_backward(made.logits, self.end, share, block, headroom)
+            grads = self.own.backward_logits(made, g)
+            for name, array in of_classes.items():  # the block's own rows
+                of_rows = exponent - self._W_exponent(k) if name == "W" else exponent
+                array[block] = read(rows_times_power(grads.pop(name), of_rows))
+                if checked and not np.isfinite(array[block]).all():
+                    suspicious.append(name)
+            return grads
+
         totals: dict[str, Any] = {}
-        for block in self.blocks:
-            kept = self.logits(block)
-            g_block = cross_entropy_backward(kept.logits, self.end, upstream, block, headroom)
-            g[:, block] = self.arithmetic.read(times_power(g_block, exponent))
-            for name, part in self.loss.backward_logits(kept, g_block).items():
-                if name in ("W", "b"):  # the block's own rows
-                    of_rows = exponent - self.W_exponent[block][:, None] if name == "W" else exponent
-                    rows = self.arithmetic.read(times_power(part, of_rows))
-                    totals.setdefault(name, np.empty((C, *rows.shape[1:])))[block] = rows
-                else:
-                    totals[name] = part if name not in totals else totals[name] + part
-        for name in totals.keys() - {"W", "b"}:
-            of_name = exponent - self.x_exponent[:, None] if name == "x" else exponent
-            totals[name] = self.arithmetic.read(times_power(totals[name], of_name))
-        return g, totals
+        for grads in self._in_order(part, len(self.blocks)):
+            for name, value in grads.items():
+                totals[name] = value if name not in totals else totals[name] + value
+        for name in totals:
+            of_name = exponent - self.x_exponent if name == "x" else exponent
+            totals[name] = read(rows_times_power(totals[name], of_name))
+        if checked and (suspicious or not all(np.isfinite(value).all() for value in totals.values())):
+            # what is wrong in the gradient of the logits is wrong everywhere
+            found = {name: of_classes[name] for name in of_classes if name in ("W", *suspicious)}
+            check.finite_gradients({"logits": self.grad_logits(upstream)} | totals | found)
+        return totals | of_classes
+
+    def grad_logits(self, upstream: np.ndarray) -> np.ndarray:
+        """∂/∂z (N, C), as doubles."""
+        return grad_logits(self, *self._powers(upstream))
 
     def bounds(self, bounded: type) -> Passes:
         """The same passes, read for the error bounds of `bounded` numbers instead of the values."""
-        return Passes(self.loss, *self.inputs, self.setting, bounded)
+        return Passes(self.own, *self.inputs, self.setting, bounded)
 
     def _powers(self, upstream: np.ndarray) -> tuple[int, int, np.ndarray]:
-        loss = self.loss
+        loss = self.own
+        if not self.end.gathered.headroom:
+            return 0, 0, upstream
         factors = [getattr(loss, "scale", 1.0), getattr(loss, "alpha", 1.0)]
-        factors += [nearest(self.x)] if loss.feels_x_norm else []
-        factors += [self.W] if loss.feels_W_norm else []
-        return gradient_powers(self.end, upstream, *factors)
+        factors += [self.inputs[0]] if loss.feels_x_norm else []
+        if loss.feels_W_norm:
+            factors.append(max(float(np.abs(self.inputs[1][block]).max()) for block in self.blocks))
+        return gradient_powers(self.end, upstream, factors)
 
 
 def gradient_powers(
-    end: CrossEntropyPass, upstream: np.ndarray, *factors: Array | float
+    end: CrossEntropyPass, upstream: np.ndarray, factors: Iterable[Array | float] = ()
 ) -> tuple[int, int, np.ndarray]:
     """(headroom, exponent, upstream below 1) of a backward pass; in doubles (0, 0, upstream).
 
@@ -199,29 +365,18 @@ def gradient_powers(
     return headroom, exponent - headroom - end.divisor_exponent, np.ldexp(upstream, -exponent)
 
 
-def blocks_of(classes: int, rows: int, precision: str) -> list[slice]:
-    """All classes at once in doubles; of pairs as many as keep a block's arrays in bounds."""
-    size = classes if precision == "double" else max(1, min(classes, ENTRIES // max(rows, 1)))
-    return [slice(start, min(start + size, classes)) for start in range(0, classes, size)]
+def grad_logits(passes: EndStages, headroom: int, exponent: int, upstream: np.ndarray) -> np.ndarray:
+    """∂/∂z (M, C) as doubles, with what `gradient_powers` gave."""
+    targets = passes.setting.targets
+    gradient = np.empty((len(targets.ignored), targets.classes))
 
+    def fill(k: int) -> None:
+        block = passes.blocks[k]
+        g = cross_entropy_backward(passes.logits(k), passes.end, upstream, block, headroom)
+        gradient[:, block] = passes.arithmetic.read(times_power(g, exponent))
 
-def end_stages(
-    logits: Callable, blocks: list[slice], end: CrossEntropyPass, classes: int, arithmetic: Arithmetic
-) -> dict[str, Any]:
-    """probabilities (M, C), complement, losses (M,) and loss; logits(block) gives the logits of a block."""
-    targets, read = end.setting.targets, arithmetic.read
-    p = np.empty((len(targets.ignored), classes))
-    complement = None if targets.labels is None else np.zeros(len(p))
-    for block in blocks:
-        z = logits(block)
-        p_block, others = softmax(z, end.gathered, block)
-        p[:, block] = read(times_power(p_block, -end.gathered.headroom))
-        if complement is not None:
-            pairs = targets.pairs.within(block)
-            complement[pairs.rows] = read(times_power(others[pairs], -end.gathered.headroom))
-    losses = read(times_power(end.losses, -end.losses_headroom))
-    loss = read(times_power(end.loss, -end.loss_headroom))
-    return {"probabilities": p, "complement": complement, "losses": losses, "loss": loss}
+    passes.each(fill)
+    return gradient
 
 
 def add_at_pairs(grad_x: Array, grad_W: Array, pairs: Pairs, pair_x: Array, pair_W: Array) -> None:

@@ -9,6 +9,7 @@ from refloss.losses.loss import Loss
 from refloss.losses.passes import LogitsPass
 from refloss.precision.numbers import Array
 from refloss.steps.linear import linear, linear_backward
+from refloss.steps.normalise import Rows
 from refloss.steps.targets import Pairs
 
 
@@ -50,14 +51,14 @@ class Softmax(Loss):
     name: ClassVar[str] = "softmax"
     has_bias: ClassVar[bool] = True
 
-    def forward_logits(self, x: Array, W: Array, b: Array | None, pairs: Pairs) -> LogitsPass:
+    def forward_logits(self, x: Rows, W: Rows, b: Array | None, pairs: Pairs) -> LogitsPass:
         # (1) z_j = W_j·x + b_j
-        z = linear(x, W, b)
+        z = linear(x.v, W.v, b)
         # (2) cross-entropy of z, in steps/cross_entropy.py
         return LogitsPass(x=x, W=W, has_b=b is not None, logits=z)
 
     def backward_logits(self, kept: LogitsPass, g: Array) -> dict[str, Array]:
         # (3) ∂L/∂x_i = Σ_j g_ij W_j,  (4) ∂L/∂W_j = Σ_i g_ij x_i,  (5) ∂L/∂b_j = Σ_i g_ij
-        grad_x, grad_W, grad_b = linear_backward(g, kept.x, kept.W)
+        grad_x, grad_W, grad_b = linear_backward(g, kept.x.v, kept.W.v)
         grads = {"x": grad_x, "W": grad_W}
         return grads | {"b": grad_b} if kept.has_b else grads

@@ -9,9 +9,9 @@ from refloss.losses.loss import NormalisingLoss
 from refloss.losses.passes import LogitsPass
 from refloss.precision.numbers import Array
 from refloss.precision.products import combine
-from refloss.steps.angle import cosines_backward
+from refloss.steps.angle import cosines_backward, near_poles
 from refloss.steps.linear import linear
-from refloss.steps.normalise import normalise, normalise_backward
+from refloss.steps.normalise import Rows, normalise_backward
 from refloss.steps.targets import Pairs
 
 
@@ -52,17 +52,16 @@ class WNormSoftmax(NormalisingLoss):
     feels_W_norm: ClassVar[bool] = False
     normalises_x: ClassVar[bool] = False
 
-    def forward_logits(self, x: Array, W: Array, b: Array | None, pairs: Pairs) -> LogitsPass:
-        W_norm, W_hat = normalise(W)  # (1) ŵ_j = W_j / ‖W_j‖
-        z = linear(x, W_hat)  # (2) z_j = ŵ_j·x
+    def forward_logits(self, x: Rows, W: Rows, b: Array | None, pairs: Pairs) -> LogitsPass:
+        W_hat = W.hat  # (1) ŵ_j = W_j / ‖W_j‖
+        z = linear(x.v, W_hat)  # (2) z_j = ŵ_j·x
         # (3) cross-entropy of z, in steps/cross_entropy.py
-        return LogitsPass(x=x, W=W, W_norm=W_norm, W_hat=W_hat, logits=z)
+        return LogitsPass(x=x, W=W, W_norm=W.norm, near=near_poles(z, x.norm[:, None]), logits=z)
 
     def backward_logits(self, kept: LogitsPass, g: Array) -> dict[str, Array]:
         # (4) ∂L/∂x_i = Σ_j g_ij ŵ_j
-        grad_x = combine(g, kept.W_hat)
+        grad_x = combine(g, kept.W.hat)
         # (5) ∂L/∂ŵ_j = Σ_i g_ij x_i = Σ_i g_ij ‖x_i‖ x̂_i
-        x_norm, x_hat = normalise(kept.x)
-        _, grad_W_hat = cosines_backward(x_norm[:, None] * g, kept.x, kept.W, x_hat, kept.W_hat)
+        _, grad_W_hat = cosines_backward(kept.x.norm[:, None] * g, kept.x, kept.W, kept.near, of="W")
         # (6) ∂L/∂W_j = (I − ŵ_j ŵ_jᵀ) ∂L/∂ŵ_j / ‖W_j‖
-        return {"x": grad_x, "W": normalise_backward(grad_W_hat, kept.W_norm, kept.W_hat)}
+        return {"x": grad_x, "W": normalise_backward(grad_W_hat, kept.W.norm, kept.W.hat)}

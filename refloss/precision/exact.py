@@ -1,8 +1,8 @@
-"""The slope of ψ where it changes sign: sin mθ next to kπ/m and sin(θ + m) next to π − m, in exact integers.
+"""The slope of ψ where it changes sign: sin mθ next to kπ/m and sin(θ + m) next to π − m.
 
 There a sine formed from a rounded angle keeps no digit, though the slope that it stands for is a number like any
-other. The rows concerned are few; their inner products are exact rationals, and Python's integers have any length.
-With P = x·w and B = ‖x‖²‖w‖²:
+other. Where doubles lose some digits, pairs have enough; next to the zero itself there are exact integers. Those rows
+are few; their inner products are exact rationals, and Python's integers have any length. With P = x·w and B = ‖x‖²‖w‖²:
 
     |sin mθ| = |u_{m−1}| √((B − P²) / B^m),   u_0 = 1, u_1 = 2P, u_k = 2P u_{k−1} − B u_{k−2}   (Chebyshev's U)
     sin(θ + m) = (√(B − P²) cos m + P sin m) / √B
@@ -11,14 +11,20 @@ With P = x·w and B = ‖x‖²‖w‖²:
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from math import isqrt
+from typing import Any
 
 import numpy as np
 
-from refloss.precision.numbers import Array, from_pair, is_extended, nearest
+from refloss.precision.numbers import Array, from_pair, is_extended, nearest, widened
+from refloss.precision.pair import Pair
 
 CLOSE = 2.0**-4  # of the size before cancellation: below it doubles lose more than 4 bits
 CLOSE_OF_PAIRS = 2.0**-40  # above it pairs keep more than 60
+LEAST_SINE = 2.0**-3  # of θ, for √(1 − cos² θ) of pairs to be off by no more than 2^-97
+FEW = 16  # rows for which pairs are no faster
+CLOSE_FOR_DOUBLES = 2.0**-30  # above it pairs round to the double that is due
 DIGITS = 120  # bits of a result
 LONGEST = 1 << 15  # bits; no two doubles lie that near to π − m
 
@@ -34,7 +40,13 @@ def sine_of_multiple(sine: Array, size: Array, x: Array, w: Array, m: int) -> Ar
         bits = DIGITS + max(0, divisor.bit_length() - square.bit_length()) // 2 + 1
         return isqrt((square << 2 * bits) // divisor), bits
 
-    return _replaced(sine, size, x, w, exactly)
+    def in_pairs(cos: Pair, sin: Pair) -> Any:
+        cos_m, sin_m = cos, sin
+        for _ in range(m - 1):
+            cos_m, sin_m = cos_m * cos - sin_m * sin, sin_m * cos + cos_m * sin
+        return np.abs(sin_m)
+
+    return _replaced(sine, size, x, w, m, in_pairs, exactly)
 
 
 def sine_of_sum(sine: Array, size: Array, x: Array, w: Array, m: float) -> Array:
@@ -51,17 +63,34 @@ def sine_of_sum(sine: Array, size: Array, x: Array, w: Array, m: float) -> Array
                 return value, 2 * bits
             bits *= 2
 
-    return _replaced(sine, size, x, w, exactly)
+    def in_pairs(cos: Pair, sin: Pair) -> Any:
+        cos_m, sin_m = cos_sin(m, cos)
+        return sin * cos_m + cos * sin_m
+
+    return _replaced(sine, size, x, w, 1, in_pairs, exactly)
 
 
-def _replaced(sine: Array, size: Array, x: Array, w: Array, exactly: Callable) -> Array:
-    """`sine` with its close rows replaced by n / 2^bits, where (n, bits) = exactly(x·w, ‖x‖²‖w‖²)."""
+def _replaced(sine: Array, size: Array, x: Array, w: Array, turns: int, in_pairs: Callable, exactly: Callable) -> Array:
+    """`sine` with its close rows replaced: by in_pairs(cos θ, sin θ), and where pairs are not enough by n / 2^bits.
+
+    (n, bits) = exactly(x·w, ‖x‖²‖w‖²).
+    """
     close = CLOSE_OF_PAIRS if is_extended(sine) else CLOSE
     near = np.abs(nearest(sine)) < close * np.abs(nearest(size))
+    if not near.any():
+        return sine
     rows = np.flatnonzero(near & nearest(x).any(axis=1) & nearest(w).any(axis=1))
     if not len(rows):
         return sine
     sine = sine.copy()
+    if not is_extended(sine) and len(rows) > FEW:
+        cos, sin = _legs(Pair(nearest(x)[rows]), Pair(nearest(w)[rows]))
+        better = in_pairs(cos, sin)
+        enough = (np.abs(better.high) >= CLOSE_FOR_DOUBLES * np.abs(nearest(size)[rows])) & (sin.high > LEAST_SINE)
+        improved, better = rows[enough], better[enough]
+        value = from_pair(better.high, better.low, sine)
+        sine[improved] = widened(value, 2.0**-94 * turns**2)
+        rows = rows[~enough]
     for r in rows:
         a, b = _integers(nearest(x[r])), _integers(nearest(w[r]))
         P = sum(i * j for i, j in zip(a, b, strict=True))
@@ -71,6 +100,13 @@ def _replaced(sine: Array, size: Array, x: Array, w: Array, exactly: Callable) -
         low, _ = _leading(left, bits)
         sine[r] = from_pair(high, low, sine)
     return sine
+
+
+def _legs(x: Pair, w: Pair) -> tuple[Pair, Pair]:
+    """cos θ and sin θ of the rows; the latter loses digits next to a pole."""
+    x_norm, w_norm = (np.sqrt(np.einsum("rd,rd->r", v, v)) for v in (x, w))
+    cos = np.einsum("rd,rd->r", x, w) / x_norm / w_norm
+    return cos, np.sqrt(1.0 - cos * cos)
 
 
 def _integers(row: np.ndarray) -> list[int]:
@@ -90,6 +126,7 @@ def _leading(n: int, bits: int) -> tuple[np.ndarray, int]:
     return np.ldexp(float(whole >> drop), drop - bits), n - whole
 
 
+@lru_cache(maxsize=256)
 def _cos_sin(m: float, bits: int) -> tuple[int, int]:
     """cos m and sin m times 2^bits, by Taylor's series, |m| ≤ π."""
     above, below = m.as_integer_ratio()
@@ -105,10 +142,17 @@ def _cos_sin(m: float, bits: int) -> tuple[int, int]:
 
 def cos_sin(m: float, numbers: Array) -> tuple[Array, Array]:
     """cos m and sin m as numbers of the kind of `numbers`: doubles, or with all the digits of a pair."""
+    (cos_m, cos_rest), (sin_m, sin_rest) = _cos_sin_of_pairs(m)
+    return from_pair(cos_m, cos_rest, numbers), from_pair(sin_m, sin_rest, numbers)
+
+
+@lru_cache(maxsize=256)
+def _cos_sin_of_pairs(m: float) -> list[tuple[np.ndarray, np.ndarray]]:
+    """cos m and sin m, each as high and low."""
     results = []
     bits = 4 * DIGITS + max(0, -int(np.frexp(m)[1]))  # sin m is about m
     for value in _cos_sin(m, bits):
         high, left = _leading(value, bits)
         low, _ = _leading(left, bits)
-        results.append(from_pair(high, low, numbers))
-    return results[0], results[1]
+        results.append((high, low))
+    return results

@@ -122,4 +122,4 @@ def sum_of(a: Pair, axis: int | None = None) -> Pair:
         a = add(a[:half], a[half : 2 * half])
         if len(odd):
             a = Pair(np.concatenate([a.high, odd.high]), np.concatenate([a.low, odd.low]))
-    return a[0]
+    return a[0].copy()

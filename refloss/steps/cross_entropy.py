@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from refloss.precision.numbers import Array, like, nearest
-from refloss.precision.scaled import exponent_of, headroom_of, times_power
-from refloss.steps.logsumexp import Gathered, softmax
-from refloss.steps.targets import Setting
+from refloss.precision.numbers import Array, is_extended, like, nearest
+from refloss.precision.scaled import HEADROOM, exponent_of, times_power
+from refloss.steps.logsumexp import Gathered, exponentials, others
+from refloss.steps.targets import OneHot, Setting
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,13 +50,15 @@ def finish(gathered: Gathered, setting: Setting) -> CrossEntropyPass:
     return CrossEntropyPass(setting, gathered, losses, headroom, loss, loss_headroom, divisor_below_one, exponent)
 
 
-def _log_of_total(gathered: Gathered, setting: Setting) -> tuple[Array, np.ndarray]:
+def _log_of_total(gathered: Gathered, setting: Setting) -> tuple[Any, Any]:
     """log(1 + r) times 2^headroom, and this headroom, each (M,).
 
     It is 0 but where log(1 + r) is all that the loss will hold, and tiny: there it stays until after the reduction.
     """
     rest, headroom = gathered.mass.rest, gathered.headroom
-    tiny = (nearest(rest) < 2.0 ** (headroom - 120)) & (nearest(gathered.weighted_gap) < 2.0**-60) & bool(headroom)
+    if not headroom:
+        return np.log1p(rest), 0
+    tiny = (nearest(rest) < 2.0 ** (headroom - 120)) & (nearest(gathered.weighted_gap) < 2.0**-60)
     log = np.where(tiny, times_power(rest, -setting.exponent), np.log1p(times_power(rest, -headroom)))
     return log, np.where(tiny, headroom - setting.exponent, 0)
 
@@ -66,13 +68,19 @@ def cross_entropy_backward(
 ) -> Array:
     """∂/∂z of Σ_i upstream_i ℓ_i / n, (M, B), times 2^(headroom + divisor_exponent). upstream: () or (M,)."""
     # (C8) every sample's share v_i / n of the gradient that arrives
-    arriving = like(np.broadcast_to(upstream, (len(z),)), z)
+    arriving = like(np.full(len(z), upstream), z)
     share = _divide(arriving, end.divisor_below_one, end.setting.empty_mean)
-    p, others = (times_power(v, headroom - end.gathered.headroom) for v in softmax(z, end.gathered, block))
-    a = end.setting.weighted(block, z)
-    # (C9) p_j Σ_c a_c − a_j = p_j Σ_{c≠j} a_c − a_j Σ_{k≠j} p_k: for a label, p_j or −(1 − p_y)
-    g = p * end.gathered.weight.without(a, block) - a * others
-    return np.where(end.setting.targets.ignored[:, None], 0.0, share[:, None] * g)
+    share = np.where(end.setting.targets.ignored, 0.0, share)
+    a, e = end.setting.weighted(block, z), exponentials(z, end.gathered, block)
+    left = others(e, end.gathered, block, a.pairs if isinstance(a, OneHot) else None)
+    e, left = (times_power(v, headroom - end.gathered.headroom) for v in (e, left))
+    # (C9) p_j Σ_c a_c − a_j = p_j Σ_{c≠j} a_c − a_j Σ_{k≠j} p_k, p = e / (1 + r): for a label, p_j or −(1 − p_y)
+    share = share / end.gathered.total
+    if isinstance(a, OneHot):
+        g = e * (share * end.gathered.weight.total)[:, None]
+        g[a.pairs] = -(share[a.pairs.rows] * a.own) * left
+        return g
+    return e * (share[:, None] * end.gathered.weight.without(a, block)) - (share[:, None] * a) * left
 
 
 def _divisor(setting: Setting, numbers: Array) -> Array:
@@ -99,12 +107,12 @@ def _divisor(setting: Setting, numbers: Array) -> Array:
 
 
 def _reduced(
-    losses: Array, headroom: np.ndarray, divisor_below_one: Array, exponent: int, setting: Setting
-) -> tuple[Array, Array]:
-    """Σ_i ℓ_i / n times 2^headroom, and this headroom; or the losses as they are. losses, headroom: (M,)."""
+    losses: Array, headroom: Any, divisor_below_one: Array, exponent: int, setting: Setting
+) -> tuple[Array, Any]:
+    """Σ_i ℓ_i / n times 2^headroom, and this headroom; or the losses as they are. headroom: (M,), or 0 of all."""
     if setting.reduction == "none":
         return losses, headroom
-    common = np.min(headroom, initial=max(headroom_of(losses) - setting.exponent, 0))
+    common = np.min(headroom, initial=max(HEADROOM - setting.exponent, 0)) if is_extended(losses) else 0
     losses = times_power(losses, common - headroom)
     total = losses.sum()
     if not np.isfinite(nearest(total)) and nearest(divisor_below_one) > 1:

@@ -10,8 +10,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from refloss.precision.numbers import Array, argmax, like, nearest
+from refloss.precision.numbers import Array, Numbers, argmax, like, nearest
 from refloss.precision.scaled import exp, headroom_of, times_power
+from refloss.steps.targets import OneHot, Pairs
 
 
 class Mass(NamedTuple):
@@ -42,22 +43,41 @@ class Mass(NamedTuple):
             np.where(ahead, self.column, other.column),
         )
 
-    def without(self, v: Array, block: slice) -> Array:
-        """Σ_{k≠j} v_k for the classes j of a block, (M, B).
+    def of(self, rows: np.ndarray) -> Mass:
+        return Mass(self.largest[rows], self.rest[rows], self.column[rows])
+
+    def without(self, v: Array, block: slice | np.ndarray) -> Array:
+        """Σ_{k≠j} v_k for the classes j of a block, (M, B); or for classes j of each row, (M, B), given as an array.
 
         Leaving out anything but the largest leaves at least half of the total, and leaving out the largest, the rest:
         no digit is lost.
         """
-        columns = np.arange(block.start, block.stop)
+        columns = np.arange(block.start, block.stop) if isinstance(block, slice) else block
         return np.where(self.column[:, None] == columns, self.rest[:, None], self.total[:, None] - v)
 
 
 def mass_of(v: Array, column: np.ndarray, block: slice) -> Mass:
     """(C3) the term of every row that stands in `column`, and the sum of the others."""
-    rows = np.arange(len(v))
-    others = v.copy()
-    others[rows, column] = 0.0
-    return Mass(v[rows, column], others.sum(axis=1), column + block.start)
+    at = np.arange(len(v)), column
+    largest = v[at]
+    v[at] = 0.0
+    rest = v.sum(axis=1)
+    v[at] = largest
+    return Mass(largest, rest, column + block.start)
+
+
+def _by_rows(a: OneHot, values: Array, rows: int) -> Array:
+    """(M,) the values (R,) of the target pairs, 0 in the rows of none."""
+    placed = like(np.zeros(rows), values)
+    placed[a.pairs.rows] = values
+    return placed
+
+
+def _mass_of_labels(a: OneHot, rows: int, block: slice) -> Mass:
+    """The mass of a of rows with one label: a_y is the largest term, and the only one."""
+    column = np.zeros(rows, dtype=np.intp)
+    column[a.pairs.rows] = a.pairs.y + block.start
+    return Mass(_by_rows(a, a.own, rows), like(np.zeros(rows), a.own), column)
 
 
 class Gathered(NamedTuple):
@@ -99,32 +119,51 @@ def join(a: Gathered, b: Gathered) -> Gathered:
     return Gathered(z_max, masses[0].join(masses[1]), weighted_gap, a.weight.join(b.weight))
 
 
-def gather(z: Array, a: Array, block: slice) -> Gathered:
+def gather(z: Array, a: Array | OneHot, block: slice) -> Gathered:
     """(C2), (C3) of a block. z: (M, B), −inf where a class is masked; a: (M, B)."""
     column = argmax(z)
     z_max = z[np.arange(len(z)), column]
-    gap, e = _gaps(z, z_max, column)
-    mass, weight = mass_of(e, column, block), mass_of(a, argmax(a), block)
-    return Gathered(z_max, mass, (a * gap).sum(axis=1), weight)
+    below, e = _below(z, z_max, column)
+    mass = mass_of(e, column, block)
+    if isinstance(a, OneHot):
+        return Gathered(z_max, mass, _by_rows(a, -a.own * below[a.pairs], len(z)), _mass_of_labels(a, len(z), block))
+    return Gathered(z_max, mass, -(a * below).sum(axis=1), mass_of(a, argmax(a), block))
 
 
-def _gaps(z: Array, z_max: Array, column: np.ndarray) -> tuple[Array, Array]:
-    """(C2) d_j = z_max − z_j ≥ 0 and e_j = e^−d_j · 2^headroom; a masked class gives 0 and 0.
+def _below(z: Array, z_max: Array, column: np.ndarray) -> tuple[Array, Array]:
+    """(C2) −d_j = z_j − z_max ≤ 0 and e_j = e^−d_j · 2^headroom; a masked class gives 0 and 0.
 
     column: (M,) where z_max itself stands; below 0 or beyond z if it is in another block.
     """
     headroom = headroom_of(z)
-    seen = nearest(z) > -np.inf
-    gap = np.where(seen, z_max[:, None] - z, 0.0)
-    e = np.where(seen, exp(-gap, headroom), 0.0)
-    rows = np.flatnonzero((column >= 0) & (column < z.shape[1]) & (nearest(z_max) > -np.inf))
-    gap[rows, column[rows]] = 0.0
-    e[rows, column[rows]] = 2.0**headroom
-    return gap, e
+    below = z - z_max[:, None]
+    masked = nearest(z).min(initial=0.0) == -np.inf
+    if masked:
+        below = np.where(nearest(z) > -np.inf, below, 0.0)
+    e = exp(below, headroom)
+    if masked:
+        e = np.where(nearest(z) > -np.inf, e, 0.0)
+    if isinstance(z, Numbers):  # of doubles they are 0 and 1 already
+        rows = ((column >= 0) & (column < z.shape[1]) & (nearest(z_max) > -np.inf)).nonzero()[0]
+        below[rows, column[rows]] = 0.0
+        e[rows, column[rows]] = 2.0**headroom
+    return below, e
 
 
-def softmax(z: Array, gathered: Gathered, block: slice) -> tuple[Array, Array]:
-    """(C4) p_j and 1 − p_j = Σ_{k≠j} p_k of a block, each (M, B) and times 2^headroom."""
-    _, e = _gaps(z, gathered.z_max, gathered.mass.column - block.start)
-    total = gathered.total[:, None]
-    return e / total, gathered.mass.without(e, block) / total
+def exponentials(z: Array, gathered: Gathered, block: slice) -> Array:
+    """e_j of a block, from the largest logit of all, (M, B) and times 2^headroom."""
+    return _below(z, gathered.z_max, gathered.mass.column - block.start)[1]
+
+
+def others(e: Array, gathered: Gathered, block: slice, pairs: Pairs | None = None) -> Array:
+    """Σ_{k≠j} e_k of a block, (M, B); or of some pairs, (R,)."""
+    if pairs is None:
+        return gathered.mass.without(e, block)
+    return gathered.mass.of(pairs.rows).without(e[pairs][:, None], pairs.y[:, None] + block.start)[:, 0]
+
+
+def softmax(z: Array, gathered: Gathered, block: slice, pairs: Pairs | None = None) -> tuple[Array, Array]:
+    """(C4) p_j and 1 − p_j = Σ_{k≠j} p_k of a block, each (M, B) and times 2^headroom; or the latter of some pairs."""
+    e, total = exponentials(z, gathered, block), gathered.total
+    left = others(e, gathered, block, pairs)
+    return e / total[:, None], left / (total[:, None] if pairs is None else total[pairs.rows])

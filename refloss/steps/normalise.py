@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from refloss.precision.numbers import Array
-from refloss.precision.scaled import row_exponent
+from refloss.precision.scaled import in_range, squares_in_range, times_power
 
 
 def normalise(v: Array) -> tuple[Array, Array]:
@@ -17,14 +17,60 @@ def normalise(v: Array) -> tuple[Array, Array]:
     v: (R, D), finite. Returns ‖v‖ (R,) and v̂ (R, D). A zero row has length 0 and, by convention,
     the zero vector for its direction. Neither overflows nor underflows unless ‖v‖ itself does.
     """
-    # (N1) scale every row by a power of two, exactly, so that its largest entry lies in [1/2, 1)
-    exponent = row_exponent(v)
-    scaled = np.ldexp(v, -exponent[:, None])
+    # (N1) a row whose squares would leave the range is scaled by a power of two, exactly: its largest entry to [1/2, 1)
+    scaled, exponent, squares = in_range(v)
     # (N2) ‖v‖ = √Σ v_d²
-    length = np.sqrt(np.einsum("rd,rd->r", scaled, scaled))
+    length = np.sqrt(squares)
     # (N3) v̂ = v / ‖v‖
-    unit = scaled / np.where(length == 0, 1.0, length)[:, None]
-    return np.ldexp(length, exponent), unit
+    unit = direction(scaled, length)
+    return times_power(length, exponent), unit
+
+
+def direction(v: Array, norm: Array) -> Array:
+    """v / ‖v‖ row by row; the zero vector for a zero row."""
+    zero = norm == 0
+    return v / (np.where(zero, 1.0, norm) if zero.any() else norm)[:, None]
+
+
+class Rows:
+    """Vectors v, one a row (R, D), with ‖v‖ (R,) and v̂ (R, D), which are computed once, when first read."""
+
+    def __init__(self, v: Array, norm: Array | None = None, hat: Array | None = None) -> None:
+        self.v, self._norm, self._hat = v, norm, hat
+
+    @property
+    def norm(self) -> Array:
+        if self._norm is None:
+            self._norm, self._hat = normalise(self.v)
+        return self._norm
+
+    @property
+    def hat(self) -> Array:
+        if self._hat is None:
+            if self._norm is not None and squares_in_range(self._norm):
+                self._hat = direction(self.v, self._norm)
+            else:
+                self._norm, self._hat = normalise(self.v)
+        return self._hat
+
+    def normalised(self) -> Rows:
+        """These, with length and direction known: of all at once, for those that are chosen from them."""
+        if self._hat is None:
+            self._norm, self._hat = normalise(self.v)
+        return self
+
+    def __len__(self) -> int:
+        return len(self.v)
+
+    def __getitem__(self, index: np.ndarray) -> Rows:
+        """Some of the rows; what is known of them stays known."""
+        norm, hat = (None if known is None else known[index] for known in (self._norm, self._hat))
+        return Rows(self.v[index], norm, hat)
+
+
+def rows(v: Array | Rows) -> Rows:
+    """The rows of an array; or those given."""
+    return v if isinstance(v, Rows) else Rows(v)
 
 
 def normalise_backward(grad_unit: Array, norm: Array, unit: Array) -> Array:
@@ -45,14 +91,6 @@ def across(v: Array, unit: Array) -> Array:
 def over_norm(v: Array, norm: Array) -> Array:
     """v / ‖·‖ row by row; a row whose norm is 0 gives 0 (nothing flows through a zero row)."""
     zero = norm == 0
+    if not zero.any():
+        return v / norm[:, None]
     return np.where(zero[:, None], 0.0, v / np.where(zero, 1.0, norm)[:, None])
-
-
-def spare_exponent(v: np.ndarray) -> np.ndarray:
-    """(R,) exponents that come out of the rows exactly, wherever ‖v‖ is: `row_exponent`, or 480 less.
-
-    The latter for a row whose smallest entries would fall below the range with its largest entry next to 1.
-    """
-    e = row_exponent(v)
-    lossless = np.ldexp(np.ldexp(v, -e[:, None]), e[:, None]) == v
-    return np.where(lossless.all(axis=1), e, e - 480)

@@ -6,7 +6,8 @@ Derivation: derivations/cross_entropy.md, step (C1).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -22,14 +23,48 @@ class Pairs(NamedTuple):
 
     def split(self, g: Array) -> tuple[Array, Array]:
         """∂L/∂z (N, C) as g_y (R,) and the rest (N, C), where the target's entries are zero."""
+        if not len(self.rows):
+            return g[self], g
         others = g.copy()
         others[self] = 0.0
         return g[self], others
 
     def within(self, block: slice) -> Pairs:
         """The pairs whose class lies in a block, counted from its start."""
-        here = (self.y >= block.start) & (self.y < block.stop)
+        if self._all_in(block):
+            return self
+        here = self._here(block)
         return Pairs(self.rows[here], self.y[here] - block.start)
+
+    def _all_in(self, block: slice) -> bool:
+        return not block.start and bool(self.y.max(initial=-1) < block.stop)
+
+    def _here(self, block: slice) -> np.ndarray:
+        return ((self.y >= block.start) & (self.y < block.stop)).nonzero()[0]
+
+
+class MeasuredPairs(Pairs):
+    """Pairs whose `angles` are known already (an `Angle`)."""
+
+    angles: Any
+
+    def within(self, block: slice) -> MeasuredPairs:
+        if self._all_in(block):
+            return self
+        here = self._here(block)
+        chosen = MeasuredPairs(self.rows[here], self.y[here] - block.start)
+        chosen.angles = type(self.angles)(*(v[here] for v in self.angles))
+        return chosen
+
+
+NO_PAIRS = Pairs(np.arange(0), np.arange(0))
+
+
+class OneHot(NamedTuple):
+    """a of a block (M, B) that is 0 but for a_y, at the target pairs: labels without smoothing. own: (R,)."""
+
+    pairs: Pairs
+    own: Array
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,11 +82,11 @@ class Targets:
     ignored: np.ndarray
     classes: int
 
-    @property
+    @cached_property
     def pairs(self) -> Pairs:
         """Rows that have a class, and their classes."""
         if self.labels is None:
-            return Pairs(np.arange(0), np.arange(0))
+            return NO_PAIRS
         rows = np.flatnonzero(~self.ignored)
         return Pairs(rows, self.labels[rows])
 
@@ -85,12 +120,16 @@ class Setting:
         sizes = [v for v in (self.class_weights, self.targets.soft) if v is not None]
         return sum(max(0, exponent_of(v)) for v in sizes) + 1
 
-    def weighted(self, block: slice, numbers: Array) -> Array:
+    def weighted(self, block: slice, numbers: Array) -> Array | OneHot:
         """(C1) a = w ⊙ t, t = (1 − ε) y + ε/C, (M, B); an ignored row has no target at all."""
-        epsilon = like(self.label_smoothing, numbers)
+        epsilon, w = self.label_smoothing, self.class_weights
+        if self.targets.labels is not None and not epsilon:
+            pairs = self.targets.pairs.within(block)
+            return OneHot(pairs, like(np.ones(len(pairs.y)) if w is None else w[block][pairs.y], numbers))
         t = like(self.targets.of(block), numbers)
-        if self.label_smoothing:
+        if epsilon:
+            epsilon = like(epsilon, numbers)
             t = (1.0 - epsilon) * t + epsilon / float(self.targets.classes)
-        if self.class_weights is not None:
-            t = t * self.class_weights[block]
+        if w is not None:
+            t = t * w[block]
         return np.where(self.targets.ignored[:, None], 0.0, t)

@@ -4,6 +4,7 @@ Arrays are copied (the caller's are neither changed nor kept), to float64 in C o
 same bits whatever their strides or byte order were.
 """
 
+from refloss.validation.arrays import as_array as as_array
 from refloss.validation.arrays import indexed as indexed
 from refloss.validation.arrays import matrix as matrix
 from refloss.validation.arrays import real_array as real_array
@@ -31,6 +32,9 @@ from refloss.validation.parameters import weights_tuple as weights_tuple
 from refloss.validation.results import finite_gradients as finite_gradients
 from refloss.validation.results import finite_logits as finite_logits
 from refloss.validation.results import finite_losses as finite_losses
+from refloss.validation.streams import Stream as Stream
+from refloss.validation.streams import stream as stream
+from refloss.validation.streams import target_of_gradient as target_of_gradient
 from refloss.validation.targets import edge_map as edge_map
 from refloss.validation.targets import flat_targets as flat_targets
 from refloss.validation.targets import targets as targets

@@ -32,12 +32,16 @@ def real_array(value: Any, name: str, allow_minus_inf: bool = False, place: Any 
         raise TypeError(f"{name} must hold real numbers, got dtype {array.dtype}")
     if kind in "iu" and array.size and max(abs(int(array.min())), int(array.max())) > EXACT_INTEGER:
         raise ValueError(f"{name} holds integers beyond 2**53, which float64 cannot represent")
-    with np.errstate(over="ignore"):  # a longdouble beyond float64 is reported as inf below
-        copy = np.array(array, dtype=np.float64, order="C", copy=True)
-    bad = ~np.isfinite(copy)
-    if allow_minus_inf:
+    if array.dtype == np.float64:
+        copy = np.array(array, dtype=np.float64, order="C")
+    else:
+        with np.errstate(over="ignore"):  # a longdouble beyond float64 is reported as inf below
+            copy = np.array(array, dtype=np.float64, order="C")
+    finite = np.isfinite(copy)
+    bad = None if finite.all() else ~finite
+    if bad is not None and allow_minus_inf:
         bad &= copy != -np.inf
-    if bad.any():
+    if bad is not None and bad.any():
         at = first(bad)
         due = "finite or -inf (a masked class)" if allow_minus_inf else "finite"
         raise ValueError(f"{indexed(name, place(*at))} is {copy[at]}; {name} must be {due}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -44,10 +45,15 @@ def logits(value: Any, axis: int) -> np.ndarray:
     return array
 
 
-def no_zero_rows(v: np.ndarray, name: str, rows: np.ndarray, loss: Any) -> None:
-    """Refuses a zero row among `rows` of v where the loss has no value or derivative there."""
-    zero = rows[~v[rows].any(axis=1)]
+def no_zero_rows(v: np.ndarray, name: str, rows: np.ndarray, loss: Any, first: int = 0) -> None:
+    """Refuses a zero row among `rows` of v where the loss has no value or derivative there. v[0] is row `first`."""
+    blank = (v[:, 0] == 0).nonzero()[0]  # few: the others need no look at
+    if not blank.size:
+        return
+    blank = blank[~v[blank].any(axis=1)]
+    zero = rows[np.isin(rows, blank)]
     if zero.size and loss.zero_norm == "error":
+        zero = zero + first
         shown = ", ".join(map(str, zero[:8])) + (", …" if len(zero) > 8 else "")
         raise ValueError(
             f"{name}[{zero[0]}] is a zero row (zero rows: {shown}), where {type(loss).__name__} is singular: "
@@ -57,6 +63,8 @@ def no_zero_rows(v: np.ndarray, name: str, rows: np.ndarray, loss: Any) -> None:
 
 def upstream_gradient(value: Any, shape: tuple[int, ...], reduction: str) -> np.ndarray:
     """The gradient arriving at out.loss: a scalar, or one per sample under reduction="none"."""
+    if type(value) is float and isfinite(value):
+        return np.array(value)
     array = real_array(value, "upstream")
     if array.ndim == 0 or (reduction == "none" and array.shape == shape):
         return array

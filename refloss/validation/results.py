@@ -7,11 +7,12 @@ import numpy as np
 from refloss.validation.arrays import first, indexed
 
 
-def finite_logits(logits: np.ndarray) -> np.ndarray:
-    """The logits, unless the inputs were so large that one left the range of float64."""
-    bad = ~np.isfinite(logits)
-    if bad.any():
-        at = first(bad)
+def finite_logits(logits: np.ndarray, first_class: int = 0) -> np.ndarray:
+    """The logits, of a class and those after it, unless the inputs were so large that one left the range of float64."""
+    finite = np.isfinite(logits)
+    if not finite.all():
+        i, j = first(~finite)
+        at = i, j + first_class
         raise ValueError(
             f"{indexed('logits', at)} leaves the range of float64: x[{at[0]}] and W[{at[1]}] are too large"
         )
@@ -23,6 +24,8 @@ def finite_losses(losses: np.ndarray, loss: np.ndarray, empty: bool) -> None:
 
     empty: a mean over nothing, whose loss may have been asked to be NaN.
     """
+    if np.isfinite(loss).all() and np.isfinite(losses).all():
+        return
     for value, name in ((losses, "losses"), (loss, "loss")):
         bad = np.isinf(value) if empty else ~np.isfinite(value)
         if bad.any():
@@ -33,10 +36,10 @@ def finite_losses(losses: np.ndarray, loss: np.ndarray, empty: bool) -> None:
 def finite_gradients(gradients: dict[str, np.ndarray]) -> None:
     """Refuses a gradient that left the range of float64 (a row so short that 1/‖x‖ is too large)."""
     for name, gradient in gradients.items():
-        bad = ~np.isfinite(gradient)
-        if bad.any():
-            at = first(bad)
+        finite = np.isfinite(gradient)
+        if not finite.all():
+            at = first(~finite)
             raise ValueError(
-                f"{indexed('grad_' + name, at)} leaves the range of float64: "
+                f"{indexed('grad_' + name, at)} leaves the range of {gradient.dtype}: "
                 f"the rows of x or W are too short or too long, or upstream is too large"
             )

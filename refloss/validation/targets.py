@@ -33,10 +33,12 @@ def targets(value: Any, rows: int, classes: int, loss: Any, name: str = "labels"
         raise ValueError(f"{name} must have one entry per row, shape ({rows},), got {array.shape}")
     array = integers(array, name, place)
     ignored = np.zeros(rows, dtype=bool)
+    outside = (array < 0) | (array >= classes)
     if loss.ignore_index is not None:
         ignored = array == loss.ignore_index
-    bad = np.flatnonzero(~ignored & ((array < 0) | (array >= classes)))
-    if bad.size:
+        outside &= ~ignored
+    if outside.any():
+        bad = np.flatnonzero(outside)
         raise ValueError(
             f"{indexed(name, place(bad[0]))} is {array[bad[0]]}; "
             f"{name} must lie in 0 … {classes - 1} (C = {classes}), "

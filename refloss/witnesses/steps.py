@@ -10,10 +10,10 @@ import numpy as np
 from refloss.losses import get
 from refloss.losses.bare import BareLogits
 from refloss.precision.numbers import Array, nearest
-from refloss.steps.angle import angle, angle_backward, cosines_backward
+from refloss.steps.angle import angle, angle_backward, cosines_backward, near_poles
 from refloss.steps.linear import linear_backward
 from refloss.steps.margin import arc_margin, cosine_margin
-from refloss.steps.normalise import normalise, normalise_backward
+from refloss.steps.normalise import Rows, normalise, normalise_backward
 from refloss.steps.psi import multiplied_angle
 from refloss.steps.targets import Setting, Targets
 from refloss.textbook import formulas
@@ -63,7 +63,9 @@ def step_problems(seed: int = 0) -> Iterator[tuple[str, Problem, dict[str, Array
     ), {"x": normalise_backward(a, norm, unit)}  # fmt: skip
 
     x_hat, W_hat = nearest(normalise(x)[1]), nearest(normalise(W)[1])
-    grads = dict(zip(("x", "W"), cosines_backward(g, x_hat, W_hat, x_hat, W_hat), strict=True))
+    grads = dict(
+        zip(("x", "W"), cosines_backward(g, Rows(x_hat), Rows(W_hat), near_poles(x_hat @ W_hat.T)), strict=True)
+    )
     yield "cosines", _problem(
         {"x": x_hat, "W": W_hat},
         lambda xp, v, rows: xp.sum(g[rows] * formulas.inner(xp, v["x"], v["W"]), axis=-1),
@@ -161,7 +163,7 @@ def _cross_entropies(rng: np.random.Generator) -> Iterator[tuple[str, Problem, d
             loud=np.maximum(np.abs(z).max(axis=1), 1.0),
             step=0.25 / np.maximum(row_norm(z), 1.0),
         )
-        yield f"cross_entropy {name}", problem, {"logits": passes.backward(upstream)[0]}
+        yield f"cross_entropy {name}", problem, {**passes.backward(upstream)}
 
 
 def _problem(

@@ -18,6 +18,7 @@ import refloss
 import refloss.steps
 from quick.traced import SEEN, check, numbered_lines
 from refloss import validation
+from refloss.steps.normalise import Rows
 from refloss.steps.targets import Pairs
 from refloss.textbook.family import differentiable, parameters, radius_of
 from refloss.textbook.namespaces import complex_namespace
@@ -96,7 +97,10 @@ def test_normalise():
     check(step("across"), g, unit(v), due=across(g, unit(v)))
     check(step("over_norm"), g, np.array([0.0, 2.0, 3.0, 4.0]), due=g * [[0], [1 / 2], [1 / 3], [1 / 4]])
     scaled = v / 2.0 ** e[:, None]
-    check(step("normalise"), v, known=[scaled, norm(scaled), unit(v)], due=(norm(v), unit(v)))
+    check(step("normalise"), v, known=[v, norm(v) ** 2, norm(v), unit(v)], due=(norm(v), unit(v)))
+    far = 2.0**600  # the squares of v * far are beyond the range
+    known = [scaled, norm(scaled) ** 2, norm(scaled), unit(v), norm(v) * far]
+    check(step("normalise"), v * far, known=known, due=(norm(v) * far, unit(v)))
     check(step("normalise_backward"), g, norm(v), unit(v), due=pulled(unit, v, g))
 
 
@@ -122,12 +126,12 @@ def angle_of(x, w):
 
 def test_angle():
     x, w = X * [[3.0], [0.05], [700.0], [1.0]], W[Y]
-    check(step("cosines"), unit(x), unit(W), due=unit(x) @ unit(W).T)
+    check(step("cosines"), unit(x), unit(W), known=[unit(x) @ unit(W).T], due=unit(x) @ unit(W).T)
     due = high, wide, cos, sin, *_ = angle_of(x, w)
     p = np.abs(x).argmax(axis=1)
     r = wide - (wide[ROWS, p] / high[ROWS, p])[:, None] * high
     lengths = [norm(wide) * sin, norm(wide) * cos, norm(wide), norm(high)]
-    at = check(step("angle"), x, w, known=[*due, unit(x), r, *lengths], due=due)
+    at = check(step("angle"), x, w, known=[*due, x, w, unit(x), r, *lengths], due=due)
     check(step("Angle.theta"), at, due=theta_of(x, w))
     g = G[:, 0]
     due = pulled(lambda x: theta_of(x, w), x, g), pulled(lambda w: theta_of(x, w), w, g)
@@ -139,7 +143,9 @@ def test_angle():
     def through_norms(got):
         return [across(v, u) / norm(rows)[:, None] for v, u, rows in zip(got, units, (near, W), strict=True)]
 
-    check(step("cosines_backward"), G, near, W, *units, due=due, view=through_norms)
+    near_pairs = check(step("near_poles"), unit(near) @ unit(W).T)
+    rows = step("Rows")
+    check(step("cosines_backward"), G, rows(near), rows(W), near_pairs, due=due, view=through_norms)
 
 
 def placed(theta):
@@ -194,23 +200,25 @@ def test_margins():
     check(step("cone"), arc, poles, due=np.array([1.0, 0.0]), view=lambda got: got * 1.0)
 
 
+@pytest.mark.parametrize("epsilon", [0.1, 0.0])
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none", "weighted_mean"])
-def test_cross_entropy(reduction):
-    w, epsilon = np.array([0.5, 2.0, 1.0, 0.25, 3.0]), 0.1
+def test_cross_entropy(reduction, epsilon):
+    w = np.array([0.5, 2.0, 1.0, 0.25, 3.0])
     loss = refloss.Softmax(reduction=reduction, class_weights=w, label_smoothing=epsilon, ignore_index=9)
     labels = np.where(ROWS == 1, 9, Y)
     setting = loss._setting(validation.targets(labels, N, C, loss))
     block, z, valid = slice(0, C), 3 * G, ROWS != 1
     a = w * ((1 - epsilon) * np.eye(C)[Y] + epsilon / C) * valid[:, None]
-    check(step("Setting.weighted"), setting, block, z, due=a)
+    own = w[Y[valid]]  # without smoothing a is made of these alone
+    check(step("Setting.weighted"), setting, block, z, due=a if epsilon else own)
     top, z_max = z.argmax(axis=1), z.max(axis=1)
     gap, e = z_max[:, None] - z, np.exp(z - z_max[:, None])
-    check(step("_gaps"), z, z_max, top, known=[gap, e], due=(gap, e))
+    check(step("_below"), z, z_max, top, known=[-gap, e], due=(-gap, e))
     total, whole = e.sum(axis=1), a.sum(axis=1)
     check(step("mass_of"), e, top, block, due=(e.max(axis=1), total - 1))
     due = z_max, e.max(axis=1), total - 1, (a * gap).sum(axis=1), a.max(axis=1), whole - a.max(axis=1)
-    gathered = check(step("gather"), z, a, block, known=[*due, gap, e], due=due)
-    left, right = (step("gather")(z[:, part], a[:, part], part) for part in (slice(0, 2), slice(2, C)))
+    gathered = check(step("gather"), z, setting.weighted(block, z), block, known=[*due, -gap, e], due=due)
+    left, right = (step("gather")(z[:, part], setting.weighted(part, z), part) for part in (slice(0, 2), slice(2, C)))
     check(step("join"), left, right, due=due)
     losses = (a * (gap + np.log(total)[:, None])).sum(axis=1)
     divisor = {"mean": 3.0, "weighted_mean": w[Y[valid]].sum()}.get(reduction, 1.0)
@@ -235,7 +243,9 @@ def test_cross_entropy(reduction):
         return np.sum(a * (np.log(np.sum(np.exp(z), axis=1, keepdims=True)) - z), axis=1)
 
     g, due = pulled(plain, z, 1.0 * np.ones(N)), pulled(plain, z, share)
-    known = [upstream * np.ones(N), share, p, others, a, g]
+    left = others * total[:, None]
+    known = [upstream * np.ones(N), share, share * valid, share * valid / total, e, left, left[valid, Y[valid]]]
+    known += [a, g, own, due]
     check(step("cross_entropy_backward"), z, end, upstream, block, known=known, due=due)
 
 
@@ -287,7 +297,7 @@ def test_loss(case):
         if "margin" in differentiable(loss) and not loss.detach_margin:
             in_margin = slope(lambda m: psi_on(loss, theta + 0j, margin=m), loss.margin)
         known += [*angle_of(X, w), theta, psi, psi_slope, in_margin]
-    passed = check(type(loss).forward_logits, loss, X, W, inputs["b"], Pairs(*y), known=known, due=z,
+    passed = check(type(loss).forward_logits, loss, Rows(X), Rows(W), inputs["b"], Pairs(*y), known=known, due=z,
                    view=lambda passed: passed.logits)  # fmt: skip
 
     one_hot = np.eye(C)[Y] if loss.has_margin else np.zeros((N, C))
@@ -317,7 +327,8 @@ def test_no_step_is_left_out():
     for run in (test_normalise, test_linear, test_angle, test_psi_with_a_continuation, test_margins):
         run()
     test_psi(3)
-    test_cross_entropy("mean")
+    test_cross_entropy("mean", 0.1)
+    test_cross_entropy("mean", 0.0)
     for case in CASES:
         test_loss(case)
     for room in ("steps", "losses"):

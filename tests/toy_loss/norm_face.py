@@ -10,7 +10,7 @@ import numpy as np
 from refloss.losses.loss import NormalisingLoss
 from refloss.losses.passes import LogitsPass
 from refloss.steps.angle import cosines, cosines_backward
-from refloss.steps.normalise import normalise, normalise_backward
+from refloss.steps.normalise import Rows, normalise_backward
 from refloss.steps.targets import Pairs
 from refloss.validation import positive
 
@@ -54,22 +54,19 @@ class NormFace(NormalisingLoss):
         super().__post_init__()
         self._set(scale=positive(self.scale, "scale"))
 
-    def forward_logits(self, x: Any, W: Any, b: Any, pairs: Pairs) -> LogitsPass:
+    def forward_logits(self, x: Rows, W: Rows, b: Any, pairs: Pairs) -> LogitsPass:
         # (1) x̂_i = x_i / ‖x_i‖, ŵ_j = W_j / ‖W_j‖
-        x_norm, x_hat = normalise(x)
-        W_norm, W_hat = normalise(W)
-        cos_theta = cosines(x_hat, W_hat)  # (2) cos θ_ij = x̂_i·ŵ_j
+        x_hat, W_hat = x.hat, W.hat
+        cos_theta, near = cosines(x_hat, W_hat)  # (2) cos θ_ij = x̂_i·ŵ_j
         z = self.scale * cos_theta  # (3) z_j = s cos θ_j
         # (4) cross-entropy of z, in steps/cross_entropy.py
-        return LogitsPass(
-            x=x, W=W, x_norm=x_norm, W_norm=W_norm, x_hat=x_hat, W_hat=W_hat, cos_theta=cos_theta, logits=z
-        )
+        return LogitsPass(x=x, W=W, x_norm=x.norm, W_norm=W.norm, cos_theta=cos_theta, near=near, logits=z)
 
     def backward_logits(self, kept: LogitsPass, g: Any) -> dict[str, Any]:
         # (5) ∂L/∂cos θ_ij = s g_ij
-        grad_x_hat, grad_W_hat = cosines_backward(self.scale * g, kept.x, kept.W, kept.x_hat, kept.W_hat)
+        grad_x_hat, grad_W_hat = cosines_backward(self.scale * g, kept.x, kept.W, kept.near)
         # (6) through x̂ and ŵ: (I − v̂ v̂ᵀ) / ‖v‖
-        grad_x = normalise_backward(grad_x_hat, kept.x_norm, kept.x_hat)
-        grad_W = normalise_backward(grad_W_hat, kept.W_norm, kept.W_hat)
-        # (7) ∂L/∂s = Σ_ij g_ij cos θ_ij
-        return {"x": grad_x, "W": grad_W, "scale": np.sum(g * kept.cos_theta)}
+        grad_x = normalise_backward(grad_x_hat, kept.x.norm, kept.x.hat)
+        grad_W = normalise_backward(grad_W_hat, kept.W.norm, kept.W.hat)
+        # (7) ∂L/∂s = Σ_ij g_ij cos θ_ij = Σ_ij g_ij z_ij / s
+        return {"x": grad_x, "W": grad_W, "scale": np.sum(g * kept.logits) / self.scale}

@@ -199,7 +199,7 @@ def logits_of_pairs(latex):
     due = exact(x) @ exact(W).T
     radii = np.outer(lengths(exact(x)), lengths(exact(W)))
     (x_norm, x_hat), (W_norm, W_hat) = normalise(Pair(x)), normalise(Pair(W))
-    polar = x_norm[:, None] * W_norm * cosines(x_hat, W_hat)
+    polar = x_norm[:, None] * W_norm * cosines(x_hat, W_hat)[0]
     plain = linear(Pair(x), Pair(W), Pair(b))
     for z, bias in ((polar, 0 * b), (plain, b)):
         off = abs(exact(z) - due - exact(bias))
