@@ -154,12 +154,17 @@ def unexplained(
     found = []
     with np.errstate(all="ignore"):
         for name, due in stages.items():
-            width = np.ptp(copies[name], axis=0)
+            lowest, highest = copies[name].min(axis=0), copies[name].max(axis=0)
+            outside = ~((lowest <= due) & (due <= highest))
+            if not outside.any():
+                continue
+            width = highest - lowest
             size = units.spread(name, scale[name])
             # among very many entries a few have all their draws on one side
             relative = (width / size)[np.isfinite(width) & (size > 0)]
-            width = np.maximum(width, size * (np.median(relative) if relative.size else 0.0))
-            off = np.abs(np.median(copies[name], axis=0) - due)
+            width = np.maximum(width, size * (np.median(relative) if relative.size else 0.0))[outside]
+            size = np.broadcast_to(size, outside.shape)[outside]
+            off = np.abs(np.median(copies[name][:, outside], axis=0) - due[outside])
             if (np.isfinite(width) & (off > FAR * (width + FLOOR * dtype.u * size) + dtype.smallest_normal)).any():
                 found.append(name)
     return tuple(found)

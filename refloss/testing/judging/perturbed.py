@@ -143,7 +143,7 @@ class Noisy:
 
     def __mul__(self, other: Any) -> Noisy:
         a, b, noise = self.value, _value(other), self.noise
-        if not isinstance(other, Noisy) and np.isin(b, (-1.0, 0.0, 1.0)).all():
+        if not isinstance(other, Noisy) and ((b == 0) | (np.abs(b) == 1)).all():
             with np.errstate(invalid="ignore"):  # a value that overflowed, and is not wanted
                 return self.made(np.where(b == 0, 0.0, a * b), (self, lambda g: g * b))
         out = self.made(noise.of(a * b), (self, lambda g: noise.of(g * b)), (other, lambda g: noise.of(g * a)))
