@@ -21,7 +21,7 @@ from refloss.losses.blocks import blocks_of, in_order
 from refloss.precision.numbers import Array, error_of, is_extended, nearest
 from refloss.precision.pair import Pair
 from refloss.precision.products import add_at
-from refloss.precision.scaled import HEADROOM, Scaled, at, exponent_of, rows_times_power, spare_exponent
+from refloss.precision.scaled import HEADROOM, at, exponent_of, next_to_one, rows_times_power, spare_exponent
 from refloss.steps.angle import Angle, angle
 from refloss.steps.cross_entropy import CrossEntropyPass, cross_entropy_backward, finish
 from refloss.steps.logsumexp import Gathered, gather, join, softmax
@@ -137,16 +137,9 @@ class EndStages:
             self._complement = complement  # either is made with the other
         return complement if name == "complement" else stage
 
-    def arriving(self, upstream: np.ndarray) -> Array:
-        """The upstream gradient as numbers of the passes; of extended ones, the largest next to 1."""
-        if self.arithmetic.precision == "double":
-            return self.arithmetic.of(upstream)
-        e = exponent_of(upstream)
-        return Scaled(self.arithmetic.of(np.ldexp(upstream, -e)), -e)
-
     def grad_logits(self, upstream: np.ndarray) -> np.ndarray:
         """∂/∂z (M, C), as doubles."""
-        targets, arriving = self.setting.targets, self.arriving(upstream)
+        targets, arriving = self.setting.targets, next_to_one(self.arithmetic.of(upstream))
         gradient = np.empty((len(targets.ignored), targets.classes))
 
         def fill(k: int) -> None:
@@ -317,7 +310,8 @@ class Passes(EndStages):
 
     def backward(self, upstream: np.ndarray, out: np.ndarray | None = None) -> dict[str, np.ndarray]:
         """The gradients by name, as doubles, but for that of the logits. upstream: () or (N,); out: for that in W."""
-        arriving, power, read = self.arriving(upstream), self._power(upstream), self.arithmetic.read
+        arriving, power = next_to_one(self.arithmetic.of(upstream)), self._power(upstream)
+        read = self.arithmetic.read
         of_classes: dict[str, np.ndarray] = {"W": np.empty(self.inputs[1].shape) if out is None else out}
         if self.inputs[2] is not None:
             of_classes["b"] = np.empty(len(self.inputs[1]))

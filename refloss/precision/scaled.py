@@ -171,14 +171,10 @@ def _of_one_power(a: Any, b: Any) -> tuple[Any, Any, Any]:
     return at(power, a), at(power, b), power
 
 
-def _sum_or_difference(operation: Callable, a: Any, b: Any) -> Scaled:
+def _linear(function: Callable, *args: Any) -> Scaled:
+    *condition, a, b = args
     va, vb, power = _of_one_power(a, b)
-    return Scaled(operation(va, vb), power)
-
-
-def _where(condition: np.ndarray, a: Any, b: Any) -> Scaled:
-    va, vb, power = _of_one_power(a, b)
-    return Scaled(np.where(condition, va, vb), power)
+    return Scaled(function(*condition, va, vb), power)
 
 
 def _exponents(v: Any) -> Any:
@@ -213,13 +209,13 @@ def _sum(v: Scaled, axis: int | None = None) -> Scaled:
 
 
 Scaled.RULES |= {
-    np.add: partial(_sum_or_difference, np.add),
-    np.subtract: partial(_sum_or_difference, np.subtract),
+    np.add: partial(_linear, np.add),
+    np.subtract: partial(_linear, np.subtract),
+    np.where: partial(_linear, np.where),
     np.multiply: _multiply,
     np.divide: _divide,
     np.negative: lambda v: Scaled(-v.value, v.power),
     np.log1p: _log1p,
     np.sum: _sum,
-    np.where: _where,
     np.greater_equal: lambda a, b: np.greater_equal(*_of_one_power(a, b)[:2]),
 }
