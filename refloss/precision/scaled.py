@@ -146,8 +146,10 @@ def at(power: Any, v: Any) -> Any:
 
 def next_to_one(v: Array) -> Array:
     """v with the power of two of its largest number apart; doubles as they are."""
+    if not is_extended(v):
+        return v
     e = exponent_of(v)
-    return Scaled(at(-e, v), -e) if is_extended(v) else v
+    return Scaled(at(-e, v), -e)
 
 
 def beside(tiny: Any, other: Any) -> Any:
