@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from refloss import validation as check
-from refloss.losses.passes import Arithmetic, EndStages, grad_logits, gradient_powers
+from refloss.losses.passes import Arithmetic, EndStages
 from refloss.precision.numbers import Array
 from refloss.steps.cross_entropy import finish
 from refloss.steps.logsumexp import gather
@@ -53,8 +53,7 @@ class BareLogits(EndStages):
 
     def backward(self, upstream: np.ndarray) -> dict[str, np.ndarray]:
         """∂/∂z, laid out like the logits; there are no other gradients. upstream: () or like the targets."""
-        powers = gradient_powers(self.end, upstream.ravel() if upstream.ndim else upstream)
-        gradient = self._laid_out(grad_logits(self, *powers))
+        gradient = self._laid_out(self.grad_logits(upstream.ravel() if upstream.ndim else upstream))
         if self.arithmetic.bounded is None and not self.end.empty:
             check.finite_gradients({"logits": gradient})
         return {"logits": gradient}

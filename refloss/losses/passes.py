@@ -9,7 +9,7 @@ The passes themselves, in the losses' files and in `steps`, know of none of this
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import reduce
 from typing import Any, NamedTuple, Protocol
@@ -21,7 +21,7 @@ from refloss.losses.blocks import blocks_of, in_order
 from refloss.precision.numbers import Array, error_of, is_extended, nearest
 from refloss.precision.pair import Pair
 from refloss.precision.products import add_at
-from refloss.precision.scaled import exponent_of, rows_times_power, spare_exponent, times_power
+from refloss.precision.scaled import HEADROOM, at, exponent_of, next_to_one, rows_times_power, spare_exponent
 from refloss.steps.angle import Angle, angle
 from refloss.steps.cross_entropy import CrossEntropyPass, cross_entropy_backward, finish
 from refloss.steps.logsumexp import Gathered, gather, join, softmax
@@ -46,6 +46,7 @@ class Arithmetic(NamedTuple):
 
     def read(self, v: Array) -> np.ndarray:
         """Doubles of these numbers: the nearest, or how far the nearest may be from the truth."""
+        v = at(0, v)
         if self.bounded is None:
             return nearest(v)
         rounding = 2.0**-53 * np.abs(nearest(v)) + 2.0**-1074 if is_extended(v) else 0.0
@@ -105,12 +106,12 @@ class EndStages:
     @property
     def losses(self) -> np.ndarray:
         """(M,)"""
-        return self.arithmetic.read(times_power(self.end.losses, -self.end.losses_headroom))
+        return self.arithmetic.read(self.end.losses)
 
     @property
     def loss(self) -> np.ndarray:
         """() or (M,)"""
-        return self.arithmetic.read(times_power(self.end.loss, -self.end.loss_headroom))
+        return self.arithmetic.read(self.end.loss)
 
     def end_stage(self, name: str) -> np.ndarray | None:
         """logits or probabilities (M, C), complement (M,): block by block."""
@@ -128,13 +129,25 @@ class EndStages:
             pairs = targets.pairs.within(block)
             p, q = softmax(z, self.end.gathered, block, pairs)
             if name == "probabilities":
-                stage[:, block] = read(times_power(p, -self.end.gathered.headroom))
-            complement[pairs.rows] = read(times_power(q, -self.end.gathered.headroom))
+                stage[:, block] = read(p)
+            complement[pairs.rows] = read(q)
 
         self.each(fill)
         if name != "logits" and targets.labels is not None:
             self._complement = complement  # either is made with the other
         return complement if name == "complement" else stage
+
+    def grad_logits(self, upstream: np.ndarray) -> np.ndarray:
+        """∂/∂z (M, C), as doubles."""
+        targets, arriving = self.setting.targets, next_to_one(self.arithmetic.of(upstream))
+        gradient = np.empty((len(targets.ignored), targets.classes))
+
+        def fill(k: int) -> None:
+            g = cross_entropy_backward(self.logits(k), self.end, arriving, self.blocks[k])
+            gradient[:, self.blocks[k]] = self.arithmetic.read(g)
+
+        self.each(fill)
+        return gradient
 
     def each(self, function: Any) -> list[Any]:
         """What a function gives of every block."""
@@ -297,7 +310,7 @@ class Passes(EndStages):
 
     def backward(self, upstream: np.ndarray, out: np.ndarray | None = None) -> dict[str, np.ndarray]:
         """The gradients by name, as doubles, but for that of the logits. upstream: () or (N,); out: for that in W."""
-        headroom, exponent, share = self._powers(upstream)
+        arriving, power = next_to_one(self.arithmetic.of(upstream)), self._power(upstream)
         read = self.arithmetic.read
         of_classes: dict[str, np.ndarray] = {"W": np.empty(self.inputs[1].shape) if out is None else out}
         if self.inputs[2] is not None:
@@ -309,10 +322,10 @@ class Passes(EndStages):
 
         def part(k: int) -> dict[str, Array]:
             block, made = self.blocks[k], self._block(k)
-            g = cross_entropy_backward(made.logits, self.end, share, block, headroom)
-            grads = self.own.backward_logits(made, g)
+            g = cross_entropy_backward(made.logits, self.end, arriving, block)
+            grads = self.own.backward_logits(made, at(power, g))
             for name, array in of_classes.items():  # the block's own rows
-                of_rows = exponent - self._W_exponent(k) if name == "W" else exponent
+                of_rows = -power - self._W_exponent(k) if name == "W" else -power
                 array[block] = read(rows_times_power(grads.pop(name), of_rows))
                 if checked and not np.isfinite(array[block]).all():
                     suspicious.append(name)
@@ -323,7 +336,7 @@ class Passes(EndStages):
             for name, value in grads.items():
                 totals[name] = value if name not in totals else totals[name] + value
         for name in totals:
-            of_name = exponent - self.x_exponent if name == "x" else exponent
+            of_name = -power - self.x_exponent if name == "x" else -power
             totals[name] = read(rows_times_power(totals[name], of_name))
         if checked and (suspicious or not all(np.isfinite(value).all() for value in totals.values())):
             # what is wrong in the gradient of the logits is wrong everywhere
@@ -331,52 +344,22 @@ class Passes(EndStages):
             check.finite_gradients({"logits": self.grad_logits(upstream)} | totals | found)
         return totals | of_classes
 
-    def grad_logits(self, upstream: np.ndarray) -> np.ndarray:
-        """∂/∂z (N, C), as doubles."""
-        return grad_logits(self, *self._powers(upstream))
-
     def bounds(self, bounded: type) -> Passes:
         """The same passes, read for the error bounds of `bounded` numbers instead of the values."""
         return Passes(self.own, *self.inputs, self.setting, bounded)
 
-    def _powers(self, upstream: np.ndarray) -> tuple[int, int, np.ndarray]:
+    def _power(self, upstream: np.ndarray) -> int:
+        """Gradients in extended precision are computed times 2^power: tiny ones stay normal numbers, and no product
+        with what the loss puts in overflows."""
+        if self.arithmetic.precision == "double":
+            return 0
         loss = self.own
-        if not self.end.gathered.headroom:
-            return 0, 0, upstream
         factors = [getattr(loss, "scale", 1.0), getattr(loss, "alpha", 1.0)]
         factors += [self.inputs[0]] if loss.feels_x_norm else []
         if loss.feels_W_norm:
             factors.append(max(float(np.abs(self.inputs[1][block]).max()) for block in self.blocks))
-        return gradient_powers(self.end, upstream, factors)
-
-
-def gradient_powers(
-    end: CrossEntropyPass, upstream: np.ndarray, factors: Iterable[Array | float] = ()
-) -> tuple[int, int, np.ndarray]:
-    """(headroom, exponent, upstream below 1) of a backward pass; in doubles (0, 0, upstream).
-
-    Gradients are computed times 2^headroom, so that tiny ones stay normal numbers, and so that no product with one of
-    the factors overflows. Multiplying by 2^exponent undoes it, and puts back what came out of upstream and the divisor.
-    """
-    if not end.gathered.headroom:
-        return 0, 0, upstream
-    headroom = end.gathered.headroom - end.setting.exponent - sum(max(0, exponent_of(v)) for v in factors)
-    exponent = exponent_of(upstream)
-    return headroom, exponent - headroom - end.divisor_exponent, np.ldexp(upstream, -exponent)
-
-
-def grad_logits(passes: EndStages, headroom: int, exponent: int, upstream: np.ndarray) -> np.ndarray:
-    """∂/∂z (M, C) as doubles, with what `gradient_powers` gave."""
-    targets = passes.setting.targets
-    gradient = np.empty((len(targets.ignored), targets.classes))
-
-    def fill(k: int) -> None:
-        block = passes.blocks[k]
-        g = cross_entropy_backward(passes.logits(k), passes.end, upstream, block, headroom)
-        gradient[:, block] = passes.arithmetic.read(times_power(g, exponent))
-
-    passes.each(fill)
-    return gradient
+        room = self.setting.exponent + sum(max(0, exponent_of(v)) for v in factors)
+        return HEADROOM - room + exponent_of(self.end.divisor) - exponent_of(upstream)
 
 
 def add_at_pairs(grad_x: Array, grad_W: Array, pairs: Pairs, pair_x: Array, pair_W: Array) -> None:

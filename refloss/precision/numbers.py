@@ -20,14 +20,18 @@ class Numbers(np.lib.mixins.NDArrayOperatorsMixin):
     PARTS     the attributes that hold a subclass's arrays, all of one shape
     RULES     function of NumPy, or of this package → what it does here
     extended  whether the numbers are of more bits than a double
+    around    whether they hold numbers of another kind (`scaled`) and say what becomes of both together
     """
 
     extended: bool = False
+    around: ClassVar[bool] = False
 
     PARTS: ClassVar[tuple[str, ...]]
     RULES: ClassVar[dict[Any, Callable]]
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, out: Any = None, **options: Any) -> Any:
+        if not self.around and any(isinstance(v, Numbers) and v.around for v in inputs):
+            return NotImplemented
         if method != "__call__" or options:
             raise TypeError(f"{ufunc}: only plain calls are known for {type(self).__name__}")
         result = self._rule(ufunc)(*inputs)

@@ -1,29 +1,31 @@
-"""Powers of two that keep small numbers away from the subnormals.
+"""Powers of two that keep numbers away from the ends of the range: `Scaled` carries one along, for all that follow.
 
-A *headroom* h was put into a number: it is stored times 2^h. An *exponent* e was taken out: it is stored times 2^−e.
+An *exponent* e was taken out of a number: it is stored times 2^−e.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from functools import partial
+from typing import Any, ClassVar
 
 import numpy as np
 
-from refloss.precision.numbers import Array, by_kind, is_extended, nearest
+from refloss.precision.numbers import Array, Numbers, by_kind, is_extended, like, nearest
 
 SQUARES_IN_RANGE = 400
 HEADROOM = 900  # e^v · 2^900 is a normal number down to v = −1332
-
-
-def headroom_of(numbers: Array) -> int:
-    """What probabilities and what comes of them have in numbers of this kind: 0 for doubles."""
-    return HEADROOM if is_extended(numbers) else 0
 
 
 @by_kind
 def exp(v: np.ndarray, headroom: int) -> np.ndarray:
     """e^v · 2^headroom."""
     return np.ldexp(np.exp(v), headroom) if headroom else np.exp(v)
+
+
+def exponential(v: Array) -> Array:
+    """e^v; that of more bits than doubles carries a power, which keeps the digits that a subnormal would lose."""
+    return Scaled(exp(v, HEADROOM), HEADROOM) if is_extended(v) else np.exp(v)
 
 
 def exponent_of(v: Array | float) -> int:
@@ -103,3 +105,119 @@ def times_power(v: Any, exponent: np.ndarray | int) -> Any:
 def rows_times_power(v: Any, exponent: np.ndarray | int) -> Any:
     """v (R, D) · 2^exponent, each row with its own; exponent: (R,), or one for all."""
     return times_power(v, exponent[:, None] if isinstance(exponent, np.ndarray) else exponent)
+
+
+class Scaled(Numbers):
+    """Numbers of more bits than doubles that stand for value · 2^−power; sums and products of them keep to the range.
+
+    value (any shape)
+    power (int, or whole numbers that broadcast to this shape)
+    """
+
+    PARTS = ("value",)
+    RULES: ClassVar[dict[Any, Callable]] = {}
+    extended = True
+    around = True
+
+    def __init__(self, value: Any, power: Any = 0) -> None:
+        self.value, self.power = value, power
+
+    def lifted(self, value: Any) -> Scaled:
+        return value if isinstance(value, Scaled) else Scaled(like(value, self.value))
+
+    def nearest(self) -> np.ndarray:
+        return nearest(at(0, self))
+
+    def __getitem__(self, index: Any) -> Scaled:
+        return Scaled(self.value[index], self._power(index))
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        self.value[index] = at(self._power(index), value)
+
+    def _power(self, index: Any) -> Any:
+        return np.broadcast_to(self.power, self.shape)[index] if isinstance(self.power, np.ndarray) else self.power
+
+
+def at(power: Any, v: Any) -> Any:
+    """v · 2^power, as numbers that carry no power."""
+    value, own = _parts(v)
+    return times_power(value, power - own)
+
+
+def next_to_one(v: Array) -> Array:
+    """v with the power of two of its largest number apart; doubles as they are."""
+    if not is_extended(v):
+        return v
+    e = exponent_of(v)
+    return Scaled(at(-e, v), -e)
+
+
+def beside(tiny: Any, other: Any) -> Any:
+    """`tiny`, its power kept only where `other` is so small that both can be added with it."""
+    if not isinstance(tiny, Scaled):
+        return tiny
+    power = np.where(np.abs(nearest(other)) < 2.0**-60, tiny.power, 0)
+    return Scaled(at(power, tiny), power)
+
+
+def _parts(v: Any) -> tuple[Any, Any]:
+    return (v.value, v.power) if isinstance(v, Scaled) else (v, 0)
+
+
+def _of_one_power(a: Any, b: Any) -> tuple[Any, Any, Any]:
+    """The values of both at a power, and this power."""
+    if isinstance(a, Scaled) and isinstance(b, Scaled):
+        power = np.minimum(a.power, b.power)
+    else:
+        power = (beside(a, b) if isinstance(a, Scaled) else beside(b, a)).power
+    return at(power, a), at(power, b), power
+
+
+def _linear(function: Callable, *args: Any) -> Scaled:
+    *condition, a, b = args
+    va, vb, power = _of_one_power(a, b)
+    return Scaled(function(*condition, va, vb), power)
+
+
+def _exponents(v: Any) -> Any:
+    """Of every number, or of the largest in every row of a matrix."""
+    sizes = np.abs(nearest(v))
+    return np.frexp(sizes.max(axis=1, keepdims=True, initial=0.0) if np.ndim(sizes) == 2 else sizes)[1]
+
+
+def _multiply(a: Any, b: Any) -> Scaled:
+    """The larger factor makes room for the other, so that the product is no larger."""
+    (va, pa), (vb, pb) = _parts(a), _parts(b)
+    ea, eb = _exponents(va), _exponents(vb)
+    room = np.maximum(0, np.minimum(ea, eb))
+    va, vb = at(np.where(ea >= eb, -room, 0), va), at(np.where(ea >= eb, 0, -room), vb)
+    return Scaled(va * vb, pa + pb - room)
+
+
+def _divide(a: Any, b: Any) -> Scaled:
+    (va, pa), (vb, pb) = _parts(a), _parts(b)
+    return Scaled(va / vb, pa - pb)
+
+
+def _log1p(v: Scaled) -> Scaled:
+    """log(1 + v): where v is tiny and has a power, v itself."""
+    tiny = (v.power > 0) & (nearest(v.value) < np.ldexp(1.0, v.power - 120))
+    return Scaled(np.where(tiny, v.value, np.log1p(at(0, v))), np.where(tiny, v.power, 0))
+
+
+def _sum(v: Scaled, axis: int | None = None) -> Scaled:
+    power = np.min(v.power, initial=HEADROOM)
+    return Scaled(at(power, v).sum(axis=axis), power)
+
+
+Scaled.RULES |= {
+    np.add: partial(_linear, np.add),
+    np.subtract: partial(_linear, np.subtract),
+    np.where: partial(_linear, np.where),
+    np.multiply: _multiply,
+    np.divide: _divide,
+    np.negative: lambda v: Scaled(-v.value, v.power),
+    np.log1p: _log1p,
+    np.sum: _sum,
+    np.greater_equal: lambda a, b: np.greater_equal(*_of_one_power(a, b)[:2]),
+}

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from refloss.precision.numbers import Array, Numbers, argmax, like, nearest
-from refloss.precision.scaled import exp, headroom_of, times_power
+from refloss.precision.scaled import beside, exponential
 from refloss.steps.targets import OneHot, Pairs
 
 
@@ -27,12 +27,9 @@ class Mass(NamedTuple):
         return self.largest + self.rest
 
     def lowered(self, by: Array) -> Mass:
-        """The mass times e^−by. The factor gets the headroom before it is applied, so that it keeps its digits."""
-        headroom = headroom_of(by)
-        factor = exp(-by, headroom)
-        largest, rest = (
-            np.where(nearest(by) == 0, v, times_power(v, -headroom) * factor) for v in (self.largest, self.rest)
-        )
+        """The mass times e^−by."""
+        factor = exponential(-by)
+        largest, rest = (np.where(nearest(by) == 0, v, v * factor) for v in (self.largest, self.rest))
         return Mass(largest, rest, self.column)
 
     def join(self, other: Mass) -> Mass:
@@ -83,12 +80,12 @@ def _mass_of_labels(a: OneHot, rows: int, block: slice) -> Mass:
 class Gathered(NamedTuple):
     """Partial log-sum-exp over some classes of M rows, each (M,).
 
-        Σ_j e^{z_j} = e^{z_max} · (mass.largest + mass.rest) / 2^headroom
+        Σ_j e^{z_j} = e^{z_max} · (mass.largest + mass.rest)
 
     Two of them are combined by `join`, in any order.
 
     z_max         the largest logit
-    mass          of e^{z_j − z_max}, times 2^headroom: digits that a subnormal would lose
+    mass          of e^{z_j − z_max}
     weighted_gap  Σ_c a_c (z_max − z_c)
     weight        mass of a_c
     """
@@ -99,13 +96,14 @@ class Gathered(NamedTuple):
     weight: Mass
 
     @property
-    def headroom(self) -> int:
-        return headroom_of(self.z_max)
+    def rest(self) -> Array:
+        """r = Σ_j e^{z_j − z_max} − 1, once all classes are in, to be added to the weighted gap."""
+        return beside(self.mass.rest, self.weighted_gap)
 
     @property
     def total(self) -> Array:
-        """Σ_j e^{z_j − z_max} = 1 + r, once all classes are in."""
-        return 1.0 + times_power(self.mass.rest, -self.headroom)
+        """1 + r"""
+        return 1.0 + self.mass.rest
 
 
 def join(a: Gathered, b: Gathered) -> Gathered:
@@ -131,27 +129,26 @@ def gather(z: Array, a: Array | OneHot, block: slice) -> Gathered:
 
 
 def _below(z: Array, z_max: Array, column: np.ndarray) -> tuple[Array, Array]:
-    """(C2) −d_j = z_j − z_max ≤ 0 and e_j = e^−d_j · 2^headroom; a masked class gives 0 and 0.
+    """(C2) −d_j = z_j − z_max ≤ 0 and e_j = e^−d_j; a masked class gives 0 and 0.
 
     column: (M,) where z_max itself stands; below 0 or beyond z if it is in another block.
     """
-    headroom = headroom_of(z)
     below = z - z_max[:, None]
     masked = nearest(z).min(initial=0.0) == -np.inf
     if masked:
         below = np.where(nearest(z) > -np.inf, below, 0.0)
-    e = exp(below, headroom)
+    e = exponential(below)
     if masked:
         e = np.where(nearest(z) > -np.inf, e, 0.0)
     if isinstance(z, Numbers):  # of doubles they are 0 and 1 already
         rows = ((column >= 0) & (column < z.shape[1]) & (nearest(z_max) > -np.inf)).nonzero()[0]
         below[rows, column[rows]] = 0.0
-        e[rows, column[rows]] = 2.0**headroom
+        e[rows, column[rows]] = 1.0
     return below, e
 
 
 def exponentials(z: Array, gathered: Gathered, block: slice) -> Array:
-    """e_j of a block, from the largest logit of all, (M, B) and times 2^headroom."""
+    """e_j of a block, from the largest logit of all, (M, B)."""
     return _below(z, gathered.z_max, gathered.mass.column - block.start)[1]
 
 
@@ -163,7 +160,7 @@ def others(e: Array, gathered: Gathered, block: slice, pairs: Pairs | None = Non
 
 
 def softmax(z: Array, gathered: Gathered, block: slice, pairs: Pairs | None = None) -> tuple[Array, Array]:
-    """(C4) p_j and 1 − p_j = Σ_{k≠j} p_k of a block, each (M, B) and times 2^headroom; or the latter of some pairs."""
+    """(C4) p_j and 1 − p_j = Σ_{k≠j} p_k of a block, each (M, B); or the latter of some pairs."""
     e, total = exponentials(z, gathered, block), gathered.total
     left = others(e, gathered, block, pairs)
     return e / total[:, None], left / (total[:, None] if pairs is None else total[pairs.rows])
