@@ -32,8 +32,8 @@ OTHERS = {"kernels", "pages"} | {
 SLOW = {"pages"} | {
     f"test_{name}"
     for name in (
-        "checker", "corners", "declared", "facts", "isolation", "matrix", "rivals", "step_precision", "suspects",
-        "toy_loss",
+        "checker", "corners", "declared", "facts", "figures", "gradcheck_large", "isolation", "matrix", "rivals",
+        "step_precision", "suspects", "toy_loss",
     )
 }  # fmt: skip
 
