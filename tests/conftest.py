@@ -29,11 +29,11 @@ OTHERS = {"kernels", "pages"} | {
 }  # fmt: skip
 
 # what takes its time, and runs where nothing may be skipped or where it is named
-SLOW = {"pages"} | {
+SLOW = {"kernels", "pages"} | {
     f"test_{name}"
     for name in (
-        "checker", "corners", "declared", "facts", "figures", "gradcheck_large", "isolation", "matrix", "rivals",
-        "step_precision", "suspects", "toy_loss",
+        "checker", "cli_check", "corners", "declared", "extended", "facts", "figures", "gradcheck_large", "isolation",
+        "matrix", "rivals", "step_precision", "suspects", "toy_loss",
     )
 }  # fmt: skip
 
