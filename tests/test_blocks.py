@@ -82,6 +82,15 @@ def test_the_callers_errstate_reaches_neither_threads_nor_late_stages(variant, r
 
 
 @both
+def test_the_callers_errstate_is_not_asked_about_a_loss_that_underflows(precision):
+    """e^−800, read out as a double; it is computed with more range in pairs."""
+    logits, x, W = [[800.0, 0.0]], [[1.0, 0.0]], [[800.0, 0.0], [0.0, 0.0]]
+    with np.errstate(all="raise"):
+        assert refloss.CrossEntropy(precision=precision).forward(logits, [0]).loss == 0
+        assert refloss.Softmax(precision=precision).forward(x, W, [0]).loss == 0
+
+
+@both
 @every_variant
 def test_the_bits_do_not_depend_on_the_number_of_threads(variant, precision, rng, threaded):
     inputs, upstream = example(variant, rng, n=8, classes=11), rng.normal(size=8)

@@ -68,7 +68,7 @@ class CrossEntropyOptions:
         """Runs the forward of checked inputs."""
         with silent():
             passes.forward()
-        out = Forward(self, passes, ignored)
+            out = Forward(self, passes, ignored)
         check.finite_losses(out.losses, out.loss, passes.end.empty)
         return out
 
