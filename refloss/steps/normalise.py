@@ -55,9 +55,7 @@ class Rows:
 
     def normalised(self) -> Rows:
         """These, with length and direction known: of all at once, for those that are chosen from them."""
-        if self._hat is None:
-            self._norm, self._hat = normalise(self.v)
-        return self
+        return Rows(self.v, self.norm, self.hat)
 
     def __len__(self) -> int:
         return len(self.v)

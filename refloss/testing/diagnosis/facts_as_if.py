@@ -21,7 +21,7 @@ from refloss.precision.dtypes import DTYPES, rounded
 from refloss.record import BACKWARD_STAGES, STAGES
 from refloss.testing.diagnosis.facts_known import numbers
 from refloss.testing.diagnosis.facts_relations import CLEAR
-from refloss.testing.diagnosis.match import Observed
+from refloss.testing.diagnosis.match import Observed, spread
 from refloss.testing.judging import units
 from refloss.testing.judging.truth import Grade
 from refloss.testing.plain_loss import PlainLoss
@@ -71,7 +71,7 @@ def as_if(failing: Sequence[Observed], passing: Sequence[Observed], grade: Grade
         return None
     middle = len(clear) // 3
     first, second = clear[middle], clear[2 * len(clear) // 3]
-    few, right, many = _spread(clear, TRIED), _spread(passing, 4), _spread(clear, 2 * TRIED)
+    few, right, many = spread(clear, TRIED), spread(passing, 4), spread(clear, 2 * TRIED)
     fitted = list({id(o): o for o in (first, second, clear[0])}.values())
     best: AsIf | None = None
     changes = chain(_operations(first.truth.plain), _fitted(fitted, grade, focus), _fitted_psi(many, grade, focus))
@@ -95,11 +95,6 @@ def as_if(failing: Sequence[Observed], passing: Sequence[Observed], grade: Grade
             if whole and len(held) == len(few):
                 break
     return best
-
-
-def _spread(observed: Sequence[Observed], most: int) -> list[Observed]:
-    """So many, from the first to the last."""
-    return [observed[i] for i in np.unique(np.linspace(0, len(observed) - 1, most).astype(int))] if observed else []
 
 
 def _clear(o: Observed, grade: Grade) -> bool:

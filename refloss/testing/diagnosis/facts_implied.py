@@ -58,9 +58,8 @@ def logits_of(v: View) -> View | None:
     target = plain.target > 0
     with np.errstate(all="ignore"):
         p, tol = np.where(target, 0.0, v.got / share), np.where(target, 0.0, v.tol / np.abs(share))
-        p, tol = (np.where(target, of_y, each) for of_y, each in (
-            (1 - p.sum(axis=1, keepdims=True), p), (tol.sum(axis=1, keepdims=True), tol),
-        ))  # fmt: skip
+        p = np.where(target, 1 - p.sum(axis=1, keepdims=True), p)
+        tol = np.where(target, tol.sum(axis=1, keepdims=True), tol)
         told = (p > LEAST * tol) & (plain.p > LEAST * tol) & plain.valid[:, None]
         off = np.where(told, np.log(p) - np.log(plain.p), np.nan)
         enough = told.sum(axis=1) >= FEWEST
@@ -78,9 +77,7 @@ def slope_of(v: View, logits: View | None = None) -> View:
     with np.errstate(all="ignore"):
         g = v.due[at]
         if logits is not None:
-            z = logits.got - logits.got.max(axis=1, keepdims=True)
-            p = np.exp(z) / np.exp(z).sum(axis=1, keepdims=True)
-            g = (p[at] - 1) * plain.share()
+            g = (np.exp(logits.got[at] - plain.logsumexp(logits.got)) - 1) * plain.share()
         over = np.where((g != 0) & (v.tol[at] < np.abs(g)), plain.rise[at] / g, 0.0)
         tol = np.where(over != 0, v.tol[at] * np.abs(over) * 2, np.inf)
         got = np.where(over != 0, v.got[at] * over, plain.rise[at])

@@ -13,6 +13,7 @@ from itertools import product
 import numpy as np
 
 from refloss.testing.diagnosis.facts_known import View, candidates, factors
+from refloss.testing.diagnosis.match import spread
 from refloss.testing.judging import units
 
 CLEAR = 8.0  # an error of so many tolerances tells what it is; a smaller one fits anything
@@ -41,7 +42,7 @@ def relation(failing: Sequence[View]) -> Relation | None:
         clear = [v for v in failing if np.isfinite(v.got).all() and np.max(v.off / v.room, initial=0.0) >= CLEAR]
         if not clear:
             return None
-        few = [clear[i] for i in np.unique(np.linspace(0, len(clear) - 1, TRIED).astype(int))]
+        few = spread(clear, TRIED)
         known = [candidates(v) for v in few]
         named = [factors(v.plain) for v in few]
         found: list[Relation] = []

@@ -100,7 +100,7 @@ def name_the_bug(loss: Any, observed: Sequence[Observed], grade: Grade, at_most:
     small = [o for o in seen if o.size <= SMALL] or seen[:1]
     # what is wrong and what is right both tell
     bad, good = ([o for o in small if o.failed is failed] for failed in (True, False))
-    few = _spread(bad, FIRST - min(len(good), FIRST // 3)) + _spread(good, FIRST // 3)
+    few = spread(bad, FIRST - min(len(good), FIRST // 3)) + spread(good, FIRST // 3)
     tried = [(suspect, variant) for suspect in suspects(loss) for variant in suspect.variants]
     first = {pair: _score(*pair, few, grade) for pair in tried}
     best = sorted(tried, key=lambda pair: -first[pair][0])[:BEST]
@@ -114,10 +114,10 @@ def name_the_bug(loss: Any, observed: Sequence[Observed], grade: Grade, at_most:
     return list(found.values())
 
 
-def _spread(things: list[Observed], count: int) -> list[Observed]:
+def spread(things: Sequence[Any], count: int) -> list[Any]:
     """So many of them, evenly chosen."""
     if len(things) <= count:
-        return things
+        return list(things)
     return [things[i] for i in np.unique(np.linspace(0, len(things) - 1, count).astype(int))]
 
 

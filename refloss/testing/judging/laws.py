@@ -82,12 +82,10 @@ class Laws:
                 continue
             with np.errstate(invalid="ignore", over="ignore"):
                 moved = np.where((two == one) | ~np.isfinite(one), 0.0, np.abs(two - one))
-
-                def held(grade: Grade, stage: str = stage, moved: np.ndarray = moved) -> bool:
-                    return bool((moved <= 2 * truth.tolerance(stage, grade)).all())
-
-                if not broken and not held(self.require):
-                    broken, grade = stage, next(filter(held, GRADES), "F")
+                if not (moved <= 2 * truth.tolerance(stage, self.require)).all():
+                    allow = (g for g in GRADES if (moved <= 2 * truth.tolerance(stage, g)).all())
+                    broken, grade = stage, next(allow, "F")
+                    break
         self._note(SHIFT, case, not broken)
         return broken, grade
 
