@@ -47,7 +47,7 @@ BY_HAND = [
     ("w_norm_softmax", "backward_logits", "normalise_backward(grad_W_hat, kept.W.norm, kept.W.hat)", "grad_W_hat", "no ŵ"),
     ("w_norm_softmax", "backward_logits", "combine(g, kept.W.hat)", "combine(g, kept.W.v)", "W for ŵ"),
     ("w_norm_softmax", "backward_logits", "kept.x.norm[:, None] * g", "g", "‖x‖ forgotten"),
-    ("l2_softmax", "backward_logits", "self.alpha * grad_x_hat", "grad_x_hat", "α forgotten in x"),
+    ("l2_softmax", "backward_logits", "self.alpha * u", "u", "α forgotten in x"),
     ("l2_softmax", "backward_logits", "g * kept.W.norm", "g", "‖W‖ forgotten in x"),
     ("l2_softmax", "backward_logits", "combine(g.T, self.alpha * kept.x.hat)", "combine(g.T, kept.x.hat)", "α forgotten in W"),
     ("l2_softmax", "backward_logits", "np.sum(g * kept.along)", "np.sum(g * kept.along) / len(g)", "α averaged"),

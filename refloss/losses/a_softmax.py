@@ -38,8 +38,8 @@ class ASoftmax(PsiMarginLoss):
         kπ/m. Kink and cone of a continuation as in `refloss.LSoftmax`.
 
     Released code:
-        SphereFace's Caffe layer is not the derivative of its forward: dW is the gradient of m = 1 without
-        projection, and dx's coefficients are divided by √(c_w² + c_x²).
+        SphereFace's Caffe layer is not the derivative of its forward: its gradient of W is that of m = 1 without
+        projection, and the coefficients of ∇_x z_y are divided by the root of their squares.
 
     Raises:
         ValueError, TypeError: for a parameter outside its domain; for inputs as `refloss.Loss.forward`.
@@ -59,12 +59,12 @@ class ASoftmax(PsiMarginLoss):
         x_hat, W_hat = x.hat, W.hat
         cos_theta, near = cosines(x_hat, W_hat)  # (2) cos θ_ij = x̂_i·ŵ_j
         angles = target_angles(x, W, pairs)  # (3) θ_y of the target pairs
-        # (4) ψ(θ) = (−1)^k cos mθ − 2k
+        # (4) ψ(θ_y) = (−1)^k cos mθ_y − 2k, then annealing and detaching
         psi = self._with_options(multiplied_angle(angles, self.margin, self.continuation), angles)
-        # (5) z_j = ‖x‖ cos θ_j, z_y = ‖x‖ ψ(θ_y)
+        # (5) z_ij = ‖x_i‖ cos θ_ij, z_iy = ‖x_i‖ ψ(θ_y)
         z = x.norm[:, None] * cos_theta
         z[pairs] = angles.x_norm * psi.value
-        # (6) cross-entropy of z, in steps/cross_entropy.py
+        # (6) z goes on to steps/cross_entropy.py; the rest is kept for the backward and the record
         return LogitsPass(
             x=x, W=W, x_norm=x.norm, W_norm=W.norm, cos_theta=cos_theta, near=near, logits=z,
             pairs=pairs, angles=angles, psi=psi,
@@ -73,14 +73,14 @@ class ASoftmax(PsiMarginLoss):
     def backward_logits(self, kept: LogitsPass, g: Array) -> dict[str, Array]:
         rows, _ = kept.pairs
         g_y, g_others = kept.pairs.split(g)
-        # (7) the other classes, z_j = ŵ_j·x = ‖x‖ cos θ_j: plain in x, smooth where x = 0
+        # (7) the other classes, z_ij = ŵ_j·x_i = ‖x_i‖ cos θ_ij: to x_i itself, and to ŵ_j up to a part along it
         grad_x = combine(g_others, kept.W.hat)
         _, grad_W_hat = cosines_backward(kept.x.norm[:, None] * g_others, kept.x, kept.W, kept.near, of="W")
-        # (8) through ŵ: (I − ŵ ŵᵀ) / ‖W‖
+        # (8) (I − ŵ_j ŵ_jᵀ) ∂L/∂ŵ_j / ‖W_j‖
         grad_W = normalise_backward(grad_W_hat, kept.W.norm, kept.W.hat)
-        # (9) the target's tangential part: ∂L/∂θ_y = g_y ‖x‖ ψ'(θ_y), along the unit tangents
+        # (9) the target's tangential part: ∂L/∂θ_y = g_iy ‖x_i‖ ψ'(θ_y), along the unit tangents
         pair_x, pair_W = angle_backward(g_y * kept.angles.x_norm * kept.psi.slope, kept.angles)
-        # (10) its radial part: ∂z_y/∂‖x‖ = ψ(θ_y), along x̂
+        # (10) its radial part: g_iy ψ(θ_y) along x̂_i
         pair_x += (g_y * kept.psi.value)[:, None] * kept.x.hat[rows]
         # (11) both added where they belong
         add_at_pairs(grad_x, grad_W, kept.pairs, pair_x, pair_W)

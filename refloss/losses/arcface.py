@@ -33,8 +33,7 @@ class ArcFace(MarginLoss):
         scale (float): s > 0.
         margin (float): m in radians, 0 ≤ m < π.
         easy_margin (bool): True puts the margin only where cos θ_y > 0; elsewhere z_y = s cos θ_y.
-        past_pi (str): "cos", the formula as it stands, for every θ; or "linear", s (cos θ − m sin m) where
-            θ ≥ π − m, as released.
+        past_pi (str): "cos", the formula for every θ; or, as released, "linear", s (cos θ − m sin m) where θ ≥ π − m.
         **options: those of `refloss.Loss`.
 
     Singular points:
@@ -45,8 +44,8 @@ class ArcFace(MarginLoss):
 
     Released code:
         insightface has dropped the margin from its gradient since December 2022 (detach_margin);
-        pytorch-metric-learning takes the margin in degrees (28.6); clamps of cos θ at 1e-7 … 1e-3 change value
-        and gradient near the poles.
+        pytorch-metric-learning takes the margin in degrees (28.6); clamps of cos θ at 1 − 1e-7 … 1 − 1e-3 change
+        value and gradient near the poles.
 
     Raises:
         ValueError, TypeError: for a parameter outside its domain; for inputs as `refloss.Loss.forward`.
@@ -82,12 +81,12 @@ class ArcFace(MarginLoss):
         x_hat, W_hat = x.hat, W.hat
         cos_theta, near = cosines(x_hat, W_hat)  # (2) cos θ_ij = x̂_i·ŵ_j
         angles = target_angles(x, W, pairs)  # (3) θ_y of the target pairs
-        # (4) ψ(θ) = cos(θ + m)
+        # (4) ψ(θ_y) = cos(θ_y + m), but for what the three options put in its place
         psi = self._with_options(arc_margin(angles, m, self.easy_margin, self.past_pi), angles)
-        # (5) z_j = s cos θ_j, z_y = s ψ(θ_y)
+        # (5) z_ij = s cos θ_ij, z_iy = s ψ(θ_y)
         z = s * cos_theta
         z[pairs] = s * psi.value
-        # (6) cross-entropy of z, in steps/cross_entropy.py
+        # (6) z goes on to steps/cross_entropy.py; the rest is kept for the backward and the record
         return LogitsPass(
             x=x, W=W, x_norm=x.norm, W_norm=W.norm, cos_theta=cos_theta, near=near, logits=z,
             pairs=pairs, angles=angles, psi=psi,
@@ -96,16 +95,16 @@ class ArcFace(MarginLoss):
     def backward_logits(self, kept: LogitsPass, g: Array) -> dict[str, Array]:
         s = self.scale
         g_y, g_others = kept.pairs.split(g)
-        # (7) the other classes: ∂L/∂cos θ_ij = s g_ij
+        # (7) the other classes: ∂L/∂cos θ_ij = s g_ij, to both directions up to parts along them
         grad_x_hat, grad_W_hat = cosines_backward(s * g_others, kept.x, kept.W, kept.near)
-        # (8) through x̂ and ŵ: (I − v̂ v̂ᵀ) / ‖v‖
+        # (8) (I − x̂_i x̂_iᵀ) ∂L/∂x̂_i / ‖x_i‖ and (I − ŵ_j ŵ_jᵀ) ∂L/∂ŵ_j / ‖W_j‖
         grad_x = normalise_backward(grad_x_hat, kept.x.norm, kept.x.hat)
         grad_W = normalise_backward(grad_W_hat, kept.W.norm, kept.W.hat)
-        # (9) the target: ∂L/∂θ_y = s g_y ψ'(θ_y), along the unit tangents
+        # (9) the target: ∂L/∂θ_y = s g_iy ψ'(θ_y), along the unit tangents
         pair_x, pair_W = angle_backward(s * g_y * kept.psi.slope, kept.angles)
         add_at_pairs(grad_x, grad_W, kept.pairs, pair_x, pair_W)
-        # (10) ∂L/∂s = Σ_{j≠y} g_j cos θ_j + g_y ψ(θ_y) = Σ_j g_j z_j / s
+        # (10) ∂L/∂s = Σ_i (Σ_{j≠y} g_ij cos θ_ij + g_iy ψ(θ_y)) = Σ_ij g_ij z_ij / s
         grad_scale = np.sum(g * kept.logits) / s
-        # (11) ∂L/∂m = s Σ g_y ∂ψ/∂m
+        # (11) ∂L/∂m = s Σ_i g_iy ∂ψ/∂m
         grad_margin = s * np.sum(g_y * kept.psi.in_margin)
         return {"x": grad_x, "W": grad_W, "scale": grad_scale, "margin": grad_margin}

@@ -63,22 +63,22 @@ class L2Softmax(NormalisingLoss):
 
     def forward_logits(self, x: Rows, W: Rows, b: Array | None, pairs: Pairs) -> LogitsPass:
         x_hat = x.hat  # (1) x̂_i = x_i / ‖x_i‖
-        along = linear(x_hat, W.v)  # (2) z_j = α W_j·x̂ + b_j
+        # (2) z_ij = α W_j·x̂_i + b_j
+        along = linear(x_hat, W.v)
         z = self.alpha * along if b is None else self.alpha * along + b
-        # (3) cross-entropy of z, in steps/cross_entropy.py
-        return LogitsPass(
-            x=x, W=W, has_b=b is not None, x_norm=x.norm, along=along, near=near_poles(along, W.norm), logits=z
-        )
+        near = near_poles(along, W.norm)  # where the cosine W_j·x̂_i / ‖W_j‖ is near ±1, for the backward
+        # (3) z goes on to steps/cross_entropy.py; the rest is kept for the backward and the record
+        return LogitsPass(x=x, W=W, has_b=b is not None, x_norm=x.norm, along=along, near=near, logits=z)
 
     def backward_logits(self, kept: LogitsPass, g: Array) -> dict[str, Array]:
-        # (4) u_i = Σ_j g_ij W_j = Σ_j g_ij ‖W_j‖ ŵ_j arrives at α x̂_i; its part across x̂_i
-        grad_x_hat, _ = cosines_backward(g * kept.W.norm, kept.x, kept.W, kept.near, of="x")
+        # (4) u_i = Σ_j g_ij W_j = Σ_j g_ij ‖W_j‖ ŵ_j arrives at α x̂_i; up to a part along x̂_i
+        u, _ = cosines_backward(g * kept.W.norm, kept.x, kept.W, kept.near, of="x")
         # (5) ∂L/∂W_j = Σ_i g_ij α x̂_i
         grad_W = combine(g.T, self.alpha * kept.x.hat)
         # (6) ∂L/∂b_j = Σ_i g_ij
         grad_b = g.sum(axis=0)
         # (7) ∂L/∂x_i = (I − x̂_i x̂_iᵀ) α u_i / ‖x_i‖
-        grad_x = normalise_backward(self.alpha * grad_x_hat, kept.x.norm, kept.x.hat)
+        grad_x = normalise_backward(self.alpha * u, kept.x.norm, kept.x.hat)
         # (8) ∂L/∂α = Σ_ij g_ij W_j·x̂_i
         grad_alpha = np.sum(g * kept.along)
         grads = {"x": grad_x, "W": grad_W, "alpha": grad_alpha}

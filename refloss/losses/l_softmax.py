@@ -15,7 +15,6 @@ from refloss.steps.linear import linear_backward
 from refloss.steps.normalise import Rows
 from refloss.steps.psi import multiplied_angle
 from refloss.steps.targets import Pairs
-from refloss.validation import no_zero_rows
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -34,9 +33,9 @@ class LSoftmax(PsiMarginLoss):
     Args:
         margin (int): m ≥ 1, what θ_y is multiplied by.
         annealing (float): λ ≥ 0: z_y = (λ W_y·x + ‖W_y‖‖x‖ ψ(θ_y)) / (1 + λ).
-        continuation (pair of functions): (D, dD), the general ψ of eq. (5): a decreasing D for θ > π/m with
-            D(π/m) = −1, and its derivative, each called as f(theta, xp) with theta in radians and xp the array
-            namespace to compute with.
+        continuation (pair of functions): D(θ) and D'(θ), the general ψ of eq. (5): a decreasing function for
+            θ > π/m with D(π/m) = −1, and its derivative, each called as f(theta, xp) with theta in radians and xp
+            the array namespace to compute with.
         **options: those of `refloss.Loss`.
 
     Singular points:
@@ -58,20 +57,24 @@ class LSoftmax(PsiMarginLoss):
     """
 
     name: ClassVar[str] = "l_softmax"
-    normalises_x: ClassVar[bool] = False  # only the target's logit goes through x̂ and ŵ
+    normalises_x: ClassVar[bool] = False
     normalises_W: ClassVar[bool] = False
+
+    @property
+    def normalises_targets(self) -> bool:  # type: ignore[override]
+        return self.margin > 1
 
     def forward_logits(self, x: Rows, W: Rows, b: Array | None, pairs: Pairs) -> LogitsPass:
         # (1) x̂_i = x_i / ‖x_i‖, ŵ_j = W_j / ‖W_j‖
         x_hat, W_hat = x.hat, W.hat
         cos_theta, _ = cosines(x_hat, W_hat)  # (2) cos θ_ij = x̂_i·ŵ_j
         angles = target_angles(x, W, pairs)  # (3) θ_y of the target pairs
-        # (4) ψ(θ) = (−1)^k cos mθ − 2k
+        # (4) ψ(θ_y) = (−1)^k cos mθ_y − 2k, then annealing and detaching
         psi = self._with_options(multiplied_angle(angles, self.margin, self.continuation), angles)
-        # (5) z_j = ‖W_j‖‖x‖ cos θ_j, z_y = ‖W_y‖‖x‖ ψ(θ_y)
+        # (5) z_ij = ‖W_j‖‖x_i‖ cos θ_ij, z_iy = ‖W_y‖‖x_i‖ ψ(θ_y)
         z = x.norm[:, None] * W.norm * cos_theta
         z[pairs] = angles.x_norm * angles.w_norm * psi.value
-        # (6) cross-entropy of z, in steps/cross_entropy.py
+        # (6) z goes on to steps/cross_entropy.py; the rest is kept for the backward and the record
         return LogitsPass(
             x=x, W=W, x_norm=x.norm, W_norm=W.norm, cos_theta=cos_theta, logits=z,
             pairs=pairs, angles=angles, psi=psi,
@@ -83,19 +86,14 @@ class LSoftmax(PsiMarginLoss):
         g_y, g_others = kept.pairs.split(g)
         if self.margin == 1:  # no margin: the target is one more plain class, smooth at zero rows too
             g_y, g_others = np.zeros_like(g_y), g
-        # (7) the other classes, z_j = W_j·x: plain
+        # (7) the other classes, z_ij = W_j·x_i: a linear layer's
         grad_x, grad_W, _ = linear_backward(g_others, kept.x.v, kept.W.v)
-        # (8) the target's tangential part: −‖W_y‖ ψ'(θ_y) t_x, and −‖x‖ ψ'(θ_y) t_w
+        # (8) the target's tangential part: −g_iy ‖W_y‖ ψ'(θ_y) t_x, and −g_iy ‖x_i‖ ψ'(θ_y) t_w
         pair_x = -(g_y * w_norm * kept.psi.slope)[:, None] * kept.angles.t_x
         pair_W = -(g_y * x_norm * kept.psi.slope)[:, None] * kept.angles.t_w
-        # (9) its radial part: ∂z_y/∂‖x‖ = ‖W_y‖ ψ(θ_y) along x̂, ∂z_y/∂‖W_y‖ = ‖x‖ ψ(θ_y) along ŵ_y
+        # (9) its radial part: g_iy ‖W_y‖ ψ(θ_y) along x̂_i, and g_iy ‖x_i‖ ψ(θ_y) along ŵ_y
         pair_x += (g_y * w_norm * kept.psi.value)[:, None] * kept.x.hat[rows]
         pair_W += (g_y * x_norm * kept.psi.value)[:, None] * kept.W.hat[y]
         # (10) both added where they belong
         add_at_pairs(grad_x, grad_W, kept.pairs, pair_x, pair_W)
         return {"x": grad_x, "W": grad_W}
-
-    def _refuse_zero_rows(self, x: np.ndarray, W: np.ndarray, pairs: Pairs, valid: np.ndarray, first: int = 0) -> None:
-        if self.margin > 1:
-            no_zero_rows(x, "x", pairs.rows, self)
-            no_zero_rows(W, "W", np.unique(pairs.y), self, first)

@@ -275,8 +275,9 @@ class Loss(CrossEntropyOptions):
 class NormalisingLoss(Loss):
     """A loss that is singular at zero rows of x or W."""
 
-    normalises_x: ClassVar[bool] = True
+    normalises_x: ClassVar[bool] = True  # whether a zero row of x, of W is singular
     normalises_W: ClassVar[bool] = True
+    normalises_targets: ClassVar[bool] = False  # whether one of a target pair is, where others are not
 
     zero_norm: str = field(default="error", metadata=SHARED)
 
@@ -289,3 +290,6 @@ class NormalisingLoss(Loss):
             check.no_zero_rows(x, "x", valid, self)
         if self.normalises_W:
             check.no_zero_rows(W, "W", np.arange(len(W)), self, first)
+        if self.normalises_targets:
+            check.no_zero_rows(x, "x", pairs.rows, self)
+            check.no_zero_rows(W, "W", np.unique(pairs.y), self, first)

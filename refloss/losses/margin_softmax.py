@@ -92,11 +92,11 @@ class MarginSoftmax(MarginLoss):
         value = per_angle(self.psi(theta, xp), theta, "psi")
         slope = per_angle(self.dpsi(theta, xp), theta, "dpsi")
         psi = self._with_options(Psi(value, own_slope(slope, angles), np.zeros_like(value)), angles)
-        # (G5) z_j = r cos θ_j, z_y = r ψ(θ_y)
+        # (G5) z_ij = r_ij cos θ_ij, z_iy = r_iy ψ(θ_y)
         r, _, _ = self._radius(x.norm, W.norm)
         z = r * cos_theta
         z[pairs] = r[pairs] * psi.value
-        # (G6) cross-entropy of z, in steps/cross_entropy.py
+        # (G6) z goes on to steps/cross_entropy.py; the rest is kept for the backward and the record
         return LogitsPass(
             x=x, W=W, x_norm=x.norm, W_norm=W.norm, cos_theta=cos_theta, along=cos_theta,
             near=near, logits=z, pairs=pairs, angles=angles, psi=psi,

@@ -52,9 +52,9 @@ class Softmax(Loss):
     has_bias: ClassVar[bool] = True
 
     def forward_logits(self, x: Rows, W: Rows, b: Array | None, pairs: Pairs) -> LogitsPass:
-        # (1) z_j = W_j·x + b_j
+        # (1) z_ij = W_j·x_i + b_j
         z = linear(x.v, W.v, b)
-        # (2) cross-entropy of z, in steps/cross_entropy.py
+        # (2) z goes on to steps/cross_entropy.py; the rest is kept for the backward and the record
         return LogitsPass(x=x, W=W, has_b=b is not None, logits=z)
 
     def backward_logits(self, kept: LogitsPass, g: Array) -> dict[str, Array]:

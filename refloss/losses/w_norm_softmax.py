@@ -21,7 +21,7 @@ class WNormSoftmax(NormalisingLoss):
 
         z_j = ‖x‖ cos θ_j = ŵ_j·x,  ŵ_j = W_j / ‖W_j‖
 
-    The record has no stage x_norm or cos_theta: neither is on the path.
+    The record has no stage x_norm or cos_theta: the logits need neither.
 
     Source:
         Liu et al., "SphereFace", CVPR 2017, section 3.1; survey, Table 1.
@@ -54,14 +54,15 @@ class WNormSoftmax(NormalisingLoss):
 
     def forward_logits(self, x: Rows, W: Rows, b: Array | None, pairs: Pairs) -> LogitsPass:
         W_hat = W.hat  # (1) ŵ_j = W_j / ‖W_j‖
-        z = linear(x.v, W_hat)  # (2) z_j = ŵ_j·x
-        # (3) cross-entropy of z, in steps/cross_entropy.py
-        return LogitsPass(x=x, W=W, W_norm=W.norm, near=near_poles(z, x.norm[:, None]), logits=z)
+        z = linear(x.v, W_hat)  # (2) z_ij = ŵ_j·x_i
+        near = near_poles(z, x.norm[:, None])  # where the cosine z_ij / ‖x_i‖ is near ±1, for the backward
+        # (3) z goes on to steps/cross_entropy.py; the rest is kept for the backward and the record
+        return LogitsPass(x=x, W=W, W_norm=W.norm, near=near, logits=z)
 
     def backward_logits(self, kept: LogitsPass, g: Array) -> dict[str, Array]:
         # (4) ∂L/∂x_i = Σ_j g_ij ŵ_j
         grad_x = combine(g, kept.W.hat)
-        # (5) ∂L/∂ŵ_j = Σ_i g_ij x_i = Σ_i g_ij ‖x_i‖ x̂_i
+        # (5) ∂L/∂ŵ_j = Σ_i g_ij x_i = Σ_i g_ij ‖x_i‖ x̂_i, up to a part along ŵ_j
         _, grad_W_hat = cosines_backward(kept.x.norm[:, None] * g, kept.x, kept.W, kept.near, of="W")
         # (6) ∂L/∂W_j = (I − ŵ_j ŵ_jᵀ) ∂L/∂ŵ_j / ‖W_j‖
         return {"x": grad_x, "W": normalise_backward(grad_W_hat, kept.W.norm, kept.W.hat)}

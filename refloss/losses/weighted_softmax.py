@@ -1,4 +1,4 @@
-"""Weighted softmax loss. Derivation: derivations/weighted_softmax.md, steps (1)–(5)."""
+"""Weighted softmax loss. Derivation: derivations/weighted_softmax.md, whose steps (1)–(5) are lines of softmax.py."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def hed_class_weights(labels: Any, ignore_index: int | None = None) -> np.ndarra
         ignore_index (int): entries equal to it are not counted.
 
     Returns:
-        (2,) float64: the weights; an absent class gives weight 0 to the other.
+        (2,) float64: the weights; an absent class gives weight 0 to the other, no label at all 0 to both.
 
     Raises:
         TypeError: labels that are not integers.

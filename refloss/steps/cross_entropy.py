@@ -1,7 +1,8 @@
 """Cross-entropy of the softmax of z, for labels and soft targets alike, and back to z.
 
-Derivation: derivations/cross_entropy.md, steps (C5)–(C9). (C1) is in `targets`, (C2)–(C4) in `logsumexp`. The classes
-may come in blocks: `finish` takes the sums over all of them, `cross_entropy_backward` gives a block's share.
+Derivation: derivations/cross_entropy.md, steps (C5)–(C9); it lists the symbols with their names here. (C1) is in
+`targets`, (C2)–(C4) in `logsumexp`. The classes may come in blocks: `finish` takes the sums over all of them,
+`cross_entropy_backward` gives a block of g.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from refloss.steps.targets import OneHot, Setting
 
 @dataclass(frozen=True, eq=False)
 class CrossEntropyPass:
-    """Everything that (C1)–(C7) computed and (C8)–(C9) consume."""
+    """The losses ℓ_i, the divisor n and the loss L, and what they were made of: the setting and the gathered sums."""
 
     setting: Setting
     gathered: Gathered
@@ -28,7 +29,7 @@ class CrossEntropyPass:
 
     @property
     def empty(self) -> bool:
-        """Whether a mean was taken over nothing."""
+        """Whether n = 0: no row is valid, or the weights of those that are sum to 0."""
         return bool(nearest(self.divisor) == 0)
 
 
@@ -36,31 +37,15 @@ def finish(gathered: Gathered, setting: Setting) -> CrossEntropyPass:
     """The losses and the loss."""
     # (C5) ℓ = Σ_c a_c d_c + (Σ_c a_c) log(1 + r): no term is negative
     losses = gathered.weighted_gap + gathered.weight.total * np.log1p(gathered.rest)
-    # (C6) the divisor n of the reduction
+    # (C6) n, the divisor of the reduction
     divisor = _divisor(setting, losses)
-    # (C7) L = Σ_i ℓ_i / n
+    # (C7) L = Σ_i ℓ_i / n; the ℓ_i themselves under "none"
     loss = losses if setting.reduction == "none" else _mean(losses, divisor, setting.empty_mean)
     return CrossEntropyPass(setting, gathered, losses, divisor, loss)
 
 
-def cross_entropy_backward(z: Array, end: CrossEntropyPass, upstream: Array, block: slice) -> Array:
-    """∂/∂z of Σ_i upstream_i ℓ_i / n, (M, B). upstream: () or (M,)."""
-    # (C8) every sample's share v_i / n of the gradient that arrives
-    share = _divide(upstream, end.divisor, end.setting.empty_mean)
-    share = np.where(end.setting.targets.ignored, 0.0, share)
-    a, e = end.setting.weighted(block, z), exponentials(z, end.gathered, block)
-    left = others(e, end.gathered, block, a.pairs if isinstance(a, OneHot) else None)
-    # (C9) p_j Σ_c a_c − a_j = p_j Σ_{c≠j} a_c − a_j Σ_{k≠j} p_k, p = e / (1 + r): for a label, p_j or −(1 − p_y)
-    share = share / end.gathered.total
-    if isinstance(a, OneHot):
-        g = e * (share * end.gathered.weight.total)[:, None]
-        g[a.pairs] = -(share[a.pairs.rows] * a.own) * left
-        return g
-    return e * (share[:, None] * end.gathered.weight.without(a, block)) - (share[:, None] * a) * left
-
-
 def _divisor(setting: Setting, numbers: Array) -> Array:
-    """Σ of what a mean is taken over; 1 for none and sum."""
+    """n: the number of valid rows, or the sum of their weights; 1 for "sum" and "none"."""
     targets, w = setting.targets, setting.class_weights
     valid = ~targets.ignored
     count = np.count_nonzero(valid)
@@ -83,7 +68,7 @@ def _divisor(setting: Setting, numbers: Array) -> Array:
 
 
 def _mean(losses: Array, divisor: Array, empty_mean: str) -> Array:
-    """Σ_i ℓ_i / n"""
+    """Σ_i ℓ_i / n."""
     total = losses.sum()
     if not np.isfinite(nearest(total)) and nearest(divisor) > 1:
         return (losses / divisor).sum()  # the sum may overflow where the mean does not
@@ -91,6 +76,24 @@ def _mean(losses: Array, divisor: Array, empty_mean: str) -> Array:
 
 
 def _divide(value: Array, divisor: Array, empty_mean: str) -> Array:
+    """value / n; if n = 0, the 0 or NaN of `empty_mean`."""
     if nearest(divisor) == 0:
         return value * 0.0 if empty_mean == "zero" else value * np.nan
     return value / divisor
+
+
+def cross_entropy_backward(z: Array, end: CrossEntropyPass, upstream: Array, block: slice) -> Array:
+    """g of a block, the gradient of Σ_i v_i ℓ_i / n in z, (M, B). upstream: v, () or (M,)."""
+    # (C8) v_i / n, the gradient in ℓ_i; 0 in ignored rows
+    grad_losses = _divide(upstream, end.divisor, end.setting.empty_mean)
+    grad_losses = np.where(end.setting.targets.ignored, 0.0, grad_losses)
+    # of this block a_j by (C1), e_j by (C2), and Σ_{k≠j} e_k as (C4) has it: with labels, of the target pairs alone
+    a, e = end.setting.weighted(block, z), exponentials(z, end.gathered, block)
+    left = others(e, end.gathered, block, a.pairs if isinstance(a, OneHot) else None)
+    # (C9) g_ij = share_i (e_j Σ_{c≠j} a_c − a_j Σ_{k≠j} e_k), share_i = v_i / (n (1 + r))
+    share = grad_losses / end.gathered.total
+    if isinstance(a, OneHot):  # only a_y is not 0: the first term alone for j ≠ y, the second alone for j = y
+        g = e * (share * end.gathered.weight.total)[:, None]
+        g[a.pairs] = -(share[a.pairs.rows] * a.own) * left
+        return g
+    return e * (share[:, None] * end.gathered.weight.without(a, block)) - (share[:, None] * a) * left

@@ -16,7 +16,7 @@ from refloss.steps.targets import OneHot, Pairs
 
 
 class Mass(NamedTuple):
-    """Σ_j v_j of M rows, v ≥ 0, the (first) largest term kept apart from the rest, each (M,)."""
+    """Σ_j μ_j of M rows, μ ≥ 0, the (first) largest term kept apart from the rest, each (M,)."""
 
     largest: Array
     rest: Array
@@ -43,23 +43,23 @@ class Mass(NamedTuple):
     def of(self, rows: np.ndarray) -> Mass:
         return Mass(self.largest[rows], self.rest[rows], self.column[rows])
 
-    def without(self, v: Array, block: slice | np.ndarray) -> Array:
-        """Σ_{k≠j} v_k for the classes j of a block, (M, B); or for classes j of each row, (M, B), given as an array.
+    def without(self, terms: Array, block: slice | np.ndarray) -> Array:
+        """Σ_{k≠j} μ_k for the classes j of a block, (M, B); or for classes j of each row, (M, B), given as an array.
 
         Leaving out anything but the largest leaves at least half of the total, and leaving out the largest, the rest:
         no digit is lost.
         """
         columns = np.arange(block.start, block.stop) if isinstance(block, slice) else block
-        return np.where(self.column[:, None] == columns, self.rest[:, None], self.total[:, None] - v)
+        return np.where(self.column[:, None] == columns, self.rest[:, None], self.total[:, None] - terms)
 
 
-def mass_of(v: Array, column: np.ndarray, block: slice) -> Mass:
+def mass_of(terms: Array, column: np.ndarray, block: slice) -> Mass:
     """(C3) the term of every row that stands in `column`, and the sum of the others."""
-    at = np.arange(len(v)), column
-    largest = v[at]
-    v[at] = 0.0
-    rest = v.sum(axis=1)
-    v[at] = largest
+    at = np.arange(len(terms)), column
+    largest = terms[at]
+    terms[at] = 0.0
+    rest = terms.sum(axis=1)
+    terms[at] = largest
     return Mass(largest, rest, column + block.start)
 
 

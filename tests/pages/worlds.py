@@ -390,14 +390,14 @@ def cross_entropy_world(seed: int, **changes: Any) -> World:
         "z_max": largest(range(world.sizes["j"])),
         "z_A": largest(blocks["A"]),
         "z_B": largest(blocks["B"]),
-        "delta_A": lambda w: w["z_max"] - w["z_A"],
-        "delta_B": lambda w: w["z_max"] - w["z_B"],
+        "kappa_A": lambda w: w["z_max"] - w["z_A"],
+        "kappa_B": lambda w: w["z_max"] - w["z_B"],
         "d": lambda w: w["z_max"][:, None] - w["z"],
         "e": lambda w: np.frompyfunc(mp.exp, 1, 1)(-w["d"]),
         "r": lambda w: array(sum(sorted(row)[:-1]) for row in w["e"]),  # the powers without the largest
         "q": lambda w: w["p"].sum(axis=1)[:, None] - w["p"],
     }
-    symbols = indexed("i", "z_A", "z_B", "delta_A", "delta_B", "r") | indexed("ij", "d", "e", "q")
+    symbols = indexed("i", "z_A", "z_B", "kappa_A", "kappa_B", "r") | indexed("ij", "d", "e", "q")
     return world.extended(
         graph=graph,
         symbols=symbols | {"z": "z_max:i|z:ij"},
