@@ -1,6 +1,6 @@
 """Released libraries before the oracle, each in a virtual environment of its own with the versions that its file pins.
 
-    python tests/field/run.py                 every library of tests/field/libraries: hours, and gigabytes
+    python tests/field/run.py                 every library of tests/field/libraries: half an hour, gigabytes
     python tests/field/run.py liger keras     these
     python tests/field/run.py keras --look smoothing     only checks and facts with this word in them
     python tests/field/run.py --page          no library: the tables of docs/findings.md, of the recorded results
