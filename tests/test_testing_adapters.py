@@ -199,7 +199,10 @@ def test_jitted_functions_of_jax():
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"framework": "tensorflow"}, "framework must be one of 'numpy', 'torch', 'jax', got 'tensorflow'"),
+        (
+            {"framework": "tensorflow"},
+            "framework must be one of 'numpy', 'torch', 'jax', a Framework or FILE.py:NAME of one, got 'tensorflow'",
+        ),
         ({"dtype": "float8"}, "dtype must be one of 'float64', 'float32', 'float16', 'bfloat16', got 'float8'"),
         ({"device": "cuda"}, "device 'cuda' is not available: framework 'numpy' has the CPU only"),
     ],

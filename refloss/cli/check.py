@@ -33,7 +33,8 @@ def add_to(commands: Any) -> None:
     parser.add_argument("implementation", metavar="FILE.py:FUNCTION", help="f(x, W, labels); or MODULE:FUNCTION")
     parser.add_argument("--loss", required=True, metavar="NAME", help="see `refloss list`; or cross_entropy")
     add_set(parser)
-    parser.add_argument("--framework", default="numpy", metavar="NAME", help="numpy (default), torch, jax")
+    framework = "numpy (default), torch, jax, or FILE.py:NAME of a refloss.testing.Framework"
+    parser.add_argument("--framework", default="numpy", metavar="NAME", help=framework)
     parser.add_argument(
         "--dtype", default="float32", metavar="NAME", help="float64, float32 (default), float16, bfloat16"
     )

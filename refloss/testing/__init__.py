@@ -9,7 +9,7 @@ What each part is worth: docs/oracle.md.
 from refloss.cases.case import Case
 from refloss.cases.oracle import cases
 from refloss.report import MismatchError
-from refloss.testing.adapters import UnfitImplementation
+from refloss.testing.adapters import Framework, UnfitImplementation
 from refloss.testing.check import assert_matches, check
 from refloss.testing.diagnosis.suspects import SUSPECTS, Suspect, suspects
 from refloss.testing.report import Report
@@ -18,6 +18,7 @@ from refloss.testing.rounding import PrecisionReport, precision
 __all__ = [
     "SUSPECTS",
     "Case",
+    "Framework",
     "MismatchError",
     "PrecisionReport",
     "Report",

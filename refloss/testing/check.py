@@ -16,7 +16,7 @@ from refloss.losses import CrossEntropy
 from refloss.losses.loss import Loss
 from refloss.precision.dtypes import DTYPES, rounded
 from refloss.record import BACKWARD_STAGES
-from refloss.testing.adapters import LOST, Adapter, Outcome, Problem, Takes, UnfitImplementation
+from refloss.testing.adapters import LOST, Adapter, Framework, Outcome, Problem, Takes, UnfitImplementation
 from refloss.testing.ahead import Ahead
 from refloss.testing.diagnosis.facts import biases, facts_of
 from refloss.testing.diagnosis.match import History, Observed, name_the_bug
@@ -40,7 +40,7 @@ def check(
     loss: Any,
     *,
     dtype: str = "float32",
-    framework: str = "numpy",
+    framework: str | Framework = "numpy",
     cases: str | Sequence[Any] = "all",
     require: str | Mapping[str, str] | None = None,
     compute: str | None = None,
@@ -69,7 +69,7 @@ def check(
             arrays, any of them. out is a mapping of buffers, full of NaN, to be written instead.
         loss (Loss or CrossEntropy): the refloss object with the kernel's parameters.
         dtype (str): "float64", "float32", "float16" or "bfloat16"; the reference sees the inputs rounded to it.
-        framework (str): "numpy", "torch" or "jax".
+        framework (str or Framework): "numpy", "torch" or "jax"; or one of your own, itself or "FILE.py:NAME" of it.
         cases: "all", "quick", names, or `Case` objects of your own.
         require: the worst grade that passes: "A", one unit in the last place; "B", a stable formula; "C", the textbook
             formula, both in compute; "D", that with what the steps hand on stored in dtype; "E", the textbook formula
@@ -146,7 +146,7 @@ class Checker:
     """One check. `run()` yields as cases are done, so that a caller may show how far it is; `report()` is the end."""
 
     def __init__(
-        self, kernel: Any, loss: Any, *, dtype: str, framework: str, cases: Any, require: Any,
+        self, kernel: Any, loss: Any, *, dtype: str, framework: str | Framework, cases: Any, require: Any,
         compute: str | None, device: str | None, slack: float, seed: int, soft_targets: bool,
         shared: dict[Any, Truth] | None = None, isolated: bool = False, time_limit: float = 60.0,
         memory_limit: float = 4096.0, arguments: Mapping[str, str] | None = None, returns: int | None = None,
@@ -191,20 +191,21 @@ class Checker:
         else:
             self.adapter = Adapter(framework, dtype, device)
         self.takes: Takes = self.adapter.signature(kernel, bare, arguments, returns, mutates)
+        self.framework, named = framework, framework.name if isinstance(framework, Framework) else framework
         self.left_open = 0  # units whose second derivatives central differences do not give
         self.left_out = len(chosen) - len(kept)
         self.cases = [self._fitting(case) for case in kept]
         self.deterministic, self.second, self.forward_mode = deterministic, second, forward_mode
         for name in ("second", "forward_mode"):
-            if switches[name] and (self.takes.out or framework == "numpy"):
-                where = "a kernel that writes into out" if self.takes.out else "framework 'numpy'"
+            if switches[name] and (self.takes.out or framework not in ("torch", "jax")):
+                where = "a kernel that writes into out" if self.takes.out else f"framework {named!r}"
                 raise ValueError(f"{name} needs a loss that torch or jax differentiates, and is not for {where}")
         declared: dict[str, Any] = {"arguments": arguments, "returns": returns, "mutates": self.takes.mutates,
                                     **switches, "without": _names(without)}  # fmt: skip
         self.declared = {name: value for name, value in declared.items()
                          if not (value is None or value == () or value is (name == "deterministic"))}  # fmt: skip
         self.found = Report(
-            described(self.loss), _name_of(self.kernel), dtype, compute or computed_in(dtype), framework,
+            described(self.loss), _name_of(self.kernel), dtype, compute or computed_in(dtype), named,
             self.require if isinstance(self.require, str) else dict(require),
             derived=derived_stages(self.loss), chosen="quick " if cases == "quick" else "",
         )  # fmt: skip
@@ -268,8 +269,8 @@ class Checker:
         usual = {"dtype": "float32", "framework": "numpy", "device": None, "slack": 1.0, "seed": 0,
                  "soft_targets": False, "require": required(None, report.dtype),
                  "compute": computed_in(report.dtype)}  # fmt: skip
-        given = {name: getattr(report, name) for name in ("dtype", "framework", "require", "compute")}
-        given |= {name: getattr(self, name) for name in ("device", "slack", "seed", "soft_targets")}
+        given = {name: getattr(report, name) for name in ("dtype", "require", "compute")}
+        given |= {name: getattr(self, name) for name in ("framework", "device", "slack", "seed", "soft_targets")}
         return {name: value for name, value in given.items() if value != usual[name]}
 
     def _notes(self) -> list[str]:

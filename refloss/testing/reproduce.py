@@ -12,7 +12,7 @@ import numpy as np
 
 from refloss.cases.case import Case
 from refloss.cases.oracle import cases
-from refloss.testing.adapters import FROM_FILE
+from refloss.testing.adapters import FROM_FILE, Framework
 from refloss.testing.report import Failure
 from refloss.testing.shrink import entries
 
@@ -63,7 +63,11 @@ def reproducer(
         if case.layout != "contiguous":
             lines.append(f"    layout={case.layout!r},")
         lines.append(")")
-    arguments = [called, "loss", *(f"{key}={value!r}" for key, value in options.items()), f"cases={chosen}"]
+    shown = {key: repr(value) for key, value in options.items()}
+    if isinstance(options.get("framework"), Framework):
+        shown["framework"] = "framework"
+        lines.append("framework = ...  # yours")
+    arguments = [called, "loss", *(f"{key}={value}" for key, value in shown.items()), f"cases={chosen}"]
     lines += [f"loss = {described(loss)}", f"print(check({', '.join(arguments)}))"]
     if failure is not None:
         lines.append(f"# {failure.message}")

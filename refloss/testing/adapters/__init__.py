@@ -13,30 +13,36 @@ from typing import Any
 from refloss.cases.case import Case
 from refloss.precision.dtypes import DTYPES
 from refloss.testing.adapters.call import LOST, Call, Outcome, Problem
+from refloss.testing.adapters.foreign import Foreign, Framework
 from refloss.testing.adapters.jax import JAX
 from refloss.testing.adapters.loading import FROM_FILE, load, named_object
-from refloss.testing.adapters.numpy import Framework
+from refloss.testing.adapters.numpy import NumPy
 from refloss.testing.adapters.signature import Takes, taken_by
 from refloss.testing.adapters.torch import Torch
-from refloss.testing.adapters.words import UnfitImplementation, described, quiet
+from refloss.testing.adapters.words import UnfitImplementation, described, kind_of, quiet
 
-FRAMEWORKS: dict[str, type[Framework]] = {"numpy": Framework, "torch": Torch, "jax": JAX}
+FRAMEWORKS: dict[str, type[NumPy]] = {"numpy": NumPy, "torch": Torch, "jax": JAX}
 
 
 class Adapter:
-    """Calls kernels with arrays of one framework ("numpy", "torch", "jax") and dtype on one device."""
+    """Calls kernels with arrays of one framework and dtype on one device.
+
+    framework  "numpy", "torch", "jax", a `Framework`, or "FILE.py:NAME" of one
+    """
 
     stopped = ""  # why nothing more is called
     notes: Iterable[str] = ()  # what is worth a note in the report
 
-    def __init__(self, framework: str = "numpy", dtype: str = "float32", device: str | None = None) -> None:
-        for value, name, known in ((framework, "framework", FRAMEWORKS), (dtype, "dtype", DTYPES)):
-            if value not in known:
-                shown = ", ".join(map(repr, known))
-                raise UnfitImplementation(f"{name} must be one of {shown}, got {value!r}")
-        self.framework, self.dtype, self.device = framework, dtype, device
+    def __init__(self, framework: Any = "numpy", dtype: str = "float32", device: str | None = None) -> None:
+        if dtype not in DTYPES:
+            raise UnfitImplementation(f"dtype must be one of {_listed(DTYPES)}, got {dtype!r}")
+        own = _own(framework)
+        if own is None and not (isinstance(framework, str) and framework in FRAMEWORKS):
+            words = f"framework must be one of {_listed(FRAMEWORKS)}, a Framework or FILE.py:NAME of one"
+            raise UnfitImplementation(f"{words}, got {framework!r}")
+        self.framework, self.dtype, self.device = framework if own is None else own.name, dtype, device
         with quiet():
-            self._in: Framework = FRAMEWORKS[framework](dtype, device)
+            self._in: NumPy = Foreign(own, dtype, device) if own else FRAMEWORKS[framework](dtype, device)
         self._last: Call | None = None
 
     def signature(
@@ -50,8 +56,8 @@ class Adapter:
         mutates    what it may overwrite
         """
         takes = taken_by(kernel, bare, arguments, returns, mutates)
-        if takes.out and self.framework == "jax":
-            raise UnfitImplementation("out is not for framework 'jax': its arrays cannot be written")
+        if takes.out and not self._in.has_layouts:
+            raise UnfitImplementation(f"out is not for framework {self.framework!r}: its arrays cannot be written")
         return takes
 
     def call(
@@ -101,5 +107,21 @@ class Adapter:
             return {}, described(error)
 
 
-__all__ = ["FROM_FILE", "LOST", "Adapter", "Call", "Outcome", "Problem", "Takes", "UnfitImplementation", "load",
-           "named_object"]  # fmt: skip
+def _own(framework: Any) -> Framework | None:
+    """The user's own framework, itself or found by its name."""
+    if isinstance(framework, Framework):
+        return framework
+    if not isinstance(framework, str) or ":" not in framework:
+        return None
+    found = named_object(framework, "a framework of your own is named FILE.py:NAME or package.module:NAME")
+    if not isinstance(found, Framework):
+        raise UnfitImplementation(f"framework {framework!r} must be a refloss.testing.Framework, got {kind_of(found)}")
+    return found
+
+
+def _listed(known: Iterable[str]) -> str:
+    return ", ".join(map(repr, known))
+
+
+__all__ = ["FROM_FILE", "LOST", "Adapter", "Call", "Framework", "Outcome", "Problem", "Takes", "UnfitImplementation",
+           "load", "named_object"]  # fmt: skip

@@ -12,7 +12,7 @@ import numpy as np
 
 from refloss.cases.case import Case
 from refloss.record import BACKWARD_STAGES, STAGES
-from refloss.testing.adapters.numpy import BITS, UNWRITTEN, Framework, laid_out, to_bits, to_values
+from refloss.testing.adapters.numpy import BITS, UNWRITTEN, NumPy, laid_out, to_bits, to_values
 from refloss.testing.adapters.signature import Takes
 from refloss.testing.adapters.words import UnfitImplementation, described, kind_of, one_line, unknown
 from refloss.testing.places import entry, first
@@ -57,9 +57,9 @@ class Outcome:
     def note(self, kind: str, stage: str, message: str) -> None:
         self.problems.append(Problem(kind, stage, message))
 
-    def add(self, stage: str, value: Any) -> None:
+    def add(self, stage: str, value: Any, readable: Callable[[Any], Any]) -> None:
         try:
-            self.stages[stage], self.dtypes[stage], self.bits[stage] = read(value)
+            self.stages[stage], self.dtypes[stage], self.bits[stage] = read(readable(value))
         except TypeError as error:
             self.note("wrong_type", stage, f"{stage} came as {one_line(error)}; real numbers are due")
         except Exception as error:  # whatever a framework says about its own arrays
@@ -117,7 +117,7 @@ class Given:
 
 class Call:
     def __init__(
-        self, framework: Framework, kernel: Any, case: Case, takes: Takes, per_sample: bool,
+        self, framework: NumPy, kernel: Any, case: Case, takes: Takes, per_sample: bool,
         out_shapes: Mapping[str, tuple[int, ...]] | None, scale: float,
     ) -> None:  # fmt: skip
         self.framework, self.kernel, self.case, self.takes = framework, kernel, case, takes
@@ -144,7 +144,7 @@ class Call:
     def changed_since(self) -> list[str]:
         """The stages that no longer are what they were when they came back."""
         kept = {stage: bits for stage, bits in self.outcome.bits.items() if stage in self.values}
-        return [stage for stage, bits in kept.items() if _bits_of(self.values[stage]) != bits]
+        return [stage for stage, bits in kept.items() if _bits_of(self.values[stage], self.framework.readable) != bits]
 
     def _run(self) -> Outcome:
         track = self.framework.has_graph and self.out_shapes is None
@@ -162,7 +162,7 @@ class Call:
             self.between()
         values = self.values = self._named(returned)
         for stage, value in values.items():
-            self.outcome.add(stage, value)
+            self.outcome.add(stage, value, self.framework.readable)
             self._unwritten(stage, value)
         self.outcome.reduced = next((s for s in ("loss", "losses") if s in self.outcome.stages), None)
         if self.framework.differentiates and self.out_shapes is None:
@@ -377,7 +377,7 @@ class Call:
         for name, gradient in found.items():
             stage = f"grad_{name}"
             if gradient is not None:
-                self.outcome.add(stage, gradient)
+                self.outcome.add(stage, gradient, self.framework.readable)
                 self.outcome.differentiated += (stage,)
             elif name in missing:
                 words = f"no {stage}: in torch's graph the loss does not depend on {name}"
@@ -390,9 +390,9 @@ def kind_of_error(error: BaseException) -> str:
     return next((kind for type_, kind in kinds.items() if isinstance(error, type_)), "exception")
 
 
-def _bits_of(value: Any) -> bytes | None:
+def _bits_of(value: Any, readable: Callable[[Any], Any]) -> bytes | None:
     try:
-        return read(value)[2]
+        return read(readable(value))[2]
     except Exception:
         return None
 

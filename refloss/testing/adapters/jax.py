@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from refloss.testing.adapters.numpy import Framework, imported
+from refloss.testing.adapters.numpy import NumPy, imported
 from refloss.testing.adapters.words import UnfitImplementation, kind_of, one_line
 
 
-class JAX(Framework):
+class JAX(NumPy):
     differentiates = True
     has_layouts = False
 

@@ -18,7 +18,7 @@ PADDING = 5  # at most as many columns lie between the rows of a padded array
 UNWRITTEN = {"float64": 0x7FF8_0BAD_0BAD_0BAD, "float32": 0x7FC0_0BAD, "float16": 0x7E5D, "bfloat16": 0x7FDD}
 
 
-class Framework:
+class NumPy:
     """NumPy, and what the others do like it. bits: signed integers of the dtype's width."""
 
     differentiates = False
@@ -52,6 +52,10 @@ class Framework:
     def bits(self, array: Any, dtype: str) -> np.ndarray:
         values = np.asarray(array)
         return values.astype(np.int64) if dtype == "int64" else values.view(BITS[dtype])
+
+    def readable(self, value: Any) -> Any:
+        """What `read` reads, of an array of the framework."""
+        return value
 
     def no_gradient_of(self, value: Any) -> str:
         """'' or why nothing can be differentiated through it."""

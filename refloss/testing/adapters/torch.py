@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from refloss.testing.adapters.numpy import BITS, Framework, imported
+from refloss.testing.adapters.numpy import BITS, NumPy, imported
 from refloss.testing.adapters.words import UnfitImplementation, kind_of, one_line
 
 
-class Torch(Framework):
+class Torch(NumPy):
     differentiates = has_graph = True
 
     def __init__(self, dtype: str, device: str | None) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 
 from refloss.cases.case import Case
 from refloss.record import STAGES
-from refloss.testing.adapters import FROM_FILE, LOST, Outcome, Problem, Takes, UnfitImplementation
+from refloss.testing.adapters import FROM_FILE, LOST, Framework, Outcome, Problem, Takes, UnfitImplementation
 from refloss.testing.adapters.numpy import to_values
 from refloss.testing.adapters.words import one_line
 from refloss.testing.isolation import serving
@@ -66,13 +66,16 @@ class IsolatedAdapter:
     """
 
     def __init__(
-        self, kernel: Any, bare: bool, framework: str, dtype: str, device: str | None, time_limit: float,
+        self, kernel: Any, bare: bool, framework: str | Framework, dtype: str, device: str | None, time_limit: float,
         memory_limit: float, arguments: Mapping[str, str] | None = None, returns: int | None = None,
         mutates: Sequence[str] = (),
     ) -> None:  # fmt: skip
         for name, value in (("time_limit", time_limit), ("memory_limit", memory_limit)):
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float("inf"):
                 raise ValueError(f"{name} must be a positive number, got {value!r}")
+        if isinstance(framework, Framework):
+            words = "isolated=True needs a framework that its process can find: its name, or 'FILE.py:NAME' of your own"
+            raise UnfitImplementation(words)
         self.kernel = NamedKernel(kernel)
         self.time_limit, self.memory_limit, self.bare = time_limit, memory_limit, bare
         self.declared = {"arguments": arguments, "returns": returns, "mutates": mutates}
