@@ -6,7 +6,7 @@ import io
 import json
 import textwrap
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 from xml.etree import ElementTree
@@ -87,6 +87,9 @@ class BaseReport(ABC):
 
     width: ClassVar[int] = 120
     suite: ClassVar[str] = "refloss"  # of the JUnit file
+    _hint: Callable[[str], str] = staticmethod(
+        str
+    )  # a hint in the words of those who read it; the command line has its own
 
     # -- what a report gives -----------------------------------------------------------------------
 
