@@ -343,6 +343,14 @@ def text_of(report: BaseReport, form: str) -> str:
     return forms.get(form, report.__str__)()
 
 
+def text_of_several(reports: Sequence[BaseReport], form: str) -> str:
+    """The reports one after the other: a list in JSON, suites of one file in JUnit's."""
+    texts = [text_of(report, form) for report in reports]
+    if form == "json":
+        return f"[{', '.join(texts)}]"
+    return f"<testsuites>{''.join(texts)}</testsuites>" if form == "junit" else "\n\n".join(texts)
+
+
 def nothing_ran() -> int:
     """Says so. Returns the exit status."""
     tell("nothing ran")
