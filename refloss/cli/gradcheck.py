@@ -60,6 +60,7 @@ def add_to(commands: Any) -> None:
         "--memory-limit", type=float, default=4096, metavar="MIB", help="for your loss, and for --input (default 4096)"
     )
     parser.add_argument("--strict", action="store_true", help="undecided rows are a failure too")
+    parser.add_argument("--verbose", action="store_true", help="branches reached, what is undecided, what could pass")
     add_common(parser, "json", "junit", jobs=1, seed="of the cases, and of rows drawn from a large --input")
     parser.set_defaults(command=run)
 
@@ -147,7 +148,9 @@ def _report(options: argparse.Namespace, goes_on: Callable[[], None] = lambda: N
             raise CallError(f"--{name} chooses among those of --input; the built-in cases are checked whole")
     own = [_load(options.loss)] if options.loss else []
     results, losses = (_on_input if options.input else _on_cases)(own, options, witnesses, goes_on)
-    return Report(results, all_branches(losses), options.strict) if results else None
+    if not results:
+        return None
+    return Report(results, all_branches(losses), options.strict, options.verbose or options.format != "text")
 
 
 def _on_cases(

@@ -29,6 +29,7 @@ from refloss.report import BaseReport
 from refloss.writing import write_whole
 
 INPUTS = ("x", "W", "labels", "b")
+WIDTH = 80  # of text that goes to a file or a pipe
 EVERY = 10.0  # seconds between two lines about progress where there is no terminal
 WORDS = {"true": "True", "false": "False"}
 NO_SUCH_PLACE = {  # what a wrong --output raises; a full disk, say, is not the call's fault
@@ -339,6 +340,8 @@ def finish(report: BaseReport, options: argparse.Namespace, wrong: int = WRONG) 
 
 def text_of(report: BaseReport, form: str) -> str:
     """The report in that format."""
+    if form == "text":
+        vars(report)["width"] = WIDTH
     forms = {"json": report.to_json, "junit": report.to_junit, "markdown": report.to_markdown}
     return forms.get(form, report.__str__)()
 
