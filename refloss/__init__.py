@@ -18,7 +18,7 @@ from refloss.losses import __all__ as _losses
 from refloss.losses.loss import Loss
 from refloss.record import Forward, Gradients
 
-__version__ = "0.1.0"
+__version__ = "0.9.0"
 __all__ = [
     *_losses,
     "Forward",

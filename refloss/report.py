@@ -6,7 +6,7 @@ import io
 import json
 import textwrap
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 from xml.etree import ElementTree
@@ -64,6 +64,33 @@ class Grid:
             table.add_row(*map(Text, row), style="bold red" if wrong else None)
         return table
 
+    def folded(self, width: int) -> list[Grid]:
+        """The table as one or more that are no wider than this, so that no number is cut; the names come again in each.
+
+        Args:
+            width (int): in characters.
+
+        Returns:
+            list of Grid: with all columns in their order.
+        """
+        letters, columns = self._letters, range(len(self.header))
+        parts = [[line for text in column for line in text.split(" " if letter == "w" else "\n")]
+                 for letter, *column in zip(letters, self.header, *self.rows, strict=True)]  # fmt: skip
+        sizes = [2 + max(map(len, lines)) for lines in parts]
+        names = max(len(letters) - len(letters.lstrip("l")), 1) if "l" * len(letters) != letters else 1
+        chunks, used = [list(columns[:names])], sum(sizes[:names])
+        for k in columns[names:]:
+            if used + sizes[k] > width + 2 and len(chunks[-1]) > names:
+                chunks.append(list(columns[:names]))
+                used = sum(sizes[:names])
+            chunks[-1].append(k)
+            used += sizes[k]
+        return [
+            Grid([self.header[k] for k in chunk], [[row[k] for k in chunk] for row in self.rows],
+                 "".join(letters[k] for k in chunk), self.wrong)
+            for chunk in chunks
+        ]  # fmt: skip
+
     def markdown(self) -> str:
         """The table in Markdown.
 
@@ -87,6 +114,9 @@ class BaseReport(ABC):
 
     width: ClassVar[int] = 120
     suite: ClassVar[str] = "refloss"  # of the JUnit file
+    _hint: Callable[[str], str] = staticmethod(
+        str
+    )  # a hint in the words of those who read it; the command line has its own
 
     # -- what a report gives -----------------------------------------------------------------------
 
@@ -170,7 +200,8 @@ class BaseReport(ABC):
         """
         if self._heading:
             say(console, self._heading, "bold")
-        console.print(self.table())
+        for grid in self.grid().folded(console.width):
+            console.print(grid.table())
         for line in (*self.details(), self.verdict()):
             say(console, line)
 

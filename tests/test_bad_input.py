@@ -384,6 +384,26 @@ def test_bad_edge_map_is_refused(bad):
         refloss.hed_class_weights(labels)
 
 
+@pytest.mark.parametrize("labels", [[], np.zeros((0, 3), dtype=int)], ids=["list", "array"])
+def test_an_edge_map_of_nothing_is_refused(labels):
+    with pytest.raises(ValueError, match="labels must have at least one entry, got shape"):
+        refloss.hed_class_weights(labels)
+
+
+@pytest.mark.parametrize(("call", "words"), [
+    (lambda: refloss.MarginSoftmax(psi=np.cos, dpsi=np.sin), r"psi must .* psi\(theta, xp\), got <ufunc 'cos'>: write"),
+    (lambda: refloss.MarginSoftmax(psi=lambda t: t, dpsi=lambda t: t), r"psi must be .*, which takes \(t\)"),
+    (lambda: refloss.LSoftmax(continuation=(np.cos, np.sin)), r"continuation D must be .* D\(theta, xp\), got"),
+    (lambda: refloss.LSoftmax(continuation=(lambda t, xp: -1 - t, lambda: 0)), "continuation dD must be"),
+    (lambda: refloss.testing.cases(None), "loss must be an object of refloss, such as refloss.ArcFace"),
+    (lambda: refloss.testing.cases(refloss.ArcFace), "loss must be an object of refloss"),
+])  # fmt: skip
+def test_functions_and_losses_are_refused_by_name(call, words):
+    """Not by whatever Python or NumPy says of them."""
+    with pytest.raises(TypeError, match=words):
+        call()
+
+
 def test_bad_ignore_index_of_an_edge_map_is_refused():
     """ignore_index is an integer."""
     with pytest.raises(TypeError, match="ignore_index must be an integer"):

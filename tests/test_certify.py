@@ -309,3 +309,8 @@ def test_the_command_line_takes_the_ball_witness(capsys):
 
     assert main(["gradcheck", "arcface", "--witness", "ball", "--case", "typical"]) == 0
     assert "ball" in capsys.readouterr().out
+
+
+def test_enclosures_of_another_kind_are_refused():
+    with pytest.raises(TypeError, match="enclosures must be what enclose_decided returns, or None, got 3"):
+        refloss.certify(refloss.ArcFace(), [[1.0, 2.0]], [[1.0, 0.0], [0.0, 1.0]], [0], enclosures=3)

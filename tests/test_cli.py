@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
@@ -14,6 +18,7 @@ from helpers import need
 
 import refloss
 from refloss.cli.main import main
+from refloss.cli.shared import in_own_words
 
 MINE = """
 import numpy as np
@@ -58,7 +63,14 @@ def test_everything_passes(capsys):
     for name in refloss.losses():
         assert name in shown.out
     assert "step angle" in shown.out
-    assert "branches reached 9/9" in shown.out
+    assert "branches reached" not in shown.out
+    lines = shown.out.splitlines()
+    assert max(map(len, lines[:-1])) <= 80
+    assert len(lines) <= 24, "the table and the verdict are the first screen"
+    assert main(["gradcheck", "arcface", "--verbose"]) == 0
+    shown_all = capsys.readouterr().out
+    assert "arcface: branches reached" in shown_all
+    assert "undecided in" in shown_all
     assert "PASSED" in shown.out
     told = re.sub(r"refloss \w+: \d+ of \d+, \d+ s\n", "", shown.err)  # of a slow machine, now and then
     assert told == "", "a bar belongs on a terminal only"
@@ -77,7 +89,7 @@ def test_losses_settings_cases_and_witnesses(capsys):
     call = ["gradcheck", "arcface", "--set", "margin=0.3", "--set", "past_pi=linear", "--case", "typical"]
     assert main([*call, "--witness", "complex_step"]) == 0
     shown = capsys.readouterr().out
-    assert "complex_step" in shown
+    assert "complex\n" in shown
     assert "autograd" not in shown
 
 
@@ -188,16 +200,127 @@ def test_what_the_users_code_raises_is_no_verdict(mine, capsys):
     assert "without arguments" in capsys.readouterr().err
 
 
-def test_output_survives_pipes_and_poor_terminals():
-    """A reader that closes the pipe, and a stream that has no Greek."""
-    command = f"{sys.executable} -m refloss list"
-    done = subprocess.run(
-        ["bash", "-c", f"{command} | head -1; echo ${{PIPESTATUS[0]}}"], capture_output=True, text=True
-    )
-    assert done.stdout.splitlines()[-1] == "0"
-    assert done.stderr == ""
-    done = subprocess.run(["bash", "-c", f"PYTHONIOENCODING=ascii {command}"], capture_output=True, text=True)
+def shell(script):
+    """A script of bash in which $REFLOSS is the command."""
+    command = f'REFLOSS="{sys.executable} -m refloss"; {script}'
+    return subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+
+
+def test_what_cannot_be_written_is_status_4():
+    """A full disk and a closed pipe are no verdict: status 4 and one line, never a traceback; a read one is well."""
+    done = shell("$REFLOSS list | cat > /dev/null; echo ${PIPESTATUS[0]}; PYTHONIOENCODING=ascii $REFLOSS list")
     assert done.returncode == 0
+    assert done.stdout.startswith("0\nsoftmax: ")
+    assert done.stderr == ""
+    for script, words in (
+        ("$REFLOSS list > /dev/full", "No space left on device"),
+        ("$REFLOSS suspects > /dev/full", "No space left on device"),
+        ("$REFLOSS list >&-", "is closed"),
+        ("$REFLOSS list | (exec <&-; sleep 3); exit ${PIPESTATUS[0]}", "Broken pipe"),
+    ):
+        done = shell(script)
+        assert (done.returncode, done.stderr) == (4, f"refloss: standard output: {words}\n"), script
+    assert shell("$REFLOSS gradcheck nonsense 2> /dev/full").returncode == 2
+
+
+def test_output_goes_where_the_path_leads(tmp_path, capfd):
+    """Links are followed, devices and pipes written into, - is standard output; a mode stays, a folder is refused."""
+    target, link, pipe = tmp_path / "target.txt", tmp_path / "link.txt", tmp_path / "pipe"
+    link.symlink_to(target)
+    os.mkfifo(pipe)
+    call = ["suspects", "margin_in_degrees", "--output"]
+    assert main([*call, str(link)]) == 0  # nothing is there yet
+    assert link.is_symlink()
+    due = target.read_text(encoding="utf-8")
+    assert "margin_in_degrees" in due
+    target.chmod(0o640)
+    assert main([*call, str(link)]) == 0
+    assert target.stat().st_mode & 0o777 == 0o640
+    for place in ("-", "/dev/stdout"):
+        capfd.readouterr()
+        assert main([*call, place]) == 0
+        assert capfd.readouterr().out == due
+    with ThreadPoolExecutor() as pool:
+        read = pool.submit(pipe.read_text, encoding="utf-8")
+        assert main([*call, str(pipe)]) == 0
+        assert read.result() == due
+    assert pipe.is_fifo()
+    full = Path("/dev/full")
+    assert main([*call, str(full)]) == 4
+    assert full.is_char_device()
+    assert "/dev/full: No space left" in capfd.readouterr().err
+    assert main([*call, str(tmp_path)]) == 2
+    assert {path.name for path in tmp_path.iterdir()} == {"target.txt", "link.txt", "pipe"}
+
+
+@pytest.mark.parametrize("call", [["list"], ["suspects"], ["figures", "--list"]], ids=" ".join)
+def test_the_same_without_docstrings(call, capsys):
+    """PYTHONOPTIMIZE=2 drops them, and assert."""
+    assert main(call) == 0
+    done = shell(f"PYTHONOPTIMIZE=2 $REFLOSS {' '.join(call)}")
+    assert done.stdout == capsys.readouterr().out
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize(("alias", "name"), [
+    ("cosface", "am_softmax"), ("sphereface", "a_softmax"), ("modified_softmax", "w_norm_softmax"),
+])  # fmt: skip
+def test_aliases_are_names(alias, name, capsys):
+    assert refloss.get(alias) == refloss.get(name)
+    for call in (["gradcheck", "LOSS", "--case", "typical"], ["cases", "LOSS"], ["suspects", "--loss", "LOSS"],
+                 ["certify", "LOSS", "--list-points"]):  # fmt: skip
+        shown = []
+        for called in (alias, name):
+            assert main([called if word == "LOSS" else word for word in call]) == 0
+            shown.append(capsys.readouterr().out)
+        assert shown[0] == shown[1] != ""
+
+
+@pytest.mark.parametrize(("python", "here"), [
+    ("Pass empty_mean='zero' or reduction='sum'", "Pass --set empty_mean=zero or --set reduction=sum"),
+    ("accept it with require='D'", "accept it with --require D"),
+    ("add cases (cases='all') so that", "add cases (no --case and no --quick) so that"),
+    ("ArcFace(margin=0.3, reduction='sum') is one", "ArcFace(margin=0.3, reduction='sum') is one"),
+    ("dtype must be one of 'float32'", "--dtype must be one of 'float32'"),
+    ("pass margin=0.5", "pass --set margin=0.5"),
+    ("with --set margin=0.5 and pip install 'refloss[jax]'", "with --set margin=0.5 and pip install 'refloss[jax]'"),
+])  # fmt: skip
+def test_hints_are_in_the_words_of_the_command_line(python, here):
+    assert in_own_words(python) == here
+
+
+def test_arrays_are_refused_by_size(tmp_path, capsys):
+    """A header that claims more than there is, one that is believed, a small file that becomes gigabytes, no .npz."""
+    good = {"x": np.ones((2, 2)), "W": np.eye(2), "labels": np.array([0, 1])}
+
+    def write(name, header, data=b"", **others):
+        with zipfile.ZipFile(tmp_path / name, "w", zipfile.ZIP_DEFLATED) as file:
+            for key, array in (good | others).items():
+                with file.open(f"{key}.npy", "w") as part:
+                    np.lib.format.write_array(part, array)
+            with file.open("b.npy", "w") as part:
+                np.lib.format.write_array_header_1_0(part, {"descr": "<f8", "fortran_order": False, "shape": header})
+                part.write(data)
+
+    write("claims.npz", (10**15,), b"12345678")
+    write("rows.npz", (10**15, 0))
+    write("bomb.npz", (2**21,), bytes(2**24))
+    write("short.npz", (2,), b"12345678")
+    np.save(tmp_path / "alone.npy", np.ones(3))
+    (tmp_path / "alone.npy").rename(tmp_path / "alone.npz")
+    for name, words in (
+        ("claims.npz", "b.npy claims shape (1000000000000000,) of float64, which is not the 8 bytes in it"),
+        ("rows.npz", "claims 1,000,000,000,000,010 numbers"),
+        ("bomb.npz", "claims 2,097,162 numbers, for which 48 MiB are needed, and --memory-limit is 40"),
+        ("short.npz", "which is not the 8 bytes in it"),
+        ("alone.npz", "is not an .npz file of plain arrays"),
+    ):
+        for call in (["gradcheck", "softmax"], ["certify", "softmax"]):
+            assert main([*call, "--input", str(tmp_path / name), "--memory-limit", "40"]) == 2
+            shown = capsys.readouterr()
+            assert words in shown.err
+            assert shown.err.count("\n") == 1
+            assert shown.out == ""
 
 
 def test_json_and_junit_files(tmp_path, mine):

@@ -25,6 +25,11 @@ def right(x, W, labels, b=None, upstream=1.0):
     return {name: np.asarray(value).astype(x.dtype) for name, value in made.items() if value is not None}
 
 
+def single(x, W, labels, b=None, upstream=1.0):
+    made = right(x, W, labels, b, upstream)
+    return {name: value.astype(np.float32).astype(x.dtype) for name, value in made.items()}
+
+
 def wrong(x, W, labels, b=None, upstream=1.0):
     made = right(x, W, labels, b, upstream)
     return {name: -value if name.startswith("grad") else value for name, value in made.items()}
@@ -94,6 +99,26 @@ def test_json_and_junit(capsys, kernels, tmp_path):
     status, out, _ = run(capsys, *arguments, "--format", "junit")
     assert status == 1
     assert int(ElementTree.fromstring(out).get("failures")) > 0
+
+
+def test_several_dtypes_are_reports_one_after_the_other(capsys, kernels):
+    """The worst status counts; what is nothing is refused before anything runs."""
+    call = ["check", f"{kernels}:right", "--loss", "softmax", "--case", "typical", "--dtype", "float32,float64"]
+    status, out, _ = run(capsys, *call)
+    assert status == 0
+    assert out.index("numpy float32\nPASSED") < out.index("numpy float64\nPASSED")
+    status, out, _ = run(capsys, *call, "--format", "json")
+    assert [report["dtype"] for report in json.loads(out)] == ["float32", "float64"]
+    status, out, _ = run(capsys, *call, "--format", "junit")
+    assert len(ElementTree.fromstring(out).findall("testsuite")) == 2
+    single = call[1].replace(":right", ":single")
+    status, out, _ = run(capsys, "check", single, *call[2:])
+    assert status == 1
+    assert "numpy float32\nPASSED" in out
+    assert "numpy float64\nFAILED" in out
+    status, out, err = run(capsys, *call[:-1], "float32,float8")
+    assert (status, out) == (2, "")
+    assert "--dtype must be one or more of" in err
 
 
 def test_a_loss_on_bare_logits(capsys, tmp_path):

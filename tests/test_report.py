@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import re
 import subprocess
@@ -9,15 +10,20 @@ import sys
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 import refloss
 from refloss.cli import shared
+from refloss.report import Grid
 from refloss.testing import Case, MismatchError, assert_matches, check
 from refloss.testing.judging.laws import LINEAR
 from refloss.testing.places import told_apart
 from refloss.testing.report import CaseResult, Fact, Failure, Report
 from refloss.testing.reproduce import reproducer
 from refloss.testing.shrink import shrunk
+from refloss.witnesses.compare import Failure as FailureOfGradient
+from refloss.witnesses.compare import InputResult as Input
+from refloss.witnesses.report import CaseResult as Result
 from refloss.witnesses.report import Report as GradcheckReport
 
 LOSS = refloss.Softmax()
@@ -122,6 +128,41 @@ def test_cases_are_folded_to_what_differs():
 def test_what_was_required_is_one_grade_or_one_a_stage(require, words):
     for report in (made_of(require=require), made_of(off(0, "loss"), require=require)):
         assert words in report.verdict()
+
+
+def test_a_wide_table_is_folded_and_no_number_is_cut():
+    """Every column is there once, the names in each part; what fits stays in one."""
+    header = ["name", *(f"column_{k}" for k in range(9))]
+    grid = Grid(header, [["first", *(f"{k}.123456789e-{k}00" for k in range(9))]] * 2, "l" + "r" * 9, [True, False])
+    parts = grid.folded(80)
+    assert len(parts) == 3
+    assert [name for part in parts for name in part.header[1:]] == header[1:]
+    for part in parts:
+        assert part.header[0] == "name"
+        assert part.wrong == grid.wrong
+        console = Console(file=io.StringIO(), width=80)
+        console.print(part.table())
+        lines = console.file.getvalue().splitlines()
+        assert len(lines) == 3
+        assert all(cell in lines[1] for cell in part.rows[0])
+    assert grid.folded(200) == [grid]
+    assert len(grid.folded(5)) == 9  # as narrow as it gets
+
+
+def test_a_factor_of_all_gradients_is_said_once():
+    def failed(name, factor):
+        return FailureOfGradient(name, 0, (0, 0), -1.0, 1.0, 2.0, 1e-9, "autograd", "is wrong", 6, 6, -1.0, factor)
+
+    def text(*failures):
+        results = [Input(f.input, 6, failed=6, failures=[f]) for f in failures]
+        return str(GradcheckReport([Result("arcface", "typical", "ArcFace()", results)]))
+
+    said = text(failed("x", "−1"), failed("W", "−1"))
+    assert said.count("−1 ×") == 1
+    assert "every wrong row of every gradient: got = −1 × expected" in said
+    apart = text(failed("x", "−1"), failed("W", "1/N"))
+    assert "every wrong row" not in apart
+    assert apart.count("× expected in all of them") == 2
 
 
 # -- one line --------------------------------------------------------------------------------------

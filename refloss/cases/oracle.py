@@ -18,6 +18,8 @@ from refloss.cases.case import Case
 from refloss.cases.corners import corners
 from refloss.cases.layouts import layouts
 from refloss.cases.maker import RIVAL, Maker, shares
+from refloss.losses import CrossEntropy
+from refloss.losses.loss import Loss
 from refloss.precision.dtypes import DTYPES, DType, rounded, ulp
 from refloss.textbook import formulas
 
@@ -42,13 +44,18 @@ def cases(loss: Any, dtype: str = "float32", seed: int = 0, soft_targets: bool =
         list of Case: all arrays in them read-only.
 
     Raises:
-        ValueError: an unknown dtype, or soft targets for a loss that takes labels only.
+        TypeError: what is no loss of refloss.
+        ValueError: an unknown dtype, a seed below 0, or soft targets for a loss that takes labels only.
 
     Example:
         >>> import refloss
         >>> print(cases(refloss.ArcFace())[0].reason)
         Gaussian inputs, every class present
     """
+    if not isinstance(loss, (Loss, CrossEntropy)):
+        raise TypeError(f"loss must be an object of refloss, such as refloss.ArcFace(), got {loss!r}")
+    if not (isinstance(seed, (int, np.integer)) and seed >= 0):
+        raise ValueError(f"seed must be an integer ≥ 0, got {seed!r}")
     if dtype not in DTYPES:
         raise ValueError(f"dtype must be one of {', '.join(map(repr, DTYPES))}, got {dtype!r}")
     margin = getattr(loss, "has_margin", False)

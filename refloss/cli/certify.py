@@ -54,6 +54,7 @@ def add_to(commands: Any) -> None:
     parser.add_argument("--list-points", action="store_true", help="name the points and what they provoke")
     parser.add_argument("--input", metavar="F.npz", help="your own arrays: x, W, labels and optionally b")
     add_set(parser, ", with --input")
+    parser.add_argument("--memory-limit", type=float, default=4096, metavar="MIB", help="for --input (default 4096)")
     add_common(parser, "json", "markdown", jobs=0)
     parser.set_defaults(command=run)
 
@@ -121,7 +122,7 @@ def _on_input(options: argparse.Namespace) -> list[Any]:
             )
     if options.set and not options.losses:
         raise CallError("--set needs the name of a loss of refloss")
-    arrays = read_arrays(options.input)
+    arrays = read_arrays(options.input, options.memory_limit)
     ones = (1.0,) * max(len(np.atleast_1d(arrays["W"])), 1)
     losses = [make_loss(name, options.set, ones) for name in options.losses or refloss.losses()]
 
@@ -133,8 +134,9 @@ def _on_input(options: argparse.Namespace) -> list[Any]:
 
 
 def _list(points: Sequence[Any]) -> int:
-    for point in points:
-        print(f"{point.name}{'' if point.quick else ' (full grid)'}: {point.reason}")
+    lines = [f"{point.name}{'' if point.quick else ' (full grid)'}: {point.reason}" for point in points]
+    if lines:
+        write("\n".join(lines))
     return OK if points else NOTHING_RAN
 
 

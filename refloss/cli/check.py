@@ -7,8 +7,8 @@ from textwrap import fill, indent
 from typing import Any
 
 import refloss
-from refloss.cli.shared import add_common, add_set, finish, make_loss, nothing_ran, progress, write
-from refloss.cli.status import OK, ORACLE, WRONG, CallError
+from refloss.cli.shared import add_common, add_set, finish, make_loss, nothing_ran, progress, text_of_several, write
+from refloss.cli.status import NOTHING_RAN, OK, ORACLE, WRONG, CallError
 from refloss.report import strict_json
 
 TAKES = (
@@ -36,7 +36,7 @@ def add_to(commands: Any) -> None:
     framework = "numpy (default), torch, jax, or FILE.py:NAME of a refloss.testing.Framework"
     parser.add_argument("--framework", default="numpy", metavar="NAME", help=framework)
     parser.add_argument(
-        "--dtype", default="float32", metavar="NAME", help="float64, float32 (default), float16, bfloat16"
+        "--dtype", default="float32", metavar="NAME,…", help="float64, float32 (default), float16, bfloat16"
     )
     parser.add_argument("--device", metavar="NAME", help="where the arrays live, such as cuda")
     parser.add_argument(
@@ -74,6 +74,22 @@ def add_to(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """The command. Returns its exit status."""
+    dtypes = list(dict.fromkeys(options.dtype.split(",")))
+    if len(dtypes) == 1:
+        return _of_one_dtype(options)
+    from refloss.precision.dtypes import DTYPES
+
+    if unknown := [name for name in dtypes if name not in DTYPES]:
+        raise CallError(f"--dtype must be one or more of {', '.join(DTYPES)}, got {unknown[0]!r}")
+    if one := [name for name in ("html", "outputs") if getattr(options, name, None)]:
+        raise CallError(f"--{one[0]} is for one --dtype")
+    kept: list[Any] = []
+    each = [_of_one_dtype(argparse.Namespace(**vars(options) | {"dtype": name, "kept": kept})) for name in dtypes]
+    write(text_of_several(kept, options.format), options.output)
+    return max(each, key=(OK, NOTHING_RAN, ORACLE, WRONG).index)
+
+
+def _of_one_dtype(options: argparse.Namespace) -> int:
     from refloss.cases.configurations import WEIGHTS
     from refloss.testing.check import Checker
 

@@ -6,7 +6,7 @@ import argparse
 import os
 from typing import Any
 
-from refloss.cli.shared import progress
+from refloss.cli.shared import progress, write, written
 from refloss.cli.status import OK, CallError
 from refloss.writing import write_whole
 
@@ -40,17 +40,18 @@ def run(options: argparse.Namespace) -> int:
         raise CallError(f"--format must be one or more of {','.join(figures.FORMATS)}, got {options.format!r}")
     names = [name for name in figures.FIGURES if name in (options.names or figures.FIGURES)]
     if options.list:
-        for name in names:
-            print(f"{name}: {figures.about(name)}")
+        write("\n".join(f"{name}: {figures.about(name)}" for name in names))
         return OK
     try:
-        os.makedirs(options.out, exist_ok=True)
+        with written(f"--out {options.out}"):
+            os.makedirs(options.out, exist_ok=True)
         for name in names:
             figure = figures.draw(name, progress)
             for form in forms:
                 path = os.path.join(options.out, f"{name}.{form}")
-                write_whole(path, figures.render(figure, form))
-                print(path, flush=True)
+                with written(f"--out {path}"):
+                    write_whole(path, figures.render(figure, form))
+                write(path)
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != "sklearn":
             raise
@@ -58,6 +59,4 @@ def run(options: argparse.Namespace) -> int:
             f'{name} is drawn from scikit-learn\'s digits: pip install "refloss[figures]"; '
             f"these need none: {' '.join(figures.COMPUTED)}"
         ) from error
-    except OSError as error:
-        raise CallError(f"--out {options.out}: {error.strerror}") from error
     return OK

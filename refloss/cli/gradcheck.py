@@ -56,8 +56,11 @@ def add_to(commands: Any) -> None:
     parser.add_argument(
         "--time-limit", type=float, default=60.0, metavar="S", help="seconds a case of yours (default 60)"
     )
-    parser.add_argument("--memory-limit", type=float, default=4096, metavar="MIB", help="for your loss (default 4096)")
+    parser.add_argument(
+        "--memory-limit", type=float, default=4096, metavar="MIB", help="for your loss, and for --input (default 4096)"
+    )
     parser.add_argument("--strict", action="store_true", help="undecided rows are a failure too")
+    parser.add_argument("--verbose", action="store_true", help="branches reached, what is undecided, what could pass")
     add_common(parser, "json", "junit", jobs=1, seed="of the cases, and of rows drawn from a large --input")
     parser.set_defaults(command=run)
 
@@ -78,7 +81,7 @@ def _isolated(options: argparse.Namespace) -> int:
         if not 0 < (value := getattr(options, name)) < float("inf"):
             raise CallError(f"--{name.replace('_', '-')} must be a positive number, got {value}")
     told = {key: value for key, value in vars(options).items() if key != "command"}
-    to_terminal = options.format == "text" and options.output is None and sys.stdout.isatty()
+    to_terminal = options.format == "text" and options.output is None and sys.stdout is not None and sys.stdout.isatty()
     process = Process("refloss.cli.gradcheck")
     try:
         process.ask({"do": "start", "memory": options.memory_limit}, FRAMEWORK, 0)
@@ -145,7 +148,9 @@ def _report(options: argparse.Namespace, goes_on: Callable[[], None] = lambda: N
             raise CallError(f"--{name} chooses among those of --input; the built-in cases are checked whole")
     own = [_load(options.loss)] if options.loss else []
     results, losses = (_on_input if options.input else _on_cases)(own, options, witnesses, goes_on)
-    return Report(results, all_branches(losses), options.strict) if results else None
+    if not results:
+        return None
+    return Report(results, all_branches(losses), options.strict, options.verbose or options.format != "text")
 
 
 def _on_cases(
@@ -190,7 +195,7 @@ def _on_input(
 
     path = options.input
     rows, classes = (numbers(getattr(options, name), f"--{name}") for name in ("rows", "classes"))
-    arrays = read_arrays(path)
+    arrays = read_arrays(path, options.memory_limit)
     ones = (1.0,) * max(len(np.atleast_1d(arrays["W"])), 1)
     names = options.losses or ([] if own else refloss.losses())
     losses = [make_loss(name, options.set, ones) for name in names]

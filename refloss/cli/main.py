@@ -2,7 +2,7 @@
 `certify`, `figures`.
 
 Exit status: 0 all well · 1 something is wrong with what was checked · 2 the call was wrong · 3 the oracle's own
-self-check failed · 5 nothing ran.
+self-check failed · 4 the result could not be written (a full disk, a pipe that nobody reads) · 5 nothing ran.
 Results go to standard output, progress bars to standard error and only on a terminal.
 """
 
@@ -10,18 +10,17 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import inspect
 import io
 import os
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import refloss
 from refloss.cli import cases, certify, check, figures, gradcheck, matrix, precision
-from refloss.cli.shared import checked
-from refloss.cli.status import INTERRUPTED, OK, UNREAD, USAGE, CallError
-
-VERDICTS = ("gradcheck", "check", "certify", "matrix")  # a closed pipe must not make them look well
+from refloss.cli.shared import checked, in_own_words, tell, write
+from refloss.cli.status import INTERRUPTED, OK, UNWRITTEN, USAGE, CallError, UnwrittenError
+from refloss.writing import docstring
 
 
 def run() -> None:
@@ -29,12 +28,20 @@ def run() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal without θ shows its code point
-    status = UNREAD if sys.argv[1:2] and sys.argv[1] in VERDICTS else OK
+    status: Any = UNWRITTEN
     try:
         status = main(sys.argv[1:])
-        sys.stdout.flush()
-    except BrokenPipeError:  # `refloss … | head`: nobody reads on; the verdict stays, if there was one
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except SystemExit as end:  # --help, --version, and what argparse refuses
+        status = end.code
+    for number, stream in enumerate((sys.stdout, sys.stderr), 1):
+        try:
+            if stream is not None:
+                stream.flush()
+        except OSError as error:  # what is still held back would be written, and fail, once more at the end of Python
+            os.dup2(os.open(os.devnull, os.O_WRONLY), number)
+            if number == 1 and status != UNWRITTEN:
+                tell(f"standard output: {error.strerror}")
+                status = UNWRITTEN
     sys.exit(status)
 
 
@@ -45,10 +52,16 @@ def main(arguments: Sequence[str]) -> int:
     try:
         return options.command(checked(options))
     except CallError as error:
-        print(f"refloss: {error}", file=sys.stderr)
+        tell(in_own_words(str(error)))
+        return USAGE
+    except UnwrittenError as error:
+        tell(str(error))
+        return UNWRITTEN
+    except MemoryError as error:
+        tell(f"not enough memory: {error}")
         return USAGE
     except KeyboardInterrupt:
-        print("refloss: interrupted", file=sys.stderr)
+        tell("interrupted")
         return INTERRUPTED
 
 
@@ -73,13 +86,16 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _list(options: argparse.Namespace) -> int:
-    from refloss.losses import LOSSES
+    from refloss.losses import ALIASES, LOSSES
 
+    lines = []
     for name, cls in LOSSES.items():
         fields = {f.name: f.default for f in dataclasses.fields(cls)}
         own = [key for key in ("scale", "margin", "alpha", "annealing") if key in fields]
         required = [f"{key}=…" for key, default in fields.items() if default is dataclasses.MISSING]
         defaults = ", ".join(required + [f"{key}={fields[key]:g}" for key in own])
-        formula = (inspect.getdoc(cls) or "").split("\n\n")[1]
-        print(f"{name}: refloss.{cls.__name__}({defaults})\n{formula}\n")
+        formula = docstring(cls).split("\n\n")[1]
+        aliases = "".join(f", alias {alias}" for alias, of in ALIASES.items() if of is cls)
+        lines.append(f"{name}: refloss.{cls.__name__}({defaults}){aliases}\n{formula}\n")
+    write("\n".join(lines))
     return OK

@@ -6,27 +6,51 @@ import argparse
 import ast
 import dataclasses
 import difflib
+import errno
+import math
 import os
+import re
 import sys
 import time
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing import get_context
 from typing import Any
 
 import numpy as np
 
 import refloss
-from refloss.cli.status import NOTHING_RAN, OK, WRONG, CallError
-from refloss.losses import LOSSES
+from refloss.cli.status import NOTHING_RAN, OK, WRONG, CallError, UnwrittenError
+from refloss.losses import ALIASES, LOSSES
 from refloss.report import BaseReport
 from refloss.writing import write_whole
 
 INPUTS = ("x", "W", "labels", "b")
+WIDTH = 80  # of text that goes to a file or a pipe
 EVERY = 10.0  # seconds between two lines about progress where there is no terminal
 WORDS = {"true": "True", "false": "False"}
+NO_SUCH_PLACE = {  # what a wrong --output raises; a full disk, say, is not the call's fault
+    errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP,
+}  # fmt: skip
+BARE = {"cross_entropy": refloss.CrossEntropy}  # on logits
+PARAMETERS = {field.name for loss in (*LOSSES.values(), *BARE.values()) for field in dataclasses.fields(loss)}
+# what an argument of Python's is on the command line: --NAME, and these
+OPTIONS = {
+    "cases": "--case", "arguments": "--argument", "witnesses": "--witness", "deterministic": "--nondeterministic",
+    "without": "--without",
+} | {
+    name: f"--{name.replace('_', '-')}" for name in (
+        "framework", "dtype", "device", "require", "compute", "slack", "returns", "mutates", "second", "forward_mode",
+        "soft_targets", "time_limit", "memory_limit", "seed", "strict", "rows", "classes",
+    )
+}  # fmt: skip
+OPENING = re.compile(r"^\w+(?= must )")  # of an error that names an argument
+KEYWORD = re.compile(  # NAME=VALUE outside of a call such as ArcFace(margin=0.3)
+    r"(?P<call>[\w.]+\([^()]*\))|(?<!--set )(?<![\w-])(?P<name>[a-z_A-Z]+)=(?P<value>'[^']*'|\"[^\"]*\"|\w[\w.+-]*\b|)"
+)
 
 
 # -- arguments -------------------------------------------------------------------------------------
@@ -35,7 +59,7 @@ WORDS = {"true": "True", "false": "False"}
 def add_common(parser: Any, *formats: str, jobs: int | None = None, seed: bool | str = False) -> None:
     """--format, --output, and where they make sense --seed (of what) and -j with its default, 0 for every core."""
     parser.add_argument("--format", choices=("text", *formats), default="text", help="of the result")
-    parser.add_argument("--output", metavar="F", help="write the result to this file instead of standard output")
+    parser.add_argument("--output", metavar="F", help="write the result to this file; - is standard output")
     if seed:
         of = seed if isinstance(seed, str) else "of the cases"
         parser.add_argument("--seed", type=int, default=0, help=f"seed {of} (default 0)")
@@ -57,31 +81,84 @@ def checked(options: argparse.Namespace) -> argparse.Namespace:
     if getattr(options, "seed", 0) < 0:
         raise CallError(f"--seed must not be negative, got {options.seed}")
     if hasattr(options, "losses"):
-        options.losses = list(dict.fromkeys(options.losses))
+        options.losses = list(dict.fromkeys(map(own_name, options.losses)))
+    if isinstance(given := getattr(options, "loss", None), str):
+        options.loss = own_name(given)
+    elif given:
+        options.loss = [own_name(name) for name in given]
+    if getattr(options, "output", None) == "-":
+        options.output = None
     return options
+
+
+def own_name(loss: str) -> str:
+    """refloss's own name of a loss: am_softmax for cosface."""
+    return ALIASES[loss].name if loss in ALIASES else loss
 
 
 # -- reading ---------------------------------------------------------------------------------------
 
 
-def read_arrays(path: str) -> dict[str, np.ndarray]:
-    """x, W, labels and b of an .npz file, read without pickle."""
+def read_arrays(path: str, limit: float) -> dict[str, np.ndarray]:
+    """x, W, labels and b of an .npz file, read without pickle, once their sizes are known to be right and allowed.
+
+    limit: MiB for the arrays, for their copies as doubles and for the gradients.
+    """
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
+        with zipfile.ZipFile(path) as file:
+            members = {info.filename.removesuffix(".npy"): info for info in file.infolist()}
+            _refuse_names(path, members)
+            sizes = [_claimed(file, info, path) for info in members.values()]
+            need = sum(number * (width + 16) for number, width in sizes) / 2**20
+            if need > limit:
+                raise CallError(
+                    f"--input {path} claims {sum(number for number, _ in sizes):,} numbers, for which {need:,.0f} MiB "
+                    f"are needed, and --memory-limit is {limit:g}"
+                )
+            arrays = {}
+            for name, info in members.items():
+                with file.open(info) as part:
+                    arrays[name] = np.lib.format.read_array(part, allow_pickle=False)
     except OSError as error:
         raise CallError(f"--input {path}: {error.strerror or error}") from error
-    except (ValueError, TypeError, EOFError, zipfile.BadZipFile, AttributeError) as error:
+    except (
+        ValueError,
+        TypeError,
+        EOFError,
+        zipfile.BadZipFile,
+        zlib.error,
+        NotImplementedError,
+        RuntimeError,
+    ) as error:
         raise CallError(f"--input {path} is not an .npz file of plain arrays") from error
-    missing = [name for name in INPUTS[:3] if name not in arrays]
-    unknown = [name for name in arrays if name not in INPUTS]
+    return arrays
+
+
+def _refuse_names(path: str, given: Iterable[str]) -> None:
+    missing = [name for name in INPUTS[:3] if name not in given]
+    unknown = [name for name in given if name not in INPUTS]
     if missing or unknown:
         raise CallError(
             f"--input {path} must hold x (N, D), W (C, D), labels (N,) and optionally b (C,)"
             + (f"; missing: {', '.join(missing)}" if missing else "")
             + (f"; not known: {', '.join(unknown)}" if unknown else "")
         )
-    return arrays
+
+
+def _claimed(file: zipfile.ZipFile, info: zipfile.ZipInfo, path: str) -> tuple[int, int]:
+    """How many numbers the header of an array claims, and the bytes of one; so many bytes must follow it."""
+    with file.open(info) as part:
+        version = np.lib.format.read_magic(part)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read(part)
+        if dtype.hasobject:
+            raise ValueError("pickles")
+        follow = info.file_size - part.tell()
+    if math.prod(shape) * dtype.itemsize != follow:
+        raise CallError(
+            f"--input {path}: {info.filename} claims shape {shape} of {dtype}, which is not the {follow:,} bytes in it"
+        )
+    return math.prod(max(n, 1) for n in shape), dtype.itemsize  # an array without columns has rows all the same
 
 
 def make_loss(name: str, settings: list[str], weights: Sequence[float], bare: bool = False) -> Any:
@@ -89,7 +166,7 @@ def make_loss(name: str, settings: list[str], weights: Sequence[float], bare: bo
 
     bare: cross_entropy, on bare logits, is one of them.
     """
-    classes: dict[str, Any] = LOSSES | ({"cross_entropy": refloss.CrossEntropy} if bare else {})
+    classes: dict[str, Any] = LOSSES | (BARE if bare else {})
     parameters: dict[str, Any] = {}
     for setting in settings:
         key, equals, value = setting.partition("=")
@@ -136,7 +213,7 @@ def named(things: list[Any], names: list[str], what: str) -> list[Any]:
         message = f"no {what} called {', '.join(unknown)}; {words} {', '.join(shown)}"
         if len(unknown) < len(names):
             raise CallError(message)
-        print(f"refloss: {message}", file=sys.stderr)
+        tell(message)
     return [thing for thing in things if thing.name in names]
 
 
@@ -156,7 +233,7 @@ def those_that_fit(losses: Iterable[Any], do: Callable[[Any], Any], path: str, a
     if left_out and not done:
         raise CallError(left_out[0])
     for line in left_out:
-        print(f"refloss: {line}", file=sys.stderr)
+        tell(line)
     return done
 
 
@@ -224,7 +301,7 @@ class Bar:
 
     def say(self, words: str) -> None:
         """A line of its own."""
-        print(f"refloss {self.command}: {words}", file=sys.stderr, flush=True)
+        tell(words, self.command)
 
 
 class DrawnBar(Bar):
@@ -248,10 +325,14 @@ class DrawnBar(Bar):
 
 def finish(report: BaseReport, options: argparse.Namespace, wrong: int = WRONG) -> int:
     """Writes the report as --format and --output say, in colour on a terminal. Returns the exit status."""
-    if options.format == "text" and options.output is None and sys.stdout.isatty():
+    vars(report)["_hint"] = in_own_words
+    if (kept := getattr(options, "kept", None)) is not None:  # by a command that writes several together
+        kept.append(report)
+    elif options.format == "text" and options.output is None and sys.stdout is not None and sys.stdout.isatty():
         from rich.console import Console
 
-        report.print(Console())
+        with written("standard output"):
+            report.print(Console())
     else:
         write(text_of(report, options.format), options.output)
     return OK if report else wrong
@@ -259,22 +340,69 @@ def finish(report: BaseReport, options: argparse.Namespace, wrong: int = WRONG) 
 
 def text_of(report: BaseReport, form: str) -> str:
     """The report in that format."""
+    if form == "text":
+        vars(report)["width"] = WIDTH
     forms = {"json": report.to_json, "junit": report.to_junit, "markdown": report.to_markdown}
     return forms.get(form, report.__str__)()
 
 
+def text_of_several(reports: Sequence[BaseReport], form: str) -> str:
+    """The reports one after the other: a list in JSON, suites of one file in JUnit's."""
+    texts = [text_of(report, form) for report in reports]
+    if form == "json":
+        return f"[{', '.join(texts)}]"
+    return f"<testsuites>{''.join(texts)}</testsuites>" if form == "junit" else "\n\n".join(texts)
+
+
 def nothing_ran() -> int:
     """Says so. Returns the exit status."""
-    print("refloss: nothing ran", file=sys.stderr)
+    tell("nothing ran")
     return NOTHING_RAN
 
 
-def write(text: str, path: str | None) -> None:
+def write(text: str, path: str | None = None) -> None:
     """To standard output, or the whole file or none of it."""
-    if path is None:
-        print(text)
-        return
+    with written(f"--output {path}" if path else "standard output"):
+        if path is not None:
+            write_whole(path, text + "\n")
+        elif sys.stdout is None:
+            raise OSError(errno.EBADF, "is closed")
+        else:
+            sys.stdout.write(text + "\n")
+            sys.stdout.flush()
+
+
+@contextmanager
+def written(where: str) -> Iterator[None]:
+    """What goes wrong in it is a wrong call if there is no such place, else a failure to write."""
     try:
-        write_whole(path, text + "\n")
+        yield
     except OSError as error:
-        raise CallError(f"--output {path}: {error.strerror}") from error
+        kind = CallError if error.errno in NO_SUCH_PLACE else UnwrittenError
+        raise kind(f"{where}: {error.strerror or error}") from error
+
+
+def tell(words: str, command: str = "") -> None:
+    """A line on standard error; one that cannot be written is lost, and changes no verdict."""
+    with suppress(OSError):
+        print(f"refloss{command and ' '}{command}: {words}", file=sys.stderr, flush=True)
+
+
+def in_own_words(hint: str) -> str:
+    """A hint that was written for Python, as the command line takes it: `empty_mean='zero'` is `--set empty_mean=zero`.
+
+    What stands in a call, as in ArcFace(margin=0.3), stays.
+    """
+
+    def own(found: re.Match) -> str:
+        call, name, value = found.group("call", "name", "value")
+        value = value and value.strip("'\"")
+        if call is not None or not (name in PARAMETERS or name in OPTIONS):
+            return found.group()
+        if name in PARAMETERS:
+            return f"--set {name}={value}"
+        if (name, value) == ("cases", "all"):
+            return "no --case and no --quick"
+        return OPTIONS[name] if value in ("True", "False") else f"{OPTIONS[name]} {value}".rstrip()
+
+    return OPENING.sub(lambda found: OPTIONS.get(found.group(), found.group()), KEYWORD.sub(own, hint))

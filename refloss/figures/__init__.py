@@ -9,7 +9,6 @@ the network that the first three share.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 
 from matplotlib.figure import Figure
@@ -26,6 +25,7 @@ from refloss.figures import (
 )
 from refloss.figures.style import METADATA, paper, render
 from refloss.figures.training import Track, untracked
+from refloss.writing import docstring
 
 __all__ = ["COMPUTED", "FIGURES", "FORMATS", "TRAINED", "about", "draw", "render"]
 
@@ -47,7 +47,7 @@ FIGURES = (*TRAINED, *COMPUTED)
 
 def about(name: str) -> str:
     """What this figure shows, in a line."""
-    return (inspect.getdoc(TRAINED.get(name) or COMPUTED[name]) or "").partition("\n")[0]
+    return docstring(TRAINED.get(name) or COMPUTED[name]).partition("\n")[0]
 
 
 def draw(name: str, track: Track = untracked) -> Figure:

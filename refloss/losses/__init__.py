@@ -37,6 +37,9 @@ LOSSES: dict[str, type[Loss]] = {
     )
 }
 
+# the names that the papers' own code has for some of them
+ALIASES: dict[str, type[Loss]] = {"modified_softmax": WNormSoftmax, "sphereface": ASoftmax, "cosface": AMSoftmax}
+
 
 def losses() -> list[str]:
     """The names of the survey's losses, in its order.
@@ -55,7 +58,7 @@ def get(name: str, **parameters: Any) -> Loss:
     """The loss of a name, made with these parameters.
 
     Args:
-        name (str): one of `refloss.losses()`.
+        name (str): one of `refloss.losses()`; or "modified_softmax", "sphereface", "cosface".
         **parameters: of the loss, as its class takes them.
 
     Returns:
@@ -69,17 +72,17 @@ def get(name: str, **parameters: Any) -> Loss:
         >>> get("arcface", margin=0.3)
         ArcFace(scale=64.0, margin=0.3, easy_margin=False, past_pi='cos')
     """
-    if not isinstance(name, str) or name not in LOSSES:
+    known = LOSSES | ALIASES
+    if not isinstance(name, str) or name not in known:
         raise ValueError(f"name must be one of {', '.join(LOSSES)}, got {name!r}{_meant(name)}")
-    return LOSSES[name](**parameters)
+    return known[name](**parameters)
 
 
 def _meant(name: Any) -> str:
     """'; did you mean …?' for a class name or an alias."""
-    known = {cls.__name__: cls for cls in LOSSES.values()}
-    known |= {"ModifiedSoftmax": WNormSoftmax, "SphereFace": ASoftmax, "CosFace": AMSoftmax}
+    known = {cls.__name__: cls for cls in LOSSES.values()} | ALIASES
     for called, cls in known.items():
-        if called.lower() == str(name).replace("_", "").lower():
+        if called.replace("_", "").lower() == str(name).replace("_", "").lower():
             return f"; did you mean {cls.name!r}?"
     return ""
 

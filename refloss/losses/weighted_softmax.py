@@ -73,11 +73,11 @@ def hed_class_weights(labels: Any, ignore_index: int | None = None) -> np.ndarra
         ignore_index (int): entries equal to it are not counted.
 
     Returns:
-        (2,) float64: the weights; an absent class gives weight 0 to the other, no label at all 0 to both.
+        (2,) float64: the weights; an absent class gives weight 0 to the other; where all are ignored both are 0.
 
     Raises:
         TypeError: labels that are not integers.
-        ValueError: any other label.
+        ValueError: any other label, or no entry at all.
 
     Example:
         >>> print(hed_class_weights([[0, 0, 0], [0, 1, 0]]))

@@ -215,6 +215,8 @@ def certify(
         >>> certificate.passed, certificate.stages["grad_x"].worst_u < 8
         (True, True)
     """
+    if not (enclosures is None or isinstance(enclosures, Enclosures)):
+        raise TypeError(f"enclosures must be what enclose_decided returns, or None, got {enclosures!r}")
     if enclosures is None and not isinstance(loss, Loss):
         got = f"the class {loss.__name__}" if isinstance(loss, type) else repr(loss)
         raise TypeError(f"certify takes a loss of refloss on x and W, such as refloss.ArcFace(), got {got}")

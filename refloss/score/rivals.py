@@ -25,6 +25,7 @@ from refloss.testing.plain_loss import PlainLoss
 from refloss.textbook import formulas
 from refloss.textbook.family import differentiable, parameters
 from refloss.textbook.namespaces import from_module
+from refloss.writing import docstring
 
 # run(inputs, labels, upstream) → stages. inputs: x, W and perhaps b, or logits. Read are `loss` (or `losses`, where
 # nothing is reduced) and its gradients
@@ -80,7 +81,7 @@ def rival(
                 except _Raised:
                     return False
 
-        RIVALS[name] = Rival(name, " ".join((rule.__doc__ or "").split()), package, accepts, only_float64)
+        RIVALS[name] = Rival(name, " ".join(docstring(rule).split()), package, accepts, only_float64)
         return rule
 
     return register

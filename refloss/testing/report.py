@@ -339,7 +339,7 @@ class Report(BaseReport):
             lines += self._wrapped(f"{stage}: not checked; would have passed everywhere: {', '.join(mutants)}", 4)
         for note in self.notes:
             lines += self._wrapped(f"note: {note}", 6)
-        return [*lines, *self._wrapped(f"next: {self._next()}", 6)]
+        return [*lines, *self._wrapped(f"next: {self._hint(self._next())}", 6)]
 
     def _ended(self) -> list[str]:
         """Of calls that ended without a result: how many, and what was said; a line for each of the three commonest.
@@ -348,7 +348,7 @@ class Report(BaseReport):
         """
         said = Counter((f.kind, f.message) for f in self.failures if f.kind in LOST).most_common()
         said.sort(key=lambda entry: entry[0][0] == "not_run")
-        return [f"{kind} in {n} of {len(self.results)} cases: {why}" for (kind, why), n in said[:3]]
+        return [f"{kind} in {n} of {len(self.results)} cases: {self._hint(why)}" for (kind, why), n in said[:3]]
 
     @property
     def _only_ended(self) -> bool:

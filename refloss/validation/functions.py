@@ -9,6 +9,7 @@ import numpy as np
 
 from refloss.precision.numbers import Numbers, like
 from refloss.validation.arrays import real_array
+from refloss.validation.parameters import function
 
 
 def per_angle(value: Any, theta: Any, name: str) -> Any:
@@ -27,7 +28,7 @@ def continuation(value: Any, m: int) -> tuple | None:
         raise ValueError("continuation: margin=1 has no branch beyond π/m = π, so it takes no continuation")
     if not isinstance(value, (tuple, list)) or len(value) != 2 or not all(map(callable, value)):
         raise TypeError("continuation must be a pair (D, dD) of functions, each called as f(theta, xp)")
-    D, slope_of_D = value
+    D, slope_of_D = (function(f, f"continuation {what}") for f, what in zip(value, ("D", "dD"), strict=True))
     theta = np.linspace(math.pi / m, math.pi, 1001)
     d, slope = (real_array(f(theta, np), f"continuation {what}") for f, what in ((D, "D"), (slope_of_D, "dD")))
     if d.shape != theta.shape or slope.shape != theta.shape:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import operator
 from typing import Any
@@ -100,8 +101,21 @@ def boolean(value: Any, name: str) -> bool:
 
 
 def function(value: Any, name: str) -> Any:
+    """A function of (theta, xp), as far as its signature tells."""
+    due = f"{name} must be a function called as {name.rpartition(' ')[2]}(theta, xp), got {value!r}"
     if not callable(value):
-        raise TypeError(f"{name} must be a function called as {name}(theta, xp), got {value!r}")
+        raise TypeError(due)
+    if isinstance(value, np.ufunc):  # a second argument would be where the result goes
+        own = f": write lambda theta, xp: xp.{value.__name__}(theta)" if value.nin == 1 else ""
+        raise TypeError(f"{due}{own}")
+    try:
+        signature = inspect.signature(value)
+    except ValueError:  # none is known: the call will tell
+        return value
+    try:
+        signature.bind(None, None)
+    except TypeError as error:
+        raise TypeError(f"{due}, which takes {signature}") from error
     return value
 
 

@@ -116,6 +116,8 @@ def unmasked_targets(z: np.ndarray, rows: Targets, loss: Any, shape: tuple[int, 
 def edge_map(value: Any, ignore_index: int | None) -> np.ndarray:
     """The valid labels of an edge map, flat: integers, all of them 0 or 1."""
     array = integers(as_array(value, "labels"), "labels")
+    if array.size == 0:
+        raise ValueError(f"labels must have at least one entry, got shape {array.shape}")
     if ignore_index is not None:
         ignore_index = integer(ignore_index, "ignore_index")
     bad = (array != 0) & (array != 1) & (array != ignore_index)

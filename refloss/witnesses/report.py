@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from refloss.report import BaseReport, Grid, MismatchError, counted, first_of_each
@@ -57,6 +57,7 @@ class Report(BaseReport):
         results (list of CaseResult): one per loss and case, with an `InputResult` per input.
         branches (dict): loss name → every branch that it has.
         strict (bool): whether every row had to be decided.
+        verbose (bool): False: the text is the table, what is wrong and the verdict.
     """
 
     suite = "refloss gradcheck"
@@ -64,6 +65,7 @@ class Report(BaseReport):
     results: list[CaseResult]
     branches: dict[str, list[str]] = field(default_factory=dict)
     strict: bool = False
+    verbose: bool = True
 
     @property
     def failures(self) -> list[tuple[CaseResult, Failure]]:
@@ -120,6 +122,20 @@ class Report(BaseReport):
                 groups.setdefault((result.loss, what), []).append(i)
         witnesses = list(dict.fromkeys(w for rows in groups.values() for i in rows for w in i.witnesses))
         counts = {key: [sum(getattr(i, name) for i in rows) for name in COUNTS] for key, rows in groups.items()}
+        if not self.verbose:
+            return Grid(
+                ["loss" if several else "gradient", *COUNTS, *(name.replace("_", "\n") for name in witnesses)],
+                [
+                    [
+                        key[not several],
+                        *map(str, counts[key]),
+                        *(_seen(rows, name).split(" (")[0] for name in witnesses),
+                    ]
+                    for key, rows in groups.items()
+                ],
+                "l" + "r" * (len(COUNTS) + len(witnesses)),
+                [bool(failed) for _, failed, _ in counts.values()],
+            )
         return Grid(
             ["loss", "cases" if several else "gradient", *COUNTS, *witnesses],
             [
@@ -137,15 +153,26 @@ class Report(BaseReport):
             list of str: the lines.
         """
         notes = [f"{result.loss}: {result.note}" for result in self.results if result.note][:1]
-        lines = [LEGEND, *notes, *self._chosen_lines(), *self._coverage_lines(), *self._undecided_lines()]
+        lines = [*notes, *self._chosen_lines()]
+        if self.verbose:
+            lines = [LEGEND, *lines, *self._coverage_lines(), *self._undecided_lines()]
         groups: dict[tuple[str, str], list[str]] = {}
+        common = {failure.factor_name for _, failure in self.failures}
         for result, failure in self.failures:
+            if common != {""} and len(common) == 1:  # it is said once, below
+                failure = replace(failure, factor=None)
             line = f"FAILED {result.made_by}, case {result.case}: {failure}"
             groups.setdefault((result.loss, failure.input), []).append(line)
         failures = first_of_each(groups.values(), 20, "gradients that are wrong, see .failures")
         unseen = [f"NOT CHECKED {loss}: no witness could decide any row of grad_{name}" for loss, name in self.unseen]
         wrapped = [part for line in lines for part in self._wrapped(line)]
+        if common and common != {""} and len(common) == 1:
+            failures.append(f"every wrong row of every gradient: got = {common.pop()} × expected")
         return [*wrapped, *failures, *self._right_lines(), *unseen]
+
+    @property
+    def _heading(self) -> str:
+        return "" if self.verbose or len(self.results) != 1 else self.results[0].made_by
 
     def _tests(self) -> list[tuple[str, str, list[str]]]:
         unseen = "no witness could decide any row"
@@ -222,6 +249,8 @@ class Report(BaseReport):
         why = "no witness can see them in float64"
         if any(result.drawn for result in self.results):
             why += ", or none looked at them"
+        if not self.verbose:
+            why += "; --verbose says where"
         return line + (f" ({why})" if self.undecided else "")
 
 

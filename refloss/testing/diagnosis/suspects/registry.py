@@ -11,6 +11,7 @@ import numpy as np
 from refloss.losses import CrossEntropy
 from refloss.testing.plain_loss import PlainLoss
 from refloss.textbook.family import formula_of
+from refloss.writing import docstring
 
 SLIP = "a common slip; no public report known"
 Change = Callable[..., None]
@@ -65,7 +66,7 @@ class Group:
         """A decorator: the function is the change, and its docstring the explanation."""
 
         def register(change: Change) -> Change:
-            name, explanation = change.__name__, " ".join((change.__doc__ or "").split())
+            name, explanation = change.__name__, " ".join(docstring(change).split())
             SUSPECTS[name] = Suspect(name, explanation, seen_in, change, applies, self.name, tuple(variants))
             return change
 
