@@ -23,8 +23,8 @@ OTHERS = {"kernels", "pages"} | {
     f"test_{name}"
     for name in (
         "balls", "certify", "check", "cli", "cli_certify", "cli_check", "digits", "extended", "fifty_digits", "figures",
-        "findings", "grid", "jax", "matrix", "peers", "plugin", "proofs", "rivals", "suspects", "testing_adapters", "tolerances",
-        "toy_loss",
+        "findings", "grid", "jax", "matrix", "peers", "plugin", "proofs", "rivals", "suspects", "testing_adapters",
+        "tolerances", "toy_loss",
     )
 }  # fmt: skip
 

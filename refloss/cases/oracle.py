@@ -49,18 +49,23 @@ def cases(loss: Any, dtype: str = "float32", seed: int = 0, soft_targets: bool =
         >>> print(cases(refloss.ArcFace())[0].reason)
         Gaussian inputs, every class present
     """
-    if dtype not in DTYPES:
-        raise ValueError(f"dtype must be one of {', '.join(map(repr, DTYPES))}, got {dtype!r}")
-    margin = getattr(loss, "has_margin", False)
-    if soft_targets and (margin or loss.ignore_index is not None):
-        why = "has a margin on one class" if margin else "has an ignore_index"
-        raise ValueError(f"soft_targets: {loss!r} {why} and takes labels only")
+    refuse(loss, dtype, soft_targets)
     make = Maker(loss, dtype, seed, soft_targets)
     own = (_images, _blocks, _bare_logits) if make.bare else (_shapes, _blocks, _angles, _margins, _logits, _norms)
     families: tuple = (_typical, *own, _labels, _upstreams, _layouts, _options, layouts, corners)
     for family in families:
         family(make)
     return make.cases
+
+
+def refuse(loss: Any, dtype: str, soft_targets: bool) -> None:
+    """Raises ValueError for a dtype that is not known, and soft targets that the loss does not take."""
+    if dtype not in DTYPES:
+        raise ValueError(f"dtype must be one of {', '.join(map(repr, DTYPES))}, got {dtype!r}")
+    margin = getattr(loss, "has_margin", False)
+    if soft_targets and (margin or loss.ignore_index is not None):
+        why = "has a margin on one class" if margin else "has an ignore_index"
+        raise ValueError(f"soft_targets: {loss!r} {why} and takes labels only")
 
 
 # -- shapes and labels -----------------------------------------------------------------------------
