@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from importlib.metadata import entry_points
@@ -10,6 +11,7 @@ from importlib.metadata import entry_points
 import pytest
 import rich.console
 import rich.table  # noqa: F401
+from pages.markdown import read
 
 # what the inner runs import they forget again
 import refloss.testing.public
@@ -186,3 +188,14 @@ def test_the_plugin_imports_nothing_heavy():
     assert "refloss" in loaded
     heavy = {"scipy", "autograd", "torch", "jax", "matplotlib", "rich", "hypothesis", "refloss.testing.check"}
     assert not heavy & set(loaded)
+
+
+def test_the_tutorial_shows_what_comes(inner, pytester):
+    page = read("docs/tutorials/in_pytest.md")
+    source = re.search(r"```python\n# test_my_kernel.py\n(.*?)```", page, re.DOTALL)[1]
+    shown = re.search(r"```text\n\$ pytest -v\n(.*?)```", page, re.DOTALL)[1]
+    pytester.makepyfile(test_my_kernel=source)
+    result = inner("", "-v")
+    lines = iter(result.stdout.lines)
+    for line in shown.splitlines():
+        assert line == "..." or any(came.startswith(line) for came in lines), line

@@ -261,11 +261,11 @@ class Checker:
         self.found.results[-1].failures += wrong
         return wrong
 
-    def of_one(self, result: CaseResult, shrinks: bool) -> Report:
-        """A report of one case alone that ran; shrinks: its reproducer is the smallest input that still fails."""
+    def of_one(self, result: CaseResult, closely: bool) -> Report:
+        """A report of one case alone that ran; closely: with suspects, and the smallest input that still fails."""
         report = replace(self.found, results=[result], facts=[], suspects=[], notes=[])
         at = next(i for i, other in enumerate(self.found.results) if other is result)
-        self._explain(report, [self.ran[at]], [o for o in self.observed if o.case == result.name], shrinks)
+        self._explain(report, [self.ran[at]], [o for o in self.observed if o.case == result.name], closely)
         return report
 
     def report(self) -> Report:
@@ -285,16 +285,16 @@ class Checker:
         return report
 
     def _explain(
-        self, report: Report, cases: Sequence[Case], observed: Sequence[Observed], shrinks: bool = True
+        self, report: Report, cases: Sequence[Case], observed: Sequence[Observed], closely: bool = True
     ) -> None:
         """Facts, suspects and reproducer of what failed on these cases."""
         if report.failures and not report.oracle_faults:
             report.facts = facts_of(cases, report.results, observed, self.require)
             lost = sum(any(f.kind in LOST for f in result.failures) for result in report.results)
             # of a kernel that raised in most cases too little is known
-            if any(o.failed for o in observed) and 2 * lost <= len(report.results):
+            if closely and any(o.failed for o in observed) and 2 * lost <= len(report.results):
                 report.suspects = name_the_bug(self.loss, observed, self.require)
-            judged = self.judged if shrinks else None
+            judged = self.judged if closely else None
             case, whole, failure, ended = smallest_failing(self.loss, cases, report, judged)
             report.shrunk = f"{case.name}, {shape_of(case)}{f'; {ended}' if ended else ''}"
             options = self._unusual()

@@ -203,7 +203,7 @@ class Group:
         result = self._result(checker, part.at)
         if result.failures:
             self.told += 1
-            report = checker.of_one(result, shrinks=self.told == 1)
+            report = checker.of_one(result, closely=self.told == 1)
             pytest.fail(f"{report._headline}\n\n{report}", pytrace=False)
 
     def _result(self, checker: Checker, at: int) -> Any:
