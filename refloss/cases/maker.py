@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -43,7 +44,20 @@ class Maker:
         self.highest = 5e4 if half else 1e9  # of a logit
         if not self.bare:
             self.member, self.radius = member_of(loss), radius_of(loss)
-            self.angles, self.psi = psi_of(loss)
+
+    @cached_property
+    def _curve(self) -> tuple[np.ndarray, np.ndarray]:
+        return psi_of(self.loss)
+
+    @property
+    def angles(self) -> np.ndarray:
+        """From 0 to π, where `psi` is known."""
+        return self._curve[0]
+
+    @property
+    def psi(self) -> np.ndarray:
+        """The target's logit over r at `angles`."""
+        return self._curve[1]
 
     def rng(self, name: str) -> np.random.Generator:
         """Its own for every case, so that a new case changes no other."""

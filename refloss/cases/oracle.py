@@ -52,6 +52,17 @@ def cases(loss: Any, dtype: str = "float32", seed: int = 0, soft_targets: bool =
         >>> print(cases(refloss.ArcFace())[0].reason)
         Gaussian inputs, every class present
     """
+    refuse(loss, dtype, seed, soft_targets)
+    make = Maker(loss, dtype, seed, soft_targets)
+    own = (_images, _blocks, _bare_logits) if make.bare else (_shapes, _blocks, _angles, _margins, _logits, _norms)
+    families: tuple = (_typical, *own, _labels, _upstreams, _layouts, _options, layouts, corners)
+    for family in families:
+        family(make)
+    return make.cases
+
+
+def refuse(loss: Any, dtype: str, seed: Any, soft_targets: bool) -> None:
+    """Refuses what is no loss, an unknown dtype, a seed below 0, and soft targets that the loss does not take."""
     if not isinstance(loss, (Loss, CrossEntropy)):
         raise TypeError(f"loss must be an object of refloss, such as refloss.ArcFace(), got {loss!r}")
     if not (isinstance(seed, (int, np.integer)) and seed >= 0):
@@ -62,12 +73,6 @@ def cases(loss: Any, dtype: str = "float32", seed: int = 0, soft_targets: bool =
     if soft_targets and (margin or loss.ignore_index is not None):
         why = "has a margin on one class" if margin else "has an ignore_index"
         raise ValueError(f"soft_targets: {loss!r} {why} and takes labels only")
-    make = Maker(loss, dtype, seed, soft_targets)
-    own = (_images, _blocks, _bare_logits) if make.bare else (_shapes, _blocks, _angles, _margins, _logits, _norms)
-    families: tuple = (_typical, *own, _labels, _upstreams, _layouts, _options, layouts, corners)
-    for family in families:
-        family(make)
-    return make.cases
 
 
 # -- shapes and labels -----------------------------------------------------------------------------

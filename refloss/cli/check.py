@@ -46,6 +46,7 @@ def add_to(commands: Any) -> None:
     parser.add_argument("--slack", type=float, default=1.0, metavar="X", help="times what a formula may err by")
     parser.add_argument("--case", action="append", metavar="NAME", help="only cases of this name")
     parser.add_argument("--quick", action="store_true", help="the most telling dozen of cases")
+    parser.add_argument("--fuzz", type=int, metavar="N", help="N cases drawn by --seed in place of the named ones")
     parser.add_argument(
         "--argument", action="append", default=[], metavar="OURS=YOURS", help="your name for an argument: b=bias"
     )
@@ -91,15 +92,21 @@ def run(options: argparse.Namespace) -> int:
 
 def _of_one_dtype(options: argparse.Namespace) -> int:
     from refloss.cases.configurations import WEIGHTS
+    from refloss.cases.fuzz import draws
     from refloss.testing.check import Checker
 
-    if options.quick and options.case:
-        raise CallError("--quick and --case exclude each other")
+    if sum(map(bool, (options.quick, options.case, options.fuzz is not None))) > 1:
+        raise CallError("--quick, --case and --fuzz exclude each other")
+    if options.fuzz is not None and options.fuzz < 1:
+        raise CallError(f"--fuzz must be at least 1, got {options.fuzz}")
     loss = make_loss(options.loss, options.set, WEIGHTS, bare=True)
     try:
+        chosen: Any = options.case or ("quick" if options.quick else "all")
+        if options.fuzz is not None:
+            chosen = draws(loss, options.fuzz, options.dtype, options.seed, options.soft_targets)
         checker = Checker(
             options.implementation, loss, dtype=options.dtype, framework=options.framework,
-            cases=options.case or ("quick" if options.quick else "all"), require=options.require,
+            cases=chosen, require=options.require,
             compute=options.compute, device=options.device, slack=options.slack, seed=options.seed,
             soft_targets=options.soft_targets, isolated=True, time_limit=options.time_limit,
             memory_limit=options.memory_limit, arguments=_arguments(options.argument), returns=options.returns,
@@ -112,6 +119,7 @@ def _of_one_dtype(options: argparse.Namespace) -> int:
         raise CallError(" ".join(str(error).split())) from error
     report = checker.report()
     report.implementation = options.implementation
+    report.chosen = report.chosen if options.fuzz is None else "drawn "
     status = finish(report, options, wrong=ORACLE if report.oracle_faults or not report.failures else WRONG)
     ran = report.oracle_faults or any(result.grades or result.failures for result in report.results)
     return status if ran else nothing_ran()

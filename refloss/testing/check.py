@@ -142,16 +142,12 @@ def assert_matches(implementation: Any, loss: Any, **options: Any) -> None:
     check(implementation, loss, **options).raise_if_failed()
 
 
-class Checker:
-    """One check. `run()` yields as cases are done, so that a caller may show how far it is; `report()` is the end."""
+class Asked:
+    """What a check is asked for, without its kernel: its arguments refused in words, or settled, and its cases."""
 
     def __init__(
-        self, kernel: Any, loss: Any, *, dtype: str, framework: str | Framework, cases: Any, require: Any,
-        compute: str | None, device: str | None, slack: float, seed: int, soft_targets: bool,
-        shared: dict[Any, Truth] | None = None, isolated: bool = False, time_limit: float = 60.0,
-        memory_limit: float = 4096.0, arguments: Mapping[str, str] | None = None, returns: int | None = None,
-        mutates: Sequence[str] = (), deterministic: bool = True, without: Sequence[str] = (),
-        second: bool = False, forward_mode: bool = False, jobs: int = 1,
+        self, loss: Any, dtype: str = "float32", cases: Any = "all", require: Any = None, compute: str | None = None,
+        slack: float = 1.0, seed: int = 0, soft_targets: bool = False, without: Sequence[str] = (),
     ) -> None:  # fmt: skip
         one_of(dtype, "dtype", tuple(DTYPES))
         self.require = required(require, dtype)
@@ -163,25 +159,44 @@ class Checker:
             raise ValueError(f"slack must be a positive number, got {slack!r}")
         if not (isinstance(seed, (int, np.integer)) and seed >= 0):
             raise ValueError(f"seed must be an integer ≥ 0, got {seed!r}")
-        switches = {"deterministic": deterministic, "second": second, "forward_mode": forward_mode}
-        for name, value in switches.items():
-            if not isinstance(value, bool):
-                raise TypeError(f"{name} must be True or False, got {value!r}")
         if isinstance(loss, type):
             raise TypeError(f"loss must be an object, got the class {loss.__name__}: pass {loss.__name__}(…)")
         if not isinstance(loss, CrossEntropy):
             if not isinstance(loss, Loss):
                 raise TypeError(f"loss must be one of refloss, got {type(loss).__name__}")
             member_of(loss)  # says what is missing
-        self.kernel, self.loss, self.slack = kernel, replace(loss, precision="double"), float(slack)
-        self.device, self.seed, self.soft_targets = device, int(seed), soft_targets
-        bare, chosen = isinstance(loss, CrossEntropy), _chosen(cases, self.loss, dtype, seed, soft_targets)
-        asked = {self.require} if isinstance(self.require, str) else set(self.require.values())
+        self.loss = replace(loss, precision="double")
+        chosen = _chosen(cases, self.loss, dtype, seed, soft_targets)
+        grades = {self.require} if isinstance(self.require, str) else set(self.require.values())
         every = len(chosen)
-        if isinstance(cases, str) and ("E" in asked or (compute or computed_in(dtype)) == dtype):
+        if isinstance(cases, str) and ("E" in grades or (compute or computed_in(dtype)) == dtype):
             chosen = [case for case in chosen if "float32_inside" not in case.flags]
-        self.not_owed = every - len(chosen)
-        kept = _without(without, chosen, lambda: all_cases(self.loss, dtype, seed, soft_targets))
+        self.not_owed = every - len(chosen)  # cases that need more than 16 bits inside
+        self.cases = _without(without, chosen, lambda: all_cases(self.loss, dtype, seed, soft_targets))
+        self.left_out = len(chosen) - len(self.cases)  # by `without`
+
+
+class Checker:
+    """One check. `run()` yields as cases are done, so that a caller may show how far it is; `report()` is the end."""
+
+    def __init__(
+        self, kernel: Any, loss: Any, *, dtype: str, framework: str | Framework, cases: Any, require: Any,
+        compute: str | None, device: str | None, slack: float, seed: int, soft_targets: bool,
+        shared: dict[Any, Truth] | None = None, isolated: bool = False, time_limit: float = 60.0,
+        memory_limit: float = 4096.0, arguments: Mapping[str, str] | None = None, returns: int | None = None,
+        mutates: Sequence[str] = (), deterministic: bool = True, without: Sequence[str] = (),
+        second: bool = False, forward_mode: bool = False, jobs: int = 1,
+    ) -> None:  # fmt: skip
+        asked = Asked(loss, dtype, cases, require, compute, slack, seed, soft_targets, without)
+        self.require = asked.require
+        switches = {"deterministic": deterministic, "second": second, "forward_mode": forward_mode}
+        for name, value in switches.items():
+            if not isinstance(value, bool):
+                raise TypeError(f"{name} must be True or False, got {value!r}")
+        self.kernel, self.loss, self.slack = kernel, asked.loss, float(slack)
+        self.device, self.seed, self.soft_targets = device, int(seed), soft_targets
+        self.not_owed, self.left_out = asked.not_owed, asked.left_out
+        bare = isinstance(loss, CrossEntropy)
         self.adapter: Adapter | IsolatedAdapter
         if isolated:
             self.adapter = IsolatedAdapter(
@@ -193,8 +208,7 @@ class Checker:
         self.takes: Takes = self.adapter.signature(kernel, bare, arguments, returns, mutates)
         self.framework, named = framework, framework.name if isinstance(framework, Framework) else framework
         self.left_open = 0  # units whose second derivatives central differences do not give
-        self.left_out = len(chosen) - len(kept)
-        self.cases = [self._fitting(case) for case in kept]
+        self.cases = [self._fitting(case) for case in asked.cases]
         self.deterministic, self.second, self.forward_mode = deterministic, second, forward_mode
         for name in ("second", "forward_mode"):
             if switches[name] and (self.takes.out or framework not in ("torch", "jax")):
@@ -212,6 +226,7 @@ class Checker:
         self.self_check, self.laws = SelfCheck(self.require), Laws(self.require)
         self.coverage, self.underflow = Counter[str](), Counter[str]()
         self.observed: list[Observed] = []
+        self.ran: list[Case] = []  # in step with the report's results
         self.history = History()
         self.upstream_is_one = False
         self.before: Case | None = None  # the case whose calls came last
@@ -224,19 +239,38 @@ class Checker:
         self.ahead = Ahead(self.jobs) if self.jobs > 1 else None
         try:
             for case in self.cases:
-                self.found.results.append(self._one(case))
+                result = self.on(case)
                 if case is self.cases[-1]:
-                    self.found.results[-1].failures += _failures(case, self.adapter.finish())
+                    self.finish()
                 if self.ahead is not None:
                     self.ahead.done(case.name)
-                yield self.found.results[-1]
+                yield result
         finally:
             if self.ahead is not None:
                 self.ahead.close()
             self.ahead = None
 
+    def on(self, case: Case) -> CaseResult:
+        """One of the cases."""
+        self.found.results.append(self._one(case))
+        self.ran.append(case)
+        return self.found.results[-1]
+
+    def finish(self) -> list[Failure]:
+        """What is wrong after the last call, which goes to the last case."""
+        wrong = _failures(self.ran[-1], self.adapter.finish())
+        self.found.results[-1].failures += wrong
+        return wrong
+
+    def of_one(self, result: CaseResult, closely: bool) -> Report:
+        """A report of one case alone that ran; closely: with suspects, and the smallest input that still fails."""
+        report = replace(self.found, results=[result], facts=[], suspects=[], notes=[])
+        at = next(i for i, other in enumerate(self.found.results) if other is result)
+        self._explain(report, [self.ran[at]], [o for o in self.observed if o.case == result.name], closely)
+        return report
+
     def report(self) -> Report:
-        """The report; runs every case unless that was done."""
+        """The report of the cases that ran; runs every one unless some did."""
         report = self.found
         if not report.results:
             list(self.run())
@@ -246,22 +280,29 @@ class Checker:
         report.void, report.not_checked = self.self_check.void, self.self_check.not_checked()
         report.oracle_faults, report.advice = self.self_check.faults, self.self_check.advice
         report.notes = self._notes()
+        self._explain(report, self.ran, self.observed)
+        self.adapter.close()
+        report.notes += self.adapter.notes
+        return report
+
+    def _explain(
+        self, report: Report, cases: Sequence[Case], observed: Sequence[Observed], closely: bool = True
+    ) -> None:
+        """Facts, suspects and reproducer of what failed on these cases."""
         if report.failures and not report.oracle_faults:
-            report.facts = facts_of(self.cases, report.results, self.observed, self.require)
+            report.facts = facts_of(cases, report.results, observed, self.require)
             lost = sum(any(f.kind in LOST for f in result.failures) for result in report.results)
             # of a kernel that raised in most cases too little is known
-            if any(o.failed for o in self.observed) and 2 * lost <= len(report.results):
-                report.suspects = name_the_bug(self.loss, self.observed, self.require)
-            case, whole, failure, ended = smallest_failing(self.loss, self.cases, report, self.judged)
+            if closely and any(o.failed for o in observed) and 2 * lost <= len(report.results):
+                report.suspects = name_the_bug(self.loss, observed, self.require)
+            judged = self.judged if closely else None
+            case, whole, failure, ended = smallest_failing(self.loss, cases, report, judged)
             report.shrunk = f"{case.name}, {shape_of(case)}{f'; {ended}' if ended else ''}"
             options = self._unusual()
             options |= {name: value for name, value in self.declared.items() if name != "without"}
             if isinstance(self.adapter, IsolatedAdapter) and failure.kind in ONLY_ISOLATED:
                 options |= self.adapter.asked
             report.reproducer = reproducer(self.kernel, self.loss, case, whole, options, failure)
-        self.adapter.close()
-        report.notes += self.adapter.notes
-        return report
 
     def _unusual(self) -> dict[str, Any]:
         """The options of `check` that are not as they are by default."""

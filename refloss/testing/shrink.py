@@ -23,7 +23,7 @@ Way = Callable[[Case, np.ndarray], Case | None]  # leaves only these rows, class
 
 
 def smallest_failing(
-    loss: Any, cases: Sequence[Case], report: Report, judged: Callable[[Case], CaseResult]
+    loss: Any, cases: Sequence[Case], report: Report, judged: Callable[[Case], CaseResult] | None
 ) -> tuple[Case, Case, Failure, str]:
     """(a failing case with what it does not need left out, the named case that it was cut from, its failure, a word).
 
@@ -38,7 +38,7 @@ def smallest_failing(
     alike = (most.stage, most.grade, most.kind)
     failure = next(f for r in order for f in r.failures if (f.stage, f.grade, f.kind) == alike)
     whole = by_name[failure.case]
-    if failure.kind in NOT_AGAIN:
+    if judged is None or failure.kind in NOT_AGAIN:
         return whole, whole, failure, ""
     last = [failure]
 
