@@ -269,12 +269,12 @@ def nothing_ran() -> int:
     return NOTHING_RAN
 
 
-def write(text: str, path: str | None) -> None:
-    """To standard output, or the whole file or none of it."""
+def write(text: str, path: str | None, option: str = "--output") -> None:
+    """To standard output, or the whole file or none of it; an error names the option that gave the path."""
     if path is None:
         print(text)
         return
     try:
         write_whole(path, text + "\n")
     except OSError as error:
-        raise CallError(f"--output {path}: {error.strerror}") from error
+        raise CallError(f"{option} {path}: {error.strerror}") from error
