@@ -10,7 +10,7 @@ from refloss.testing.diagnosis.rows import Arrow
 from refloss.testing.page.markup import Html, tag
 
 WIDTH, HEIGHT = 420, 300
-LEFT, RIGHT, TOP, BOTTOM = 52, 10, 14, 44
+LEFT, RIGHT, TOP, BOTTOM = 52, 18, 14, 44
 LEAST = 1e-2  # tolerances: what is smaller stands at the foot
 SIDE, REACH = 200, 84  # of an arrow's picture, and of the longer arrow
 
