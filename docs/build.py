@@ -11,6 +11,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from reports import write_reports
+
 DOCS = Path(__file__).resolve().parent
 BUILD = DOCS / "_build"
 KATEX = DOCS / "node_modules" / "katex" / "dist"
@@ -41,6 +43,7 @@ def main() -> int:
     target = BUILD / "html"
     fetch_katex()
     copy_katex()
+    write_reports(BUILD / "static" / "reports")
     shutil.rmtree(target, ignore_errors=True)  # a page whose source is gone is not to stay
     trees = BUILD / "trees"
     folders = ["-d", str(trees), "-c", str(DOCS), str(DOCS.parent), str(target)]

@@ -121,6 +121,16 @@ def test_several_dtypes_are_reports_one_after_the_other(capsys, kernels):
     assert "--dtype must be one or more of" in err
 
 
+def test_a_page_besides_what_is_printed(capsys, tmp_path):
+    (tmp_path / "mine.py").write_text("def kernel(x, W, labels):\n    raise ValueError('<b>')\n")
+    call = ["check", f"{tmp_path / 'mine.py'}:kernel", "--loss", "softmax", "--case", "typical", "--html"]
+    assert main([*call, str(tmp_path / "page.html")]) == 1
+    assert "FAILED: 1 of 1 case wrong" in capsys.readouterr().out
+    assert "ValueError: &lt;b&gt;" in (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert main([*call, str(tmp_path / "none" / "page.html")]) == 2
+    assert "none/page.html: No such file or directory" in capsys.readouterr().err
+
+
 def test_a_loss_on_bare_logits(capsys, tmp_path):
     path = tmp_path / "kernel.py"
     path.write_text(

@@ -59,6 +59,7 @@ def add_to(commands: Any) -> None:
     parser.add_argument("--soft-targets", action="store_true", help="soft targets in place of labels")
     parser.add_argument("--time-limit", type=float, default=60.0, metavar="S", help="seconds a call (default 60)")
     parser.add_argument("--memory-limit", type=float, default=4096, metavar="MIB", help="for its arrays (default 4096)")
+    parser.add_argument("--html", metavar="FILE", help="write the report as a page too")
     add_common(parser, "json", "junit", jobs=1, seed=True)
     parser.set_defaults(command=run)
 
@@ -121,6 +122,8 @@ def _of_one_dtype(options: argparse.Namespace) -> int:
     report.implementation = options.implementation
     report.chosen = report.chosen if options.fuzz is None else "drawn "
     status = finish(report, options, wrong=ORACLE if report.oracle_faults or not report.failures else WRONG)
+    if options.html is not None:
+        write(report.to_html(), options.html, "--html")
     ran = report.oracle_faults or any(result.grades or result.failures for result in report.results)
     return status if ran else nothing_ran()
 

@@ -360,9 +360,9 @@ def nothing_ran() -> int:
     return NOTHING_RAN
 
 
-def write(text: str, path: str | None = None) -> None:
-    """To standard output, or the whole file or none of it."""
-    with written(f"--output {path}" if path else "standard output"):
+def write(text: str, path: str | None = None, option: str = "--output") -> None:
+    """To standard output, or the whole file or none of it; an error names the option that gave the path."""
+    with written(f"{option} {path}" if path else "standard output"):
         if path is not None:
             write_whole(path, text + "\n")
         elif sys.stdout is None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib.metadata
+import platform
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -9,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from refloss import __version__
 from refloss.cases.case import Case
 from refloss.cases.coverage import regimes, wanted
 from refloss.cases.oracle import cases as all_cases
@@ -20,6 +24,7 @@ from refloss.testing.adapters import LOST, Adapter, Framework, Outcome, Problem,
 from refloss.testing.ahead import Ahead
 from refloss.testing.diagnosis.facts import biases, facts_of
 from refloss.testing.diagnosis.match import History, Observed, name_the_bug
+from refloss.testing.diagnosis.rows import arrows_of, rows_of
 from refloss.testing.isolation import ONLY_ISOLATED, IsolatedAdapter
 from refloss.testing.judging.directions import directions, second_derivatives, tangent
 from refloss.testing.judging.laws import Laws, changed, offset
@@ -221,7 +226,8 @@ class Checker:
         self.found = Report(
             described(self.loss), _name_of(self.kernel), dtype, compute or computed_in(dtype), named,
             self.require if isinstance(self.require, str) else dict(require),
-            derived=derived_stages(self.loss), chosen="quick " if cases == "quick" else "",
+            derived=derived_stages(self.loss), chosen="quick " if cases == "quick" else "", seed=int(seed),
+            versions=_versions(framework),
         )  # fmt: skip
         self.self_check, self.laws = SelfCheck(self.require), Laws(self.require)
         self.coverage, self.underflow = Counter[str](), Counter[str]()
@@ -280,6 +286,7 @@ class Checker:
         report.void, report.not_checked = self.self_check.void, self.self_check.not_checked()
         report.oracle_faults, report.advice = self.self_check.faults, self.self_check.advice
         report.notes = self._notes()
+        report.rows, report.arrows = rows_of(self.observed, self.require), arrows_of(self.observed, self.require)
         self._explain(report, self.ran, self.observed)
         self.adapter.close()
         report.notes += self.adapter.notes
@@ -559,6 +566,15 @@ def _rounded(case: Case, dtype: str) -> Case:
     labels = rounded(labels, kind) if labels.dtype.kind == "f" else labels.astype(np.int64)
     return replace(case, inputs=inputs, labels=labels, upstream=float(rounded(np.asarray(case.upstream), kind)),
                    upstreams=rounded(case.upstreams, kind))  # fmt: skip
+
+
+def _versions(framework: str) -> dict[str, str]:
+    """Of what takes part; the framework is not imported for it, for it may live in the kernel's process alone."""
+    found = {"refloss": __version__, "python": platform.python_version()}
+    for name in dict.fromkeys(("numpy", framework)):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
 
 
 def _name_of(kernel: Any) -> str:

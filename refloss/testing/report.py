@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import textwrap
 from collections import Counter
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from refloss.record import STAGES
 from refloss.report import BaseReport, Grid, capped, first_of_each, say
 from refloss.testing.adapters import LOST
 from refloss.testing.diagnosis.match import Match
+from refloss.testing.diagnosis.rows import Arrow, Rows
 from refloss.textbook.family import derived_at
+from refloss.writing import write_whole
 
 EXPLAINED = {
     "A": "the last place of the output's dtype",
@@ -142,6 +144,10 @@ class Report(BaseReport):
         reproducer (str): code to run it.
         derived (dict): stage → page and steps of the derivation.
         chosen (str): "quick " where not all cases were asked for.
+        seed (int): of the cases' random parts.
+        versions (dict): package → version, of what took part.
+        rows (list of refloss.testing.diagnosis.rows.Rows): how far off every sample of every case is; not in the JSON.
+        arrows (list of refloss.testing.diagnosis.rows.Arrow): the gradient of wrong rows in a plane; not in the JSON.
     """
 
     width = 80
@@ -169,6 +175,10 @@ class Report(BaseReport):
     reproducer: str = ""
     derived: dict[str, str] = field(default_factory=dict)
     chosen: str = ""  # "quick " where not all cases were asked for
+    seed: int = 0
+    versions: dict[str, str] = field(default_factory=dict)
+    rows: list[Rows] = field(default_factory=list)  # these two are what the page draws
+    arrows: list[Arrow] = field(default_factory=list)
 
     # -- the verdict -------------------------------------------------------------------------------
 
@@ -218,7 +228,27 @@ class Report(BaseReport):
 
     def to_dict(self) -> dict[str, Any]:
         computed = {"passed": self.passed, "grade": self.grade, "first_divergent_stage": self.first_divergent_stage}
-        return computed | asdict(self)
+        everything = asdict(replace(self, rows=[], arrows=[]))
+        return computed | {name: value for name, value in everything.items() if name not in ("rows", "arrows")}
+
+    def to_html(self, path: str | None = None) -> str:
+        """The report as one HTML page that needs no script and no network, with the errors and gradients drawn.
+
+        Args:
+            path (str): a file to write it to as well, whole or not at all; or None.
+
+        Returns:
+            str: the HTML.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        from refloss.testing.page import page
+
+        text = page([(self._heading, self)])
+        if path is not None:
+            write_whole(path, text + "\n")
+        return text
 
     def _tests(self) -> list[tuple[str, str, list[str]]]:
         missed = [(f"{stage} checked", f"no case would have caught: {', '.join(mutants)}")
@@ -234,6 +264,11 @@ class Report(BaseReport):
     def __repr__(self) -> str:
         verdict = "passed" if self.passed else "FAILED" if self.failures else "not checked"
         return f"<refloss check: {verdict}, grade {self.grade or 'none'}>"
+
+    @property
+    def _heading(self) -> str:
+        """What was compared with what."""
+        return f"{self.implementation} against {self.loss} · {self.framework} {self.dtype}"
 
     @property
     def _headline(self) -> str:
@@ -255,7 +290,7 @@ class Report(BaseReport):
         Args:
             console (rich.console.Console): where to.
         """
-        say(console, f"{self.implementation} against {self.loss} · {self.framework} {self.dtype}")
+        say(console, self._heading)
         say(console, self.verdict(), "bold green" if self.passed else "bold red")
         for line in self._first_screen():
             say(console, line)
@@ -313,14 +348,8 @@ class Report(BaseReport):
         lines: list[str] = []
         for words in self._ended():
             lines += self._wrapped(words, 4)
-        stage = self.first_divergent_stage
-        if stage and not self._only_ended:
-            where = self.derived.get(stage, "")
-            wrong, begun = sum(bool(result.failures) for result in self.results), self._begun()[stage]
-            cited = f" (derivations/{where})" if where else ""
-            share = f"{'all' if begun == wrong else f'{begun} of the'} {wrong}"
-            there = f"; {share} wrong cases begin there" if wrong > 1 else ""
-            lines += self._wrapped(f"first stage that diverges: {stage}{cited}{there}", 4)
+        if begins := self._begins():
+            lines += self._wrapped(begins, 4)
         for fact in self.facts[:FACTS]:
             lines += self._wrapped(f"fact: {fact.sentence} ({fact.evidence})", 6)
         for match in self.suspects[:1]:
@@ -340,6 +369,18 @@ class Report(BaseReport):
         for note in self.notes:
             lines += self._wrapped(f"note: {note}", 6)
         return [*lines, *self._wrapped(f"next: {self._hint(self._next())}", 6)]
+
+    def _begins(self) -> str:
+        """Where most of the wrong cases begin, and where that is derived; or ""."""
+        stage = self.first_divergent_stage
+        if not stage or self._only_ended:
+            return ""
+        where = self.derived.get(stage, "")
+        wrong, begun = sum(bool(result.failures) for result in self.results), self._begun()[stage]
+        cited = f" (derivations/{where})" if where else ""
+        share = f"{'all' if begun == wrong else f'{begun} of the'} {wrong}"
+        there = f"; {share} wrong cases begin there" if wrong > 1 else ""
+        return f"first stage that diverges: {stage}{cited}{there}"
 
     def _ended(self) -> list[str]:
         """Of calls that ended without a result: how many, and what was said; a line for each of the three commonest.
