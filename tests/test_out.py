@@ -65,7 +65,13 @@ BAD = {
     "integers": (lambda W: {"W": np.zeros((11, 3), int)}, TypeError, "range of float64, got int64"),
     "range": (lambda W: {"W": np.zeros((11, 3), np.float32)}, TypeError, "range of float64, got float32"),
     "read-only": (lambda W: {"W": np.broadcast_to(0.0, (11, 3))}, ValueError, "read-only"),
-    "itself": (lambda W: {"W": W}, ValueError, "overlaps W"),
+    "a mask": (lambda W: {"W": np.ma.zeros((11, 3))}, TypeError, "NumPy array, got MaskedArray"),
+    "W": (lambda W: {"W": W}, ValueError, "overlaps W"),
+    "itself": (
+        lambda W: {"W": np.lib.stride_tricks.as_strided(np.zeros(13), (11, 3), (8, 8))},
+        ValueError,
+        "one place",
+    ),
 }
 
 
@@ -76,6 +82,26 @@ def test_a_bad_out_is_refused_before_any_work(case, rng, monkeypatch):
     make_out, error, message = BAD[case]
     with pytest.raises(error, match=message):
         refloss.ArcFace().value_and_grad(x, W, y, out=make_out(W))
+
+
+def test_overlap_with_the_other_inputs(rng):
+    """An entry in one place counts, rows that lie between those of W do not."""
+    x, W, y = arguments(rng)
+    memory = np.zeros(11 * 3 + 11)
+    with pytest.raises(ValueError, match="overlaps b"):
+        refloss.Softmax().value_and_grad(x, W, y, b=memory[30:41], out={"W": memory[:33].reshape(11, 3)})
+    both = np.zeros((22, 3))
+    both[::2] = W
+    refloss.ArcFace().value_and_grad(x, both[::2], y, out={"W": both[1::2]})
+    assert both[1::2].any()
+    np.testing.assert_array_equal(both[::2], W)
+
+
+def test_progress_that_is_no_function(rng):
+    x, W, y = arguments(rng)
+    for progress in (False, {}):
+        with pytest.raises(TypeError, match="progress must be a function"):
+            refloss.ArcFace().value_and_grad(x, W, y, out={"W": np.empty_like(W)}, progress=progress)
 
 
 def test_overlap_is_noticed_in_memory_and_in_a_file(rng, tmp_path):

@@ -174,7 +174,7 @@ class Loss(CrossEntropyOptions):
             b (C,): the bias, or None.
             upstream (scalar or (N,)): the gradient arriving at the loss, as `backward` takes it.
             out (mapping): {"W": array}, an array (C, D) for the gradient in W: of a float type with at least the range
-                of W's, not overlapping W or x.
+                of W's, overlapping neither itself nor an input.
             progress (function): called as progress(done, total) with the blocks of classes done, of both passes.
                 None: with `out`, a line on stderr, if that is a terminal, after two seconds.
 
@@ -184,6 +184,8 @@ class Loss(CrossEntropyOptions):
         Raises:
             TypeError, ValueError: as `forward` and `backward`, and for an `out` that cannot take the gradient.
         """
+        if not (progress is None or callable(progress)):
+            raise TypeError(f"progress must be a function of (done, total), got {progress!r}")
         if out is None:
             record = self._forward(x, W, labels, b, progress)
             return record.loss, self.backward(record, upstream)
@@ -193,7 +195,8 @@ class Loss(CrossEntropyOptions):
         self, out: Any, x: Any, W: Any, labels: Any, b: Any, upstream: Any, progress: Callable | None
     ) -> tuple[np.ndarray, Gradients]:
         """value_and_grad without a record: the gradient in W goes into out["W"]."""
-        given, W = {"W": W, "x": x}, check.as_array(W, "W")
+        given = {"W": W, "x": x, "labels": labels, "b": b, "upstream": upstream}
+        W = check.as_array(W, "W")
         grad_W = check.target_of_gradient(out, W, given)
         x = check.matrix(x, "x", "(N, D)")
         targets = check.targets(labels, len(x), len(W), self)

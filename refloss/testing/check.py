@@ -227,7 +227,7 @@ class Checker:
             described(self.loss), _name_of(self.kernel), dtype, compute or computed_in(dtype), named,
             self.require if isinstance(self.require, str) else dict(require),
             derived=derived_stages(self.loss), chosen="quick " if cases == "quick" else "", seed=int(seed),
-            versions=_versions(framework),
+            versions=_versions(named),
         )  # fmt: skip
         self.self_check, self.laws = SelfCheck(self.require), Laws(self.require)
         self.coverage, self.underflow = Counter[str](), Counter[str]()

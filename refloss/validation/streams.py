@@ -49,7 +49,7 @@ def target_of_gradient(out: Any, W: np.ndarray, inputs: Mapping[str, Any]) -> np
         given = sorted(map(str, out)) if isinstance(out, Mapping) else type(out).__name__
         raise ValueError(f'out must be a mapping with the key "W" alone, got {given}')
     array = out["W"]
-    if not isinstance(array, np.ndarray):
+    if not isinstance(array, np.ndarray) or isinstance(array, np.ma.MaskedArray):
         raise TypeError(f'out["W"] must be a NumPy array, got {type(array).__name__}')
     if array.shape != W.shape:
         raise ValueError(f'out["W"] must have the shape of W, {W.shape}, got {array.shape}')
@@ -58,10 +58,31 @@ def target_of_gradient(out: Any, W: np.ndarray, inputs: Mapping[str, Any]) -> np
         raise TypeError(f'out["W"] must be of a float type with at least the range of {least}, got {array.dtype}')
     if not array.flags.writeable:
         raise ValueError('out["W"] is read-only')
+    if _overlaps_itself(array):
+        raise ValueError(f'out["W"] has several entries in one place: its strides are {array.strides}')
     for name, other in inputs.items():
-        if isinstance(other, np.ndarray) and (np.may_share_memory(array, other) or _same_part_of_file(array, other)):
+        if isinstance(other, np.ndarray) and (_share_memory(array, other) or _same_part_of_file(array, other)):
             raise ValueError(f'out["W"] overlaps {name}, which would be overwritten while it is read')
     return array
+
+
+def _overlaps_itself(array: np.ndarray) -> bool:
+    """Whether entries may lie in one place: the steps along one axis must leap over all that lies along the other."""
+    axes = sorted((abs(step), count) for step, count in zip(array.strides, array.shape, strict=True) if count > 1)
+    room = array.itemsize
+    for step, count in axes:
+        if step < room:
+            return True
+        room = step * (count - 1) + room
+    return False
+
+
+def _share_memory(a: np.ndarray, b: np.ndarray) -> bool:
+    """Whether an entry of both lies in one place, as far as that is found out quickly."""
+    try:
+        return np.shares_memory(a, b, max_work=1 << 20)
+    except np.exceptions.TooHardError:
+        return True
 
 
 def _same_part_of_file(a: np.ndarray, b: np.ndarray) -> bool:
