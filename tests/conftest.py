@@ -24,7 +24,7 @@ OTHERS = {"kernels", "pages"} | {
     for name in (
         "balls", "certify", "check", "cli", "cli_certify", "cli_check", "digits", "extended", "fifty_digits", "figures",
         "findings", "grid", "jax", "matrix", "peers", "plugin", "proofs", "rivals", "suspects", "testing_adapters",
-        "tolerances", "toy_loss",
+        "tolerances", "toy_loss", "vectors", "verifiers",
     )
 }  # fmt: skip
 
@@ -33,7 +33,7 @@ SLOW = {"kernels", "pages"} | {
     f"test_{name}"
     for name in (
         "checker", "cli_check", "corners", "declared", "extended", "facts", "figures", "gradcheck_large", "isolation",
-        "matrix", "plugin", "rivals", "step_precision", "suspects", "toy_loss",
+        "matrix", "plugin", "rivals", "step_precision", "suspects", "toy_loss", "vectors", "verifiers",
     )
 }  # fmt: skip
 

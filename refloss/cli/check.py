@@ -30,7 +30,10 @@ def add_to(commands: Any) -> None:
         + " Exit status: 0 it passed, 1 it is wrong, 2 the call was wrong, 3 the oracle could not have told, 5 "
         "nothing ran.",
     )
-    parser.add_argument("implementation", metavar="FILE.py:FUNCTION", help="f(x, W, labels); or MODULE:FUNCTION")
+    parser.add_argument(
+        "implementation", nargs="?", metavar="FILE.py:FUNCTION", help="f(x, W, labels); or MODULE:FUNCTION"
+    )
+    parser.add_argument("--outputs", metavar="FILE", help="in its place: what it gave of `refloss vectors`, id/stage")
     parser.add_argument("--loss", required=True, metavar="NAME", help="see `refloss list`; or cross_entropy")
     add_set(parser)
     framework = "numpy (default), torch, jax, or FILE.py:NAME of a refloss.testing.Framework"
@@ -96,12 +99,16 @@ def _of_one_dtype(options: argparse.Namespace) -> int:
     from refloss.cases.fuzz import draws
     from refloss.testing.check import Checker
 
+    if (options.implementation is None) == (options.outputs is None):
+        raise CallError("check takes either FILE.py:FUNCTION or --outputs FILE")
     if sum(map(bool, (options.quick, options.case, options.fuzz is not None))) > 1:
         raise CallError("--quick, --case and --fuzz exclude each other")
     if options.fuzz is not None and options.fuzz < 1:
         raise CallError(f"--fuzz must be at least 1, got {options.fuzz}")
     loss = make_loss(options.loss, options.set, WEIGHTS, bare=True)
     try:
+        if options.outputs is not None:
+            return _run_outputs(options, loss)
         chosen: Any = options.case or ("quick" if options.quick else "all")
         if options.fuzz is not None:
             chosen = draws(loss, options.fuzz, options.dtype, options.seed, options.soft_targets)
@@ -118,14 +125,36 @@ def _of_one_dtype(options: argparse.Namespace) -> int:
             pass
     except (ValueError, TypeError) as error:  # what the implementation raises is in the report
         raise CallError(" ".join(str(error).split())) from error
+    return _finished(checker, options)
+
+
+def _finished(checker: Any, options: argparse.Namespace) -> int:
     report = checker.report()
-    report.implementation = options.implementation
+    report.implementation = options.implementation or options.outputs
     report.chosen = report.chosen if options.fuzz is None else "drawn "
     status = finish(report, options, wrong=ORACLE if report.oracle_faults or not report.failures else WRONG)
     if options.html is not None:
         write(report.to_html(), options.html, "--html")
     ran = report.oracle_faults or any(result.grades or result.failures for result in report.results)
     return status if ran else nothing_ran()
+
+
+def _run_outputs(options: argparse.Namespace, loss: Any) -> int:
+    """Judges a file of outputs."""
+    from refloss.testing.vectors.outputs import OutputsChecker
+
+    called = {"--framework": options.framework != "numpy", "--device": options.device, "--quick": options.quick,
+              "--argument": options.argument, "--returns": options.returns is not None, "--mutates": options.mutates,
+              "--nondeterministic": options.nondeterministic, "--second": options.second, "--case": options.case,
+              "--forward-mode": options.forward_mode, "--without": options.without, "--fuzz": options.fuzz is not None,
+              "--soft-targets": options.soft_targets}  # fmt: skip
+    if unfit := [name for name, given in called.items() if given]:
+        raise CallError(f"{unfit[0]} is about calls of a function, and --outputs is a file")
+    checker = OutputsChecker(
+        options.outputs, loss, dtype=options.dtype, require=options.require, compute=options.compute,
+        slack=options.slack, seed=options.seed,
+    )  # fmt: skip
+    return _finished(checker, options)
 
 
 def _arguments(given: list[str]) -> dict[str, str] | None:

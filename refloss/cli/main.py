@@ -1,5 +1,5 @@
 """The command line: `refloss list`, `gradcheck`, `check`, `cases`, `precision`, `suspects`, `matrix`,
-`certify`, `figures`.
+`certify`, `vectors`, `figures`.
 
 Exit status: 0 all well · 1 something is wrong with what was checked · 2 the call was wrong · 3 the oracle's own
 self-check failed · 4 the result could not be written (a full disk, a pipe that nobody reads) · 5 nothing ran.
@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import refloss
-from refloss.cli import cases, certify, check, figures, gradcheck, matrix, precision
+from refloss.cli import cases, certify, check, figures, gradcheck, matrix, precision, vectors
 from refloss.cli.shared import checked, in_own_words, tell, write
 from refloss.cli.status import INTERRUPTED, OK, UNWRITTEN, USAGE, CallError, UnwrittenError
 from refloss.writing import docstring
@@ -81,6 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     precision.add_to(commands)
     matrix.add_to(commands)
     certify.add_to(commands)
+    vectors.add_to(commands)
     figures.add_to(commands)
     return parser
 

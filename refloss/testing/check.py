@@ -190,7 +190,7 @@ class Checker:
         shared: dict[Any, Truth] | None = None, isolated: bool = False, time_limit: float = 60.0,
         memory_limit: float = 4096.0, arguments: Mapping[str, str] | None = None, returns: int | None = None,
         mutates: Sequence[str] = (), deterministic: bool = True, without: Sequence[str] = (),
-        second: bool = False, forward_mode: bool = False, jobs: int = 1,
+        second: bool = False, forward_mode: bool = False, jobs: int = 1, adapter: Adapter | None = None,
     ) -> None:  # fmt: skip
         asked = Asked(loss, dtype, cases, require, compute, slack, seed, soft_targets, without)
         self.require = asked.require
@@ -209,7 +209,7 @@ class Checker:
             )
             self.kernel = self.adapter.kernel
         else:
-            self.adapter = Adapter(framework, dtype, device)
+            self.adapter = Adapter(framework, dtype, device) if adapter is None else adapter
         self.takes: Takes = self.adapter.signature(kernel, bare, arguments, returns, mutates)
         self.framework, named = framework, framework.name if isinstance(framework, Framework) else framework
         self.left_open = 0  # units whose second derivatives central differences do not give

@@ -80,7 +80,7 @@ def _overlaps_itself(array: np.ndarray) -> bool:
 def _share_memory(a: np.ndarray, b: np.ndarray) -> bool:
     """Whether an entry of both lies in one place, as far as that is found out quickly."""
     try:
-        return np.shares_memory(a, b, max_work=1 << 20)
+        return np.shares_memory(a, b, max_work=1 << 20)  # type: ignore[arg-type]  # any bound will do
     except np.exceptions.TooHardError:
         return True
 
