@@ -298,7 +298,8 @@ def test_the_command_says_it_before_and_takes_rows(stored, monkeypatch, capsys):
 
 @pytest.mark.parametrize(("rows", "words"), [
     ("0-", "--rows takes whole numbers and ranges such as 0,5-9, got '0-'"), ("a", "got 'a'"), ("-1", "got '-1'"),
-    ("3-1", "--rows takes"), ("7", "rows must lie in 0 … 6, got 7"),
+    ("3-1", "--rows takes"), ("7", "--rows must lie in 0 … 6, got 7"), ("0-999999999999", "--rows must lie in 0 … 6"),
+    ("", "--rows takes"), ("0,,1", "--rows takes"),
 ])  # fmt: skip
 def test_bad_rows_of_the_command(stored, rows, words, capsys):
     assert main(["gradcheck", "softmax", "--input", stored, f"--rows={rows}"]) == 2

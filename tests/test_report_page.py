@@ -280,6 +280,18 @@ def test_wrong_rows_alone_are_above_1_and_drawn_and_projected():
     assert "outside of the plane" in text
 
 
+def test_rows_of_every_stage_that_a_loss_has():
+    """Stages of one number a sample and of one a class go together."""
+
+    def every(x, W, labels, upstream=1.0):
+        out = LOSS.forward(x, W, labels)
+        return {**out.stages(), **LOSS.backward(out, upstream).stages()}
+
+    (rows,) = check(every, LOSS, dtype="float64", cases=["typical"]).rows
+    assert len(rows.error) == 12
+    assert max(rows.error) <= 1
+
+
 def test_bare_logits_have_no_angle_and_no_arrows():
     loss = refloss.CrossEntropy()
     report = check(lambda logits, targets: {"loss": 2 * loss.forward(logits, targets).loss.astype(logits.dtype),

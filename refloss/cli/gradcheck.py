@@ -77,9 +77,6 @@ def _isolated(options: argparse.Namespace) -> int:
     """The command where code of the user's may end the process, or never end: the process of an isolated kernel."""
     from refloss.testing.isolation import FRAMEWORK, Died, Process
 
-    for name in ("time_limit", "memory_limit"):
-        if not 0 < (value := getattr(options, name)) < float("inf"):
-            raise CallError(f"--{name.replace('_', '-')} must be a positive number, got {value}")
     told = {key: value for key, value in vars(options).items() if key != "command"}
     to_terminal = options.format == "text" and options.output is None and sys.stdout is not None and sys.stdout.isatty()
     process = Process("refloss.cli.gradcheck")
@@ -141,13 +138,13 @@ def _report(options: argparse.Namespace, goes_on: Callable[[], None] = lambda: N
     witnesses = _witnesses(options.witness)
     if options.set and not options.losses:
         raise CallError("--set needs the name of a loss of refloss")
-    if options.input and options.case:
+    if options.input is not None and options.case:
         raise CallError("--case chooses among the built-in cases; with --input there is only yours")
     for name in ("rows", "classes"):
-        if getattr(options, name) is not None and not options.input:
+        if getattr(options, name) is not None and options.input is None:
             raise CallError(f"--{name} chooses among those of --input; the built-in cases are checked whole")
     own = [_load(options.loss)] if options.loss else []
-    results, losses = (_on_input if options.input else _on_cases)(own, options, witnesses, goes_on)
+    results, losses = (_on_cases if options.input is None else _on_input)(own, options, witnesses, goes_on)
     if not results:
         return None
     return Report(results, all_branches(losses), options.strict, options.verbose or options.format != "text")
@@ -194,13 +191,16 @@ def _on_input(
     from refloss.witnesses.work import Meter
 
     path = options.input
-    rows, classes = (numbers(getattr(options, name), f"--{name}") for name in ("rows", "classes"))
     arrays = read_arrays(path, options.memory_limit)
-    ones = (1.0,) * max(len(np.atleast_1d(arrays["W"])), 1)
+    there = {name: len(np.atleast_1d(arrays[of])) for name, of in (("rows", "x"), ("classes", "W"))}
+    rows, classes = (numbers(getattr(options, name), f"--{name}", count) for name, count in there.items())
+    ones = (1.0,) * max(there["classes"], 1)
     names = options.losses or ([] if own else refloss.losses())
     losses = [make_loss(name, options.set, ones) for name in names]
     if not options.losses and np.ndim(arrays["labels"]) == 2:  # soft targets have no margin class
         losses = [loss for loss in losses if not loss.has_margin]
+    if "b" in arrays and not any(getattr(loss, "has_bias", True) for loss in own + losses):
+        raise CallError(f"--input {path} holds b, and none of these losses has a bias: {', '.join(names)}")
     begun: list[Any] = []
 
     def check(loss: Any) -> Any:

@@ -80,6 +80,9 @@ def checked(options: argparse.Namespace) -> argparse.Namespace:
         raise CallError(f"-j must be at least 1, got {options.jobs}")
     if getattr(options, "seed", 0) < 0:
         raise CallError(f"--seed must not be negative, got {options.seed}")
+    for name in ("time_limit", "memory_limit"):
+        if not 0 < (limit := getattr(options, name, 1.0)) < float("inf"):
+            raise CallError(f"--{name.replace('_', '-')} must be a positive number, got {limit:g}")
     if hasattr(options, "losses"):
         options.losses = list(dict.fromkeys(map(own_name, options.losses)))
     if isinstance(given := getattr(options, "loss", None), str):
@@ -189,17 +192,19 @@ def make_loss(name: str, settings: list[str], weights: Sequence[float], bare: bo
         raise CallError(str(error)) from error
 
 
-def numbers(text: str | None, option: str) -> list[int] | None:
-    """0,5-9 as [0, 5, 6, 7, 8, 9]; None stays None."""
+def numbers(text: str | None, option: str, count: int) -> list[int] | None:
+    """0,5-9 as [0, 5, 6, 7, 8, 9], all below count; None stays None."""
     if text is None:
         return None
     found: list[int] = []
-    for part in filter(None, text.replace(" ", "").split(",")):
-        first, _, last = part.partition("-")
-        among = range(int(first), int(last or first) + 1) if (first + last).isdecimal() and first else range(0)
-        if not among or part.endswith("-"):
+    for part in text.replace(" ", "").split(","):
+        first, dash, last = part.partition("-")
+        last = last if dash else first
+        if not (first.isdecimal() and last.isdecimal() and int(first) <= int(last)):
             raise CallError(f"{option} takes whole numbers and ranges such as 0,5-9, got {part!r}")
-        found += among
+        if int(last) >= count:
+            raise CallError(f"{option} must lie in 0 … {count - 1}, got {last}")
+        found += range(int(first), int(last) + 1)
     return found
 
 

@@ -1,4 +1,4 @@
-"""Every block of code in docs/ and derivations/ runs, and prints what stands there.
+"""Every block of code in README.md, docs/ and derivations/ runs, and prints what stands there.
 
 - A ```python block with >>> is a doctest. Blocks of one page share their names.
 - One without >>> is run in docs/, and saved under the name that its first line gives ("# my_kernel.py"),
@@ -27,7 +27,7 @@ from refloss.cli.main import main
 
 PAGES = [
     str(path.relative_to(ROOT))
-    for where in ("derivations/*.md", "docs/*.md", "docs/[!_n]*/**/*.md")
+    for where in ("README.md", "derivations/*.md", "docs/*.md", "docs/[!_n]*/**/*.md")
     for path in sorted(ROOT.glob(where))
 ]
 BLOCK = re.compile(r"^( *)```(python|console)\n(.*?)^\1```", re.DOTALL | re.MULTILINE)
@@ -165,7 +165,7 @@ def test_blocks_of(page, home):
             run_session(code, page, line, home)
         elif ">>>" in code:
             run_doctest(code, names, page, line)
-        elif page.startswith("docs/"):
+        elif not page.startswith("derivations/"):
             run_code(code, names, page, line, home)
 
 

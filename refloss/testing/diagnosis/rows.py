@@ -13,7 +13,12 @@ from refloss.testing.judging import units
 from refloss.testing.judging.truth import Grade, Truth
 
 OF_A_SAMPLE = ("x_norm", "cos_theta", "theta", "logits", "probabilities", "losses", "grad_logits", "grad_x")
-OF_CLASSES = ("logits", "probabilities", "grad_logits")  # with the logits' own axes where there are bare logits
+OF_CLASSES = (
+    "cos_theta",
+    "logits",
+    "probabilities",
+    "grad_logits",
+)  # with the logits' own axes where there are bare logits
 MOST = 6  # rows whose arrows are kept
 PARALLEL = 1e-6  # of a vector: a shorter part across the others gives no direction
 
