@@ -64,15 +64,8 @@ class Grid:
             table.add_row(*map(Text, row), style="bold red" if wrong else None)
         return table
 
-    def folded(self, width: int) -> list[Grid]:
-        """The table as one or more that are no wider than this, so that no number is cut; the names come again in each.
-
-        Args:
-            width (int): in characters.
-
-        Returns:
-            list of Grid: with all columns in their order.
-        """
+    def _folded(self, width: int) -> list[Grid]:
+        """The table as one or more no wider than so many characters, no number cut; the names come again in each."""
         letters, columns = self._letters, range(len(self.header))
         parts = [[line for text in column for line in text.split(" " if letter == "w" else "\n")]
                  for letter, *column in zip(letters, self.header, *self.rows, strict=True)]  # fmt: skip
@@ -200,7 +193,7 @@ class BaseReport(ABC):
         """
         if self._heading:
             say(console, self._heading, "bold")
-        for grid in self.grid().folded(console.width):
+        for grid in self.grid()._folded(console.width):
             console.print(grid.table())
         for line in (*self.details(), self.verdict()):
             say(console, line)

@@ -27,8 +27,8 @@ def add_to(commands: Any) -> None:
         description="Runs FILE.py:FUNCTION on aimed cases and compares every stage that it returns, and the gradients "
         "through it, with the truth. Tolerances are derived from the dtype; none is set by hand.",
         epilog=TAKES
-        + " Exit status: 0 it passed, 1 it is wrong, 2 the call was wrong, 3 the oracle could not have told, 5 "
-        "nothing ran.",
+        + " Exit status: 0 it passed, 1 it is wrong, 2 the call was wrong, 3 the oracle could not have told, 4 "
+        "the result could not be written, 5 nothing ran.",
     )
     parser.add_argument(
         "implementation", nargs="?", metavar="FILE.py:FUNCTION", help="f(x, W, labels); or MODULE:FUNCTION"

@@ -62,6 +62,7 @@ class LSoftmax(PsiMarginLoss):
 
     @property
     def normalises_targets(self) -> bool:  # type: ignore[override]
+        """Whether a zero row of a target pair is singular. With margin = 1 there is no angle."""
         return self.margin > 1
 
     def forward_logits(self, x: Rows, W: Rows, b: Array | None, pairs: Pairs) -> LogitsPass:

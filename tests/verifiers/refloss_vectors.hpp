@@ -56,6 +56,7 @@ class Vectors {
 public:
     explicit Vectors(const std::string& path) {
         std::ifstream file(path, std::ios::binary);
+        if (!file) throw std::runtime_error(path + ": cannot be opened");
         std::vector<char> bytes((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
         uint64_t length = 0;
         if (bytes.size() >= 8) std::memcpy(&length, bytes.data(), 8);
