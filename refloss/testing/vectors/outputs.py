@@ -60,9 +60,7 @@ class OutputsChecker(Checker):
         for name, tensor in tensors.items():
             each, _, stage = name.partition("/")
             if each not in by_id:
-                raise VectorsError(
-                    path, f"{each} is no case of {loss!r} in {dtype} and seed {seed}; of others?"
-                )
+                raise VectorsError(path, f"{each} is no case of {loss!r} in {dtype} and seed {seed}; of others?")
             if stage not in STAGES:
                 raise VectorsError(path, f"{name}: no stage is called {stage}")
             outputs.setdefault(by_id[each].name, {})[stage] = tensor
