@@ -61,7 +61,7 @@ def add_to(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """The command. Returns its exit status."""
-    points = _on_input(options) if options.input else _of_the_grid(options)
+    points = _on_input(options) if options.input is not None else _of_the_grid(options)
     if options.list_points:
         return _list(points)
     try:
@@ -144,7 +144,7 @@ def _page_writer(options: argparse.Namespace) -> Callable[[Any], str]:
     """What makes the page of a report; with the section on the bounds where it is about all of refloss."""
     with of_a_checkout("--format markdown"):
         from refloss.score import proofs_page, sharpness
-    part = options.losses or options.point or options.input or options.quick
+    part = options.losses or options.point or options.input is not None or options.quick
     return lambda report: proofs_page.page(report, _command(options), () if part else sharpness.sharpness())
 
 
@@ -153,7 +153,7 @@ def _command(options: argparse.Namespace) -> str:
     words = ["refloss", "certify", *options.losses]
     for name in options.point or ():
         words += ["--point", name]
-    if options.input:
+    if options.input is not None:
         words += ["--input", options.input, *(word for setting in options.set for word in ("--set", setting))]
     if options.precision != "both":
         words += ["--precision", options.precision]
