@@ -322,6 +322,17 @@ def test_the_failing_case_is_shrunk():
     assert "N = 1, C = 2, D = 2" in report.shrunk, report.shrunk
 
 
+def test_a_kernel_may_have_a_name_that_the_reproducer_has_for_its_own(tmp_path, monkeypatch, capsys):
+    (tmp_path / "named_loss.py").write_text("def loss(x, W, labels):\n    return {'loss': x.sum()}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    from named_loss import loss
+
+    report = check(loss, refloss.Softmax(), dtype="float64", cases=["one_sample"])
+    assert "from named_loss import loss as kernel\n" in report.reproducer
+    exec(report.reproducer, {})
+    assert "FAILED" in capsys.readouterr().out
+
+
 def test_the_reproducer_runs_and_fails_the_same_way(capsys):
     loss = make("arcface", scale=16.0)
     report = quick(kernel_of(loss, change=broken("grad_W", lambda v: -v)), loss)

@@ -17,6 +17,7 @@ from refloss.testing.report import Failure
 from refloss.testing.shrink import entries
 
 PRINTED = 400  # numbers; a larger input is named, not printed
+TAKEN = ("Case", "case", "check", "framework", "loss", "np", "refloss", "sys")  # names that the code has for its own
 
 
 def described(loss: Any) -> str:
@@ -36,12 +37,14 @@ def reproducer(
     """Code that runs the kernel on this case alone; `whole` is the named case that it was cut from."""
     module, name = str(getattr(kernel, "__module__", "")), getattr(kernel, "__qualname__", "")
     importable = module not in ("", "None", "__main__") and name.isidentifier()
-    called = name if importable else "kernel"
+    called = name if importable and name not in TAKEN else "kernel"
     lines = ["import numpy as np", "import refloss", "from refloss.testing import Case, check"]
     if "isolated" in options:
         called = repr(f"{getattr(kernel, '__file__', None) or module}:{name}")  # imported in its own process alone
     elif importable:
-        lines += _import_of(module, name, getattr(kernel, "__file__", None))
+        lines += _import_of(
+            module, name if called == name else f"{name} as {called}", getattr(kernel, "__file__", None)
+        )
     else:
         lines.append("kernel = ...  # yours")
     lines.append("")
