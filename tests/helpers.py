@@ -33,8 +33,9 @@ def need(name: str) -> ModuleType:
 
 
 def need_program(name: str) -> str:
-    """The path of a program; without it as `need`."""
-    return shutil.which(name) or _lacking(name, "there is no such program")
+    """The path of a program, on PATH or where Rust's installer puts its own; without it as `need`."""
+    path = os.pathsep.join((os.environ.get("PATH", os.defpath), os.path.expanduser("~/.cargo/bin")))
+    return shutil.which(name, path=path) or _lacking(name, "there is no such program")
 
 
 def _lacking(name: str, reason: str) -> NoReturn:

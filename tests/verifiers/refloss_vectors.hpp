@@ -120,9 +120,11 @@ inline std::string judge(const Case& c, const std::string& stage, const std::vec
     bool rows = want.shape.size() == 2 && bound.shape != want.shape, cone = c.has(stage + "/cone");
     size_t width = rows ? want.shape[1] : 1;
     for (size_t unit = 0; unit < bound.count(); ++unit) {
-        double length = 0, radius = 0, along = 0;
+        double length = 0, radius = 0, along = 0, most = 0;
+        size_t worst = unit * width;   // of a row the entry that is off most
         for (size_t k = unit * width; k < (unit + 1) * width; ++k) {
             double error = got[k] == want[k] ? 0 : got[k] - want[k];
+            if (std::isnan(error) || std::fabs(error) > most) worst = k, most = std::fabs(error);
             length = rows ? std::hypot(length, error) : std::fabs(error);
             if (cone) radius = std::hypot(radius, c[stage + "/cone"][k]), along += error * c[stage + "/cone"][k];
         }
@@ -131,9 +133,6 @@ inline std::string judge(const Case& c, const std::string& stage, const std::vec
             length = std::hypot(t, std::max(q - radius, 0.0));
         }
         if (length <= bound[unit] || std::isinf(bound[unit])) continue;
-        size_t worst = unit * width;   // of a row the entry that is off most
-        for (size_t k = worst; k < (unit + 1) * width; ++k)
-            if (!(std::fabs(got[k] - want[k]) <= std::fabs(got[worst] - want[worst]))) worst = k;
         std::string at;
         for (size_t axis = want.shape.size(), rest = worst; axis-- > 0; rest /= want.shape[axis])
             at = std::to_string(rest % want.shape[axis]) + (at.empty() ? "" : ", ") + at;
@@ -177,13 +176,14 @@ inline int verify(const std::string& path, const std::function<Stages(const Case
     for (const std::string& id : vectors.ids) {
         Case c{&vectors, id};
         Stages got = all[id] = kernel(c);
-        const char* order[] = {"x_norm", "W_norm", "cos_theta", "theta", "logits", "probabilities", "losses", "loss",
+        std::vector<std::string> order = {"x_norm", "W_norm", "cos_theta", "theta", "logits", "probabilities", "losses", "loss",
                                "grad_logits", "grad_x", "grad_W", "grad_b", "grad_scale", "grad_margin", "grad_alpha"};
-        for (const char* stage : order) {
+        for (const auto& named : got) order.push_back(named.first);   // and names that may be none
+        for (const std::string& stage : order) {
             if (!got.count(stage)) continue;
             std::string words = c.has(stage) ? judge(c, stage, got[stage], grade[0]) : " is no stage of this loss";
             if (words.empty()) continue;
-            std::printf("%s: %s%s\n", id.c_str(), stage, words.c_str());
+            std::printf("%s: %s%s\n", id.c_str(), stage.c_str(), words.c_str());
             ++wrong;
             break;
         }
