@@ -60,6 +60,12 @@ def test_a_wrong_kernel_is_refused(program, vectors, mistake):
     assert " is due: " in out.splitlines()[0]
 
 
+def test_a_kernel_that_gives_nothing_does_not_pass(program, vectors):
+    status, out = ran(program, vectors, "nothing")
+    assert status == 1
+    assert out.splitlines()[0].endswith(": no stage came back")
+
+
 def test_outputs_are_files_that_the_oracle_reads(program, vectors, tmp_path):
     ran(program, vectors, "", tmp_path / "right.safetensors")
     ran(program, vectors, "sign", tmp_path / "wrong.safetensors")

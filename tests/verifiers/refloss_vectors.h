@@ -166,12 +166,11 @@ static inline void refloss_save(const refloss_case *c, int wide, FILE *header, F
 
 // Runs the kernel on every case; prints the first wrong entry of every case. Returns 0 if all is right, else 1.
 // grade, outputs (a file for `refloss check --outputs`): NULL for the one that is required, and for none.
-static inline int refloss_verify(const char *path, void (*kernel)(refloss_case *), const char *grade,
-                                 const char *outputs) {
+static inline int refloss_verify(const char *path, void (*kernel)(refloss_case *), const char *grade, const char *outputs) {
     refloss_vectors v = refloss_open(path);
     char *ids = refloss_metadata(&v, "ids"), *require = refloss_metadata(&v, "require"), *id = strtok(ids, " ");
     char *dtype = refloss_metadata(&v, "dtype");
-    int wide = !strcmp(dtype, "float64"), wrong = 0, count = 0, byte;
+    int wide = !strcmp(dtype, "float64"), wrong = 0, count = 0, given, byte;
     FILE *file = outputs ? fopen(outputs, "wb") : NULL, *data = outputs ? tmpfile() : NULL;
     if (outputs && (!file || !data)) refloss_fail(outputs, "cannot be written");
     if (!id) refloss_fail(path, "no refloss vectors");
@@ -180,8 +179,9 @@ static inline int refloss_verify(const char *path, void (*kernel)(refloss_case *
     for (; id; id = strtok(NULL, " "), ++count) {
         refloss_case c = {.of = &v, .id = id};
         kernel(&c);
-        for (int s = 0; s < REFLOSS_STAGES; ++s)
-            if (c.outputs[s] && refloss_judge(&c, refloss_stages[s], c.outputs[s], *grade)) { ++wrong; break; }
+        for (int s = given = 0; s < REFLOSS_STAGES; ++s)
+            if (c.outputs[s] && ++given && refloss_judge(&c, refloss_stages[s], c.outputs[s], *grade)) { ++wrong; break; }
+        if (!given && ++wrong) printf("%s: no stage came back\n", id);
         if (file) refloss_save(&c, wide, file, data);
         for (int s = 0; s < REFLOSS_STAGES; ++s) free(c.outputs[s]);
     }

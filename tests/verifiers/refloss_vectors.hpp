@@ -176,6 +176,7 @@ inline int verify(const std::string& path, const std::function<Stages(const Case
     for (const std::string& id : vectors.ids) {
         Case c{&vectors, id};
         Stages got = all[id] = kernel(c);
+        if (got.empty() && ++wrong) std::printf("%s: no stage came back\n", id.c_str());
         std::vector<std::string> order = {"x_norm", "W_norm", "cos_theta", "theta", "logits", "probabilities", "losses", "loss",
                                "grad_logits", "grad_x", "grad_W", "grad_b", "grad_scale", "grad_margin", "grad_alpha"};
         for (const auto& named : got) order.push_back(named.first);   // and names that may be none

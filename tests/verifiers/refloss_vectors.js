@@ -126,6 +126,7 @@ function verify(path, kernel, grade, outputs) {
     for (const id of vectors.ids) {
         const c = new Case(vectors, id), got = kernel(c);
         all.push([id, got]);
+        if (!Object.keys(got).length && ++wrong) console.log(`${id}: no stage came back`);
         for (const stage of [...STAGES, ...Object.keys(got)]) {   // and names that may be none
             const words = stage in got ? judge(c, stage, got[stage], grade) : "";
             if (!words) continue;

@@ -174,6 +174,7 @@ where K: Fn(&Case) -> Stages {
             let (_, values) = got.iter().find(|(name, _)| name == stage)?;
             Some(format!("{id}: {stage}{}", judge(&case, stage, values, grade)?))
         });
+        let first = first.or_else(|| got.is_empty().then(|| format!("{id}: no stage came back")));
         if let Some(words) = first {
             println!("{words}");
             wrong += 1;

@@ -15,6 +15,9 @@ fn half(v: f32) -> f32 { // v with 11 bits
 
 fn softmax(case: &Case, mistake: &str) -> Stages {
     let is = |name: &str| mistake == name;
+    if is("nothing") {
+        return Stages::new();
+    }
     let (tx, tw) = (case.get("x"), case.get("W"));
     let (n, d, c) = (tx.shape[0], tx.shape[1], tw.shape[0]);
     let (x, w, b) = (tx.floats(), tw.floats(), case.find("b").map(|b| b.floats()));
