@@ -33,7 +33,8 @@ WIDTH = 80  # of text that goes to a file or a pipe
 EVERY = 10.0  # seconds between two lines about progress where there is no terminal
 WORDS = {"true": "True", "false": "False"}
 NO_SUCH_PLACE = {  # what a wrong --output raises; a full disk, say, is not the call's fault
-    errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP,
+    errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EACCES, errno.EPERM, errno.EROFS,
+    errno.ENAMETOOLONG, errno.ELOOP,
 }  # fmt: skip
 BARE = {"cross_entropy": refloss.CrossEntropy}  # on logits
 PARAMETERS = {field.name for loss in (*LOSSES.values(), *BARE.values()) for field in dataclasses.fields(loss)}

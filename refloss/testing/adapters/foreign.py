@@ -25,8 +25,8 @@ class Framework:
             dtype is its name, "float32" say, or "int64" for labels (which may become shorter integers). "bfloat16"
             comes as `ml_dtypes.bfloat16`.
         from_array: f(array): the NumPy array with the values, shape and dtype of the framework's.
-        vjp: f(function, arrays): (value, back) with value = function(*arrays), an array, and back(upstream) the
-            gradients of Σ upstream · value, one for each of the arrays; None where value does not depend on it.
+        vjp: f(function, arrays): (value, back) with value = ``function(*arrays)``, an array, and back(upstream)
+            the gradients of Σ upstream · value, one for each of the arrays; None where value does not depend on it.
         name (str): for the report.
 
     Raises:
