@@ -134,7 +134,7 @@ def test_a_wide_table_is_folded_and_no_number_is_cut():
     """Every column is there once, the names in each part; what fits stays in one."""
     header = ["name", *(f"column_{k}" for k in range(9))]
     grid = Grid(header, [["first", *(f"{k}.123456789e-{k}00" for k in range(9))]] * 2, "l" + "r" * 9, [True, False])
-    parts = grid.folded(80)
+    parts = grid._folded(80)
     assert len(parts) == 3
     assert [name for part in parts for name in part.header[1:]] == header[1:]
     for part in parts:
@@ -145,8 +145,8 @@ def test_a_wide_table_is_folded_and_no_number_is_cut():
         lines = console.file.getvalue().splitlines()
         assert len(lines) == 3
         assert all(cell in lines[1] for cell in part.rows[0])
-    assert grid.folded(200) == [grid]
-    assert len(grid.folded(5)) == 9  # as narrow as it gets
+    assert grid._folded(200) == [grid]
+    assert len(grid._folded(5)) == 9  # as narrow as it gets
 
 
 def test_a_factor_of_all_gradients_is_said_once():
