@@ -42,6 +42,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     names = [name for name in LOSS_NAMES if name not in ALIASES]
     what = "only tests of this loss's passes, by their ids: none of the oracle, proofs, commands, pages, many digits"
     parser.addoption("--loss", choices=names, metavar="NAME", help=what)
+    parser.addoption("--passed", metavar="FILE", help="write the ids of what passed, a line each")
+    parser.addoption("--not-again", metavar="FILE", help="leave out the ids in this file")
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
@@ -51,6 +53,13 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     if os.environ.get("REFLOSS_REQUIRE_OPTIONAL") != "1":
         left_out = left_out | SLOW
     return True if collection_path.stem in left_out and not named else None
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    path, reporter = session.config.getoption("--passed"), session.config.pluginmanager.get_plugin("terminalreporter")
+    if path and not hasattr(session.config, "workerinput"):
+        ids = [report.nodeid for report in reporter.stats.get("passed", [])]
+        Path(path).write_text("".join(f"{each}\n" for each in ids), encoding="utf-8")
 
 
 def pytest_report_header() -> str:
@@ -72,6 +81,11 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if path := config.getoption("--not-again"):
+        passed = set(Path(path).read_text(encoding="utf-8").splitlines())
+        again = [item.nodeid in passed for item in items]
+        config.hook.pytest_deselected(items=list(itertools.compress(items, again)))
+        items[:] = itertools.compress(items, (not a for a in again))
     name = config.getoption("--loss")
     if name:
         kept = [name in losses_named(item.nodeid) for item in items]
