@@ -107,9 +107,7 @@ class BaseReport(ABC):
 
     width: ClassVar[int] = 120
     suite: ClassVar[str] = "refloss"  # of the JUnit file
-    _hint: Callable[[str], str] = staticmethod(
-        str
-    )  # a hint in the words of those who read it; the command line has its own
+    _hint: Callable[[str], str] = staticmethod(str)  # a hint in the reader's words; the command line has its own
 
     # -- what a report gives -----------------------------------------------------------------------
 
@@ -218,7 +216,10 @@ class BaseReport(ABC):
         Raises:
             OSError: the file cannot be written.
         """
-        text = strict_json(self.to_dict())
+        return self._kept(strict_json(self.to_dict()), path)
+
+    @staticmethod
+    def _kept(text: str, path: str | None) -> str:
         if path is not None:
             write_whole(path, text + "\n")
         return text

@@ -182,6 +182,22 @@ def test_xdist(inner, pytester):
     assert told["ran"] == 3
 
 
+@pytest.mark.parametrize("processes", ["0", "2"])
+def test_one_page_of_all_kernels(inner, pytester, processes):
+    """Also of reports that other processes made; of none it says so."""
+    pytest.importorskip("xdist")
+    path = pytester.path / "out.html"
+    source = kernel("one_row") + kernel("right", test="test_other")
+    inner(source, "-n", processes, f"--refloss-report={path}").assert_outcomes(passed=6, failed=2)
+    written = path.read_text(encoding="utf-8")
+    assert "refloss check: 1 of 2 passed" in written
+    assert written.count("<article") == 2
+    for test in ("test_it", "test_other"):
+        assert f"test_it.py::{test}[float32]</h2>" in written
+    inner("def test_none(): pass", f"--refloss-report={path}").assert_outcomes(passed=1)
+    assert "No kernel was checked" in path.read_text(encoding="utf-8")
+
+
 def test_the_plugin_imports_nothing_heavy():
     code = "import sys, refloss.testing.plugin; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()

@@ -96,7 +96,6 @@ def run(options: argparse.Namespace) -> int:
 
 def _of_one_dtype(options: argparse.Namespace) -> int:
     from refloss.cases.configurations import WEIGHTS
-    from refloss.cases.fuzz import draws
     from refloss.testing.check import Checker
 
     if (options.implementation is None) == (options.outputs is None):
@@ -111,6 +110,8 @@ def _of_one_dtype(options: argparse.Namespace) -> int:
             return _run_outputs(options, loss)
         chosen: Any = options.case or ("quick" if options.quick else "all")
         if options.fuzz is not None:
+            from refloss.cases.fuzz import draws
+
             chosen = draws(loss, options.fuzz, options.dtype, options.seed, options.soft_targets)
         checker = Checker(
             options.implementation, loss, dtype=options.dtype, framework=options.framework,

@@ -13,8 +13,8 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import json
+import pickle
 from collections.abc import Iterator, Mapping
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -227,7 +227,7 @@ class Group:
             pytest.fail(f"{report.loss.removeprefix('refloss.')} {report.dtype}: {why}\n\n{report}", pytrace=False)
 
     def told_of(self, form: str) -> dict[str, Any] | None:
-        """For the end of the run, in plain values: what ran, and the report where there is something to say."""
+        """For the end of the run, in values that processes exchange: what ran, and the report where it is asked for."""
         if self.checker is None or not self.checker.found.results:
             return None
         ran = [result.name for result in self.checker.found.results]
@@ -235,10 +235,9 @@ class Group:
         report = self.whole
         if report is None and (failed or form):
             report = self.checker.report()
-        made = {"": "", ".json": "to_json", ".html": "to_html"}[form]
         return {
             "label": self.label, "ran": ran, "of": len(self.cases), "whole": self.whole is not None,
-            "text": str(report) if failed > 1 else "", "file": getattr(report, made)() if made else "",
+            "text": str(report) if failed > 1 else "", "report": pickle.dumps(report) if form else b"",
         }  # fmt: skip
 
 
@@ -380,22 +379,15 @@ class Session:
 
 def as_json(told: list[dict[str, Any]]) -> str:
     """Every kernel's report in one object."""
-    kernels = [{"test": t["label"], "ran": len(t["ran"]), "of": t["of"], **json.loads(t["file"])} for t in told]
+    kernels = [{"test": t["label"], "ran": len(t["ran"]), "of": t["of"],
+                **json.loads(pickle.loads(t["report"]).to_json())} for t in told]  # fmt: skip
     return json.dumps({"refloss": refloss.__version__, "kernels": kernels}, indent=1, ensure_ascii=False) + "\n"
 
 
 def as_html(told: list[dict[str, Any]]) -> str:
-    """The page of the one kernel, or each page in a frame of its own, which loads nothing."""
-    if len(told) == 1:
-        return told[0]["file"]
-    frames = [
-        f"<details{' open' if t['text'] else ''}><summary>{escape(t['label'])}</summary>"
-        f'<iframe title="{escape(t["label"])}" srcdoc="{escape(t["file"])}"></iframe></details>'
-        for t in told
-    ]
-    style = (
-        ":root { color-scheme: light dark } body { font: 16px system-ui, sans-serif } "
-        "iframe { width: 100%; height: 90vh; border: 0 } summary { cursor: pointer; padding: .5em 0 }"
-    )
-    head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><style>{style}</style>'
-    return f"<!doctype html>\n<html lang=en>{head}<title>refloss</title>\n{chr(10).join(frames)}\n</html>\n"
+    """The page of all kernels."""
+    from refloss.testing.page import page
+
+    if not told:
+        return "<!doctype html>\n<html lang=en><title>refloss</title>No kernel was checked.</html>\n"
+    return page([(t["label"], pickle.loads(t["report"])) for t in told]) + "\n"

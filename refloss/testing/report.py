@@ -13,7 +13,6 @@ from refloss.testing.adapters import LOST
 from refloss.testing.diagnosis.match import Match
 from refloss.testing.diagnosis.rows import Arrow, Rows
 from refloss.textbook.family import derived_at
-from refloss.writing import write_whole
 
 EXPLAINED = {
     "A": "the last place of the output's dtype",
@@ -245,10 +244,7 @@ class Report(BaseReport):
         """
         from refloss.testing.page import page
 
-        text = page([(self._heading, self)])
-        if path is not None:
-            write_whole(path, text + "\n")
-        return text
+        return self._kept(page([(self._heading, self)]), path)
 
     def _tests(self) -> list[tuple[str, str, list[str]]]:
         missed = [(f"{stage} checked", f"no case would have caught: {', '.join(mutants)}")

@@ -122,29 +122,25 @@ class Report(BaseReport):
                 groups.setdefault((result.loss, what), []).append(i)
         witnesses = list(dict.fromkeys(w for rows in groups.values() for i in rows for w in i.witnesses))
         counts = {key: [sum(getattr(i, name) for i in rows) for name in COUNTS] for key, rows in groups.items()}
-        if not self.verbose:
-            return Grid(
-                ["loss" if several else "gradient", *COUNTS, *(name.replace("_", "\n") for name in witnesses)],
-                [
-                    [
-                        key[not several],
-                        *map(str, counts[key]),
-                        *(_seen(rows, name).split(" (")[0] for name in witnesses),
-                    ]
-                    for key, rows in groups.items()
-                ],
-                "l" + "r" * (len(COUNTS) + len(witnesses)),
-                [bool(failed) for _, failed, _ in counts.values()],
-            )
+        if self.verbose:
+            names, letters = ["loss", "cases" if several else "gradient"], "lr" if several else "ll"
+        else:
+            names, letters = ["loss" if several else "gradient"], "l"
+
+        def shown(key: tuple[str, str], witness: str) -> str:
+            seen = _seen(groups[key], witness)
+            return seen if self.verbose else seen.split(" (")[0]
+
         return Grid(
-            ["loss", "cases" if several else "gradient", *COUNTS, *witnesses],
+            [*names, *COUNTS, *(name if self.verbose else name.replace("_", "\n") for name in witnesses)],
             [
-                [*key, *map(str, counts[key]), *(_seen(rows, witness) for witness in witnesses)]
-                for key, rows in groups.items()
+                [*(key if self.verbose else key[not several :][:1]), *map(str, counts[key]),
+                 *(shown(key, witness) for witness in witnesses)]
+                for key in groups
             ],
-            "l" + ("r" if several else "l") + "r" * (len(COUNTS) + len(witnesses)),
+            letters + "r" * (len(COUNTS) + len(witnesses)),
             [bool(failed) for _, failed, _ in counts.values()],
-        )
+        )  # fmt: skip
 
     def details(self) -> list[str]:
         """The legend, branches reached, what stays undecided, and the failures.
@@ -157,17 +153,18 @@ class Report(BaseReport):
         if self.verbose:
             lines = [LEGEND, *lines, *self._coverage_lines(), *self._undecided_lines()]
         groups: dict[tuple[str, str], list[str]] = {}
-        common = {failure.factor_name for _, failure in self.failures}
+        factors = {failure.factor_name for _, failure in self.failures}
+        common = factors.pop() if len(factors) == 1 else ""
         for result, failure in self.failures:
-            if common != {""} and len(common) == 1:  # it is said once, below
+            if common:  # it is said once, below
                 failure = replace(failure, factor=None)
             line = f"FAILED {result.made_by}, case {result.case}: {failure}"
             groups.setdefault((result.loss, failure.input), []).append(line)
         failures = first_of_each(groups.values(), 20, "gradients that are wrong, see .failures")
         unseen = [f"NOT CHECKED {loss}: no witness could decide any row of grad_{name}" for loss, name in self.unseen]
         wrapped = [part for line in lines for part in self._wrapped(line)]
-        if common and common != {""} and len(common) == 1:
-            failures.append(f"every wrong row of every gradient: got = {common.pop()} × expected")
+        if common:
+            failures.append(f"every wrong row of every gradient: got = {common} × expected")
         return [*wrapped, *failures, *self._right_lines(), *unseen]
 
     @property

@@ -127,13 +127,9 @@ def number(ratio: float) -> str:
         return "∞"
     if 0 < ratio < 0.01:
         return "<0.01"
-    return (
-        f"{ratio:.2g}"
-        if ratio < 100
-        else f"{ratio:.0f}"
-        if ratio < 10_000
-        else f"{ratio:.0e}".replace("e+0", "e").replace("e+", "e")
-    )
+    if ratio < 10_000:
+        return f"{ratio:.2g}" if ratio < 100 else f"{ratio:.0f}"
+    return f"{ratio:.0e}".replace("e+0", "e").replace("e+", "e")
 
 
 def _largest(report: Report) -> Iterator[Html]:
