@@ -87,7 +87,7 @@ def test_hypothesis_shrinks():
     hypothesis = need("hypothesis")
     from refloss.testing.strategies import inputs
 
-    steady = hypothesis.settings(derandomize=True, database=None, max_examples=300)
+    steady = hypothesis.settings(derandomize=True, database=None, deadline=None, max_examples=300)
     least = hypothesis.find(inputs("arcface"), lambda d: (d.case.labels == d.case.labels[0]).all(), settings=steady)
     assert entries(least.case) == 2
     assert least.loss == refloss.ArcFace(scale=1.0)

@@ -52,7 +52,7 @@ def inputs(
 
     Example:
         >>> import hypothesis, refloss
-        >>> @hypothesis.settings(max_examples=5, database=None)
+        >>> @hypothesis.settings(max_examples=5, database=None, deadline=None)
         ... @hypothesis.given(inputs(refloss.ArcFace()))
         ... def test_kernel(draw):
         ...     loss, case = draw
