@@ -15,6 +15,7 @@ import pytest
 
 from refloss.precision import errorfree, exact, products
 from refloss.precision.pair import Pair
+from refloss.precision.slicing import cosine_of_rows
 
 U = Fraction(1, 2**53)
 ADD = 3 * U**2 + 13 * U**3
@@ -227,18 +228,33 @@ def test_results_beyond_the_range_are_not_finite():
     [
         lambda v: np.tanh(v),
         lambda v: np.add.reduce(v),
-        lambda v: np.concatenate([v, v]),
+        lambda v: np.stack([v, v]),
         lambda v: np.cumsum(v),
         lambda v: np.linalg.norm(v),
         lambda v: v @ v,
         lambda v: np.add(v, v, where=np.array([True, False])),
     ],
-    ids=["tanh", "add.reduce", "concatenate", "cumsum", "norm", "@", "where="],
+    ids=["tanh", "add.reduce", "stack", "cumsum", "norm", "@", "where="],
 )
 def test_a_function_without_a_rule_is_an_error(call):
     """No NumPy function turns pairs into doubles or objects behind one's back."""
     with pytest.raises(TypeError):
         call(Pair([1.0, 2.0]))
+
+
+@pytest.mark.parametrize("columns", [1, 2, 3, 100, 512])
+def test_cosine_of_rows(columns, rng):
+    """Off by less than 2^-97 of 1, whatever the sizes of rows and of numbers in them."""
+    exactly = np.vectorize(mpmath.mpf, otypes=[object])
+    with mpmath.workprec(400):
+        for wild in (0, 60):
+            x, w = (rng.normal(size=(5, columns)) * np.exp2(rng.integers(-wild, wild + 1, (5, columns))) for _ in "xw")
+            x *= np.exp2(rng.integers(-300, 300, (5, 1)))
+            w[0], w[1] = x[0], -4 * x[1]
+            found, (a, b) = cosine_of_rows(x, w), (exactly(v) for v in (x, w))
+            due = [(u * v).sum() / mpmath.sqrt((u * u).sum() * (v * v).sum()) for u, v in zip(a, b, strict=True)]
+            off = exactly(found.high) + exactly(found.low) - np.array(due)
+            assert max(abs(off)) < mpmath.mpf(2) ** -97
 
 
 def test_a_pair_does_not_become_an_array_unasked():

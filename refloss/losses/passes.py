@@ -30,6 +30,8 @@ from refloss.steps.normalise import Rows
 from refloss.steps.targets import MeasuredPairs, Pairs, Setting
 
 PRECISIONS = ("double", "extended")
+ENTRIES_OF_PAIRS = 1 << 14  # numbers in the rows of target pairs that are measured together
+OPERATIONS_OF_AN_ANGLE = 64  # for each of these numbers
 KEPT = 1 << 25  # logits kept from forward to backward, at most; more are computed anew
 
 
@@ -191,8 +193,15 @@ class Passes(EndStages):
         else:
             of_pairs = self.inputs[1][pairs.y]
             W = Rows(self.arithmetic.of(rows_times_power(of_pairs, -self._spare(of_pairs, self.own.feels_W_norm))))
+        x, width = self.x.normalised()[pairs.rows], max(1, ENTRIES_OF_PAIRS // W.v.shape[1])
+
+        def part(k: int) -> Angle:
+            at = slice(k * width, (k + 1) * width)
+            return angle(x[at], W[at])
+
+        parts = list(in_order(part, max(1, -(-len(x) // width)), OPERATIONS_OF_AN_ANGLE * ENTRIES_OF_PAIRS))
         measured = MeasuredPairs(*pairs)
-        measured.angles = angle(self.x.normalised()[pairs.rows], W)
+        measured.angles = parts[0] if len(parts) == 1 else Angle(*(np.concatenate(v) for v in zip(*parts, strict=True)))
         return measured
 
     def _W_exponent(self, k: int) -> np.ndarray | int:

@@ -19,11 +19,12 @@ import numpy as np
 
 from refloss.precision.numbers import Array, from_pair, is_extended, nearest, widened
 from refloss.precision.pair import Pair
+from refloss.precision.slicing import cosine_of_rows
 
 CLOSE = 2.0**-4  # of the size before cancellation: below it doubles lose more than 4 bits
 CLOSE_OF_PAIRS = 2.0**-40  # above it pairs keep more than 60
 LEAST_SINE = 2.0**-3  # of θ, for √(1 − cos² θ) of pairs to be off by no more than 2^-97
-FEW = 16  # rows for which pairs are no faster
+FEW = 256  # numbers in the rows for which pairs are no faster
 CLOSE_FOR_DOUBLES = 2.0**-30  # above it pairs round to the double that is due
 DIGITS = 120  # bits of a result
 LONGEST = 1 << 15  # bits; no two doubles lie that near to π − m
@@ -83,8 +84,8 @@ def _replaced(sine: Array, size: Array, x: Array, w: Array, turns: int, in_pairs
     if not len(rows):
         return sine
     sine = sine.copy()
-    if not is_extended(sine) and len(rows) > FEW:
-        cos, sin = _legs(Pair(nearest(x)[rows]), Pair(nearest(w)[rows]))
+    if not is_extended(sine) and len(rows) * x.shape[1] > FEW:
+        cos, sin = _legs(nearest(x)[rows], nearest(w)[rows])
         better = in_pairs(cos, sin)
         enough = (np.abs(better.high) >= CLOSE_FOR_DOUBLES * np.abs(nearest(size)[rows])) & (sin.high > LEAST_SINE)
         improved, better = rows[enough], better[enough]
@@ -102,10 +103,9 @@ def _replaced(sine: Array, size: Array, x: Array, w: Array, turns: int, in_pairs
     return sine
 
 
-def _legs(x: Pair, w: Pair) -> tuple[Pair, Pair]:
+def _legs(x: np.ndarray, w: np.ndarray) -> tuple[Pair, Pair]:
     """cos θ and sin θ of the rows; the latter loses digits next to a pole."""
-    x_norm, w_norm = (np.sqrt(np.einsum("rd,rd->r", v, v)) for v in (x, w))
-    cos = np.einsum("rd,rd->r", x, w) / x_norm / w_norm
+    cos = cosine_of_rows(x, w)
     return cos, np.sqrt(1.0 - cos * cos)
 
 

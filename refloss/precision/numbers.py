@@ -44,6 +44,8 @@ class Numbers(np.lib.mixins.NDArrayOperatorsMixin):
         raise TypeError(f"{type(self).__name__} is no plain array of doubles: use nearest()")
 
     def __array_function__(self, function: Any, types: Any, args: Any, options: Any) -> Any:
+        if function is np.concatenate:
+            return type(self)(*(np.concatenate([getattr(v, part) for v in args[0]]) for part in self.PARTS))
         return self._rule(function)(*args, **options)
 
     def _rule(self, function: Any) -> Callable:

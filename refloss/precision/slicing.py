@@ -26,6 +26,26 @@ def inner(a: Array, b: Array) -> Array:
     return np.ldexp(_sliced_product(a, b, BITS), a_exponent[:, None] + b_exponent)
 
 
+def cosine_of_rows(a: np.ndarray, b: np.ndarray) -> Pair:
+    """a_r · b_r / (‖a_r‖ ‖b_r‖) of doubles (R, K), no row zero: off by less than 2^-97."""
+    bits, count = _bits_and_slices(a.shape[1], BITS)
+    of_a, of_b = cuts = [np.empty((count, *v.shape)) for v in (a, b)]
+    for v, cut in zip((a, b), cuts, strict=True):
+        rest = np.ldexp(v, -row_exponent(v)[:, None])
+        for s, part in enumerate(cut):
+            rounder = _rounder(bits, s)
+            np.add(rest, rounder, out=part)
+            part -= rounder
+            rest -= part
+    total = Pair(np.zeros((3, len(a))))
+    for d in reversed(range(count)):
+        operands = (of_a, of_a), (of_b, of_b), (of_a, of_b)
+        products = [np.einsum("srk,srk->r", u[: d + 1], v[d::-1]) for u, v in operands]
+        total = add(total, np.stack(products))
+    squares_of_a, squares_of_b, along = total[0], total[1], total[2]
+    return along / (np.sqrt(squares_of_a) * np.sqrt(squares_of_b))
+
+
 def combine(g: Array, v: Array) -> Array:
     """Σ_j g_ij v_j with an error below 2^-79 Σ_j |g_ij| max_d |v_jd|, however the sizes of rows and weights differ."""
     v, v_exponent = _rows_below_one(as_pair(v))
@@ -69,11 +89,7 @@ def _sliced_product(a: Pair, b: Pair, bits_kept: int) -> Pair:
     terms = a.shape[1]
     if not terms:
         return Pair(np.zeros((len(a), len(b))))
-    wanted = bits_kept + int(np.ceil(np.log2(terms)))
-    count = 1
-    while count * _bits(terms * count) < wanted:
-        count += 1
-    bits = _bits(terms * count)
+    bits, count = _bits_and_slices(terms, bits_kept)
     a_slices, b_slices = _slices(a, bits, count), _slices(b, bits, count)
     total = Pair(np.zeros((len(a), len(b))))
     if not a_slices or not b_slices:
@@ -87,9 +103,22 @@ def _sliced_product(a: Pair, b: Pair, bits_kept: int) -> Pair:
     return total
 
 
+def _bits_and_slices(terms: int, bits_kept: int) -> tuple[int, int]:
+    """Bits of a slice, and how many slices keep so many bits of a sum of `terms` products."""
+    count = 1
+    while count * _bits(terms * count) < bits_kept + int(np.ceil(np.log2(terms))):
+        count += 1
+    return _bits(terms * count), count
+
+
 def _bits(terms: int) -> int:
     """Bits a slice may have if `terms` products of two slices are to add up exactly in 53."""
     return (53 - int(np.ceil(np.log2(terms)))) // 2 if terms > 1 else 26
+
+
+def _rounder(bits: int, s: int) -> float:
+    """What, added and taken away, leaves slice s of a number: 1.5 · 2^52 of its units."""
+    return 1.5 * 2.0 ** (52 - bits * (s + 1))
 
 
 def _slices(v: Pair, bits: int, count: int) -> list[np.ndarray]:
@@ -99,8 +128,7 @@ def _slices(v: Pair, bits: int, count: int) -> list[np.ndarray]:
     for s in range(count):
         if not high.any():
             break
-        # adding and taking away 1.5 · 2^52 units rounds to whole units
-        rounder = 1.5 * 2.0 ** (52 - bits * (s + 1))
+        rounder = _rounder(bits, s)
         part = (high + rounder) - rounder
         slices.append(part)
         high, low = two_sum(high - part, low)

@@ -60,7 +60,7 @@ class Rows:
     def __len__(self) -> int:
         return len(self.v)
 
-    def __getitem__(self, index: np.ndarray) -> Rows:
+    def __getitem__(self, index: np.ndarray | slice) -> Rows:
         """Some of the rows; what is known of them stays known."""
         norm, hat = (None if known is None else known[index] for known in (self._norm, self._hat))
         return Rows(self.v[index], norm, hat)

@@ -5,6 +5,9 @@ python tests/benchmarks/speed.py --quick   # few rounds, up to 1e5 classes, prin
 
 Every contender runs in turns with the floor in one process, on as many cores as it has threads; a time is the median of
 its rounds over the median of the floor's. The floor: the matrix products x Wᵀ, g W and gᵀ x. All compute in float64.
+
+OpenBLAS' threads go to sleep at once after a product (OPENBLAS_THREAD_TIMEOUT=4): by default those of the floor keep
+their cores busy for some 30 ms more, and whatever runs next has one core less.
 """
 
 from __future__ import annotations
@@ -247,6 +250,7 @@ def private() -> int:
 def worker(threads: int, *what: str) -> Any:
     """What a function of this file gives in a process of its own, on so many cores."""
     environment = os.environ | {"OMP_NUM_THREADS": str(threads), "OPENBLAS_NUM_THREADS": str(threads)}
+    environment["OPENBLAS_THREAD_TIMEOUT"] = "4"
     command = [sys.executable, __file__, "--worker", str(threads), *what]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
