@@ -197,13 +197,13 @@ def test_a_normalising_loss_has_gradients_of_one_over_the_length():
 
 
 def test_the_pull_on_the_circle_is_what_the_projection_leaves():
-    """Across x̂ and sin θ long, or sin(θ + m); what is removed lies along x̂; the arrows drawn are these, and no others."""
+    """Across x̂ and sin θ long, or sin(θ + m); what is removed lies along x̂; these arrows are drawn, and no others."""
     panels_of, sizes = iter(figures.draw("gradient_on_the_circle").axes), []
-    for (_, loss), slope in zip(gradient_on_the_circle.LOSSES, (np.sin, lambda theta: np.sin(theta + 0.5)), strict=True):
+    for (_, loss), m in zip(gradient_on_the_circle.LOSSES, (0.0, 0.5), strict=True):
         for degrees in gradient_on_the_circle.ANGLES:
             theta = np.radians(degrees)
             found = gradient_on_the_circle.pull(loss, degrees)
-            size = slope(theta)
+            size = np.sin(theta + m)
             assert found.x_hat == pytest.approx([np.cos(theta), np.sin(theta)], abs=EXACT)
             assert found.pull == pytest.approx(size * np.array([np.sin(theta), -np.cos(theta)]), abs=EXACT)
             assert found.removed == pytest.approx(size / np.tan(theta) * found.x_hat, abs=10 * EXACT)
@@ -213,7 +213,8 @@ def test_the_pull_on_the_circle_is_what_the_projection_leaves():
             at_the_tip = [along for start, along in arrows if start == pytest.approx(found.x_hat)]
             due = [gradient_on_the_circle.SHORTER * v for v in (found.t_x, found.arrives, found.removed, found.pull)]
             assert np.array(at_the_tip) == pytest.approx(np.array(due), abs=EXACT)
-    assert "sin θ long: {}, {} and {} at 30°, 90° and 165°. Below, ArcFace's sin(θ + m): {}, {}, and {}".format(*sizes) in SPOKEN
+    said = "sin θ long: {}, {} and {} at 30°, 90° and 165°. Below, ArcFace's sin(θ + m): {}, {}, and {}"
+    assert said.format(*sizes) in SPOKEN
 
 
 def test_sizes_against_the_angle_are_those_of_the_formulas():

@@ -26,8 +26,8 @@ THETA = np.linspace(0.25, 179.75, 719)  # degrees; at the poles themselves ArcFa
 CURVES: tuple[tuple[str, tuple[Any, ...], dict[str, Any]], ...] = (
     ("no margin: softmax, W-Norm, L2", (Softmax(), WNormSoftmax(), L2Softmax(alpha=S)), {"color": BLACK, "ls": "-"}),
     ("weighted softmax, $w_y=1/2$", (WeightedSoftmax(class_weights=[0.5, 1.0]),), {"color": GREY, "ls": ":"}),
-    ("L-Softmax, SphereFace, F-Norm, $m=2$", (LSoftmax(margin=2), ASoftmax(margin=2), FNormSphereFace(scale=S, margin=2)),
-     {"color": BLUE, "ls": "-."}),
+    ("L-Softmax, SphereFace, F-Norm, $m=2$",
+     (LSoftmax(margin=2), ASoftmax(margin=2), FNormSphereFace(scale=S, margin=2)), {"color": BLUE, "ls": "-."}),
     ("CosFace, $m=0.35$", (AMSoftmax(scale=S, margin=0.35),), {"color": GREEN, "ls": "--"}),
     ("ArcFace, $m=0.5$", (ArcFace(scale=S, margin=0.5),), {"color": VERMILION, "ls": "-"}),
 )  # fmt: skip

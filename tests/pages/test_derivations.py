@@ -16,7 +16,19 @@ import refloss
 from pages.checks import PAGES as CHECKS
 from pages.checks.psi import AT_KNOT, BESIDE_KNOT, polynomials, squared_slope
 from pages.markdown import code, derivation, displayed, headings, prose, read, section, tables
-from pages.steps import CODE_OF, LEARN, LOSS_PAGES, NUMBERED, PAGES, PREFIXES, bold_steps, expand, placed, promised, sources
+from pages.steps import (
+    CODE_OF,
+    LEARN,
+    LOSS_PAGES,
+    NUMBERED,
+    PAGES,
+    PREFIXES,
+    bold_steps,
+    expand,
+    placed,
+    promised,
+    sources,
+)
 from pages.tables import agrees
 from refloss.precision.numbers import is_extended
 from refloss.precision.pair import Pair
@@ -125,7 +137,7 @@ def test_loss_pages_have_the_same_headings(page):
 
 def maths(text: str) -> list[str]:
     """Every piece of maths of a page, displayed or inline, code left out."""
-    text = re.sub(r"`[^`\n]*`", "", text)
+    text = re.sub(r"^```.*?^```$|`[^`\n]*`", "", text, flags=re.MULTILINE | re.DOTALL)
     pieces = re.split(r"\$\$", text)
     assert len(pieces) % 2 == 1, "an odd number of $$"
     inline = []
@@ -165,7 +177,7 @@ def test_maths_survives_a_code_forge(page):
         assert not re.search(r"\\[^A-Za-z]", piece), f"Markdown eats the backslash: {piece}"
         assert not re.search(r"[*<>|]", piece), piece
         assert not re.search(r"\\(bm|newcommand|def|tag|label)\b", piece), piece
-    inline = re.sub(r"\$\$.*?\$\$", "", text, flags=re.DOTALL)
+    inline = re.sub(r"\$\$.*?\$\$|^```.*?^```$", "", text, flags=re.DOTALL | re.MULTILINE)
     for line in re.sub(r"`[^`\n]*`", "c", inline).splitlines():
         for k, match in enumerate(re.finditer(r"\$", line)):
             before, after = line[: match.start()][-1:], line[match.end() :][:1]

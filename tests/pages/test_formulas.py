@@ -1,4 +1,4 @@
-r"""Every formula of the derivations and of docs/learn/ is checked by machine as it stands: the LaTeX itself is evaluated.
+r"""Every formula of the derivations and of docs/learn/ is checked by machine: the LaTeX on the page is evaluated.
 
 Displayed formulas all; equations between single $ if they are long or hold a derivative or a sum; the tables of the
 worked examples, and tables of formulas (tables.py). latex.py reads, evaluator.py evaluates at 60 digits with numeric

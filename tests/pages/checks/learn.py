@@ -42,7 +42,7 @@ def through_an_angle(seed: int) -> World:
 
 page_of("through_an_angle.md", through_an_angle).no_claim(r"\nabla_x \theta = (-1/5, 0)", "of the exercise's vectors")
 page_of("cosface.md", lambda seed: margin_world(seed, "s", "cosine", "0.35").extended(graph=ONE_SAMPLE)).numbers(
-    {"36,316": math.exp(30 * 0.35), "0.27": 14 / 15 - 2 / 3}
+    {"36316": math.exp(30 * 0.35), "0.27": 14 / 15 - 2 / 3}
 )
 page_of("arcface.md", lambda seed: margin_world(seed, "s", "angle", "0.5").extended(graph=ONE_SAMPLE)).numbers(
     {
