@@ -185,9 +185,35 @@ DAMAGE = {
     "no_such_loss": (_json(lambda d: d["loss"].update(name="mse")), "loss: "),
     "no_such_parameter": (_json(lambda d: d["loss"]["parameters"].update(gamma=1)), "loss: "),
     "other_smoothing": (_json(lambda d: d["loss"]["parameters"].update(label_smoothing=0.25)), ": "),
-    "suspect_that_lives": (_json(lambda d: d["cases"][0]["dies"].update(stale_gradient_buffer="loss")), "does not die"),
-    "suspect_unknown": (_json(lambda d: d["cases"][0]["dies"].update(no_such="loss")), "no suspect is called"),
-    "other_reason": (_json(lambda d: d["cases"][0].update(reason="so")), "reason is not"),
+    "suspect_that_lives": (
+        _json(lambda d: d["cases"][0]["dies"].update(stale_gradient_buffer="loss")), "stale_gradient_buffer: is not due"
+    ),
+    "suspect_unknown": (_json(lambda d: d["cases"][0]["dies"].update(no_such="loss")), "dies.no_such: is not due"),
+    "other_reason": (_json(lambda d: d["cases"][0].update(reason="so")), "cases[0].reason"),
+    "death_withheld": (_json(lambda d: d["cases"][0]["dies"].popitem() and None), "is missing"),
+    "void_invented": (_json(lambda d: d["cases"][0]["void"].update(grad_x=["zero"])), "cases[0].void"),
+    "other_compute": (_json(lambda d: d.update(compute="float64")), "compute: float32 is due"),
+    "other_require": (_json(lambda d: d.update(require="D")), "require: C is due"),
+    "other_seed": (_json(lambda d: d.update(seed=7)), "with seed 7"),
+    "seed_no_integer": (_json(lambda d: d.update(seed=0.0)), "seed: 0.0 is no whole number"),
+    "survivor_withheld": (_json(lambda d: d["survivors"].pop() and None), "survivors"),
+    "left_out": (_json(lambda d: d["left_out"].update(room=0)), "left_out"),
+    "explained_otherwise": (_json(lambda d: next(iter(d["suspects"].values())).update(explanation="x")), "explanation"),
+    "parameter_missing": (
+        _json(lambda d: d["loss"]["parameters"].pop("label_smoothing") and None), "loss.parameters.label_smoothing"
+    ),
+    "parameter_of_millions": (
+        _json(lambda d: d["loss"]["parameters"].update(class_weights=[1.0] * 10**6)), "more than 700 numbers"
+    ),
+    "metadata_of_another_loss": (_header(lambda h, x: h["__metadata__"].update(loss="arcface")), "__metadata__.loss"),
+    "metadata_gone": (_header(lambda h, x: h.pop("__metadata__") and None), "__metadata__"),
+    "shape_too_large_times_0": (
+        _header(lambda h, x: h.update({x[:-1] + "b": {"dtype": "F32", "shape": [2**62, 0], "data_offsets": [0, 0]}})),
+        "no array's",
+    ),
+    "called_otherwise": (
+        lambda folder: (folder / f"{STEM}.json").rename(folder / "other.json"), "nothing describes this file"
+    ),
 }  # fmt: skip
 
 

@@ -29,7 +29,7 @@ from refloss.cli.shared import (
 from refloss.cli.status import NOTHING_RAN, OK, WRONG, CallError
 from refloss.losses.passes import PRECISIONS
 
-FLINT_MISSING = 'certify needs python-flint: pip install "refloss[certify]"'
+FLINT_MISSING = "certify needs python-flint: pip install python-flint"
 
 
 def add_to(commands: Any) -> None:
@@ -90,7 +90,7 @@ def _peers() -> tuple[dict[str, Any], dict[str, str]]:
         from refloss.score.peers import available, run_peer
     versions = available()
     if not versions:
-        raise CallError('--peers needs torch, JAX or pytorch-metric-learning: pip install "refloss[torch,jax]"')
+        raise CallError("--peers needs torch, JAX or pytorch-metric-learning: pip install one of them")
     return {name: partial(run_peer, name) for name in versions}, versions
 
 

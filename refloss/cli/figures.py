@@ -56,7 +56,7 @@ def run(options: argparse.Namespace) -> int:
         if (error.name or "").partition(".")[0] != "sklearn":
             raise
         raise CallError(
-            f'{name} is drawn from scikit-learn\'s digits: pip install "refloss[figures]"; '
+            f"{name} is drawn from scikit-learn's digits: pip install scikit-learn; "
             f"these need none: {' '.join(figures.COMPUTED)}"
         ) from error
     return OK

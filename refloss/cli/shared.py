@@ -24,7 +24,7 @@ import numpy as np
 
 import refloss
 from refloss.cli.status import NOTHING_RAN, OK, WRONG, CallError, UnwrittenError
-from refloss.losses import ALIASES, LOSSES
+from refloss.losses import ALIASES, LOSSES, construct
 from refloss.report import BaseReport
 from refloss.writing import write_whole
 
@@ -170,25 +170,21 @@ def make_loss(name: str, settings: list[str], weights: Sequence[float], bare: bo
 
     bare: cross_entropy, on bare logits, is one of them.
     """
-    classes: dict[str, Any] = LOSSES | (BARE if bare else {})
     parameters: dict[str, Any] = {}
     for setting in settings:
         key, equals, value = setting.partition("=")
         if not equals:
             raise CallError(f"--set takes NAME=VALUE, got {setting!r}")
+        if several := re.findall(r",\s*([A-Za-z_]+)=", value):
+            raise CallError(f"--set takes one parameter; give {', '.join(several)} in a --set each")
         try:
             parameters[key] = ast.literal_eval(WORDS.get(value, value))
         except (ValueError, SyntaxError):
             parameters[key] = value  # a word, such as past_pi=linear
     if name == "weighted_softmax":
         parameters.setdefault("class_weights", weights)
-    if name in classes:
-        known = [field.name for field in dataclasses.fields(classes[name])]
-        unknown = [key for key in parameters if key not in known]
-        if unknown:
-            raise CallError(f"{name} has no parameter {', '.join(unknown)}; it has {', '.join(known)}")
     try:
-        return classes[name](**parameters) if name in classes else refloss.get(name, **parameters)
+        return construct(BARE[name], name, parameters) if bare and name in BARE else refloss.get(name, **parameters)
     except (ValueError, TypeError) as error:
         raise CallError(str(error)) from error
 
@@ -360,9 +356,9 @@ def text_of_several(reports: Sequence[BaseReport], form: str) -> str:
     return f"<testsuites>{''.join(texts)}</testsuites>" if form == "junit" else "\n\n".join(texts)
 
 
-def nothing_ran() -> int:
+def nothing_ran(why: str = "") -> int:
     """Says so. Returns the exit status."""
-    tell("nothing ran")
+    tell(f"nothing ran{': ' if why else ''}{why}")
     return NOTHING_RAN
 
 

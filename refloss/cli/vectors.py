@@ -77,5 +77,5 @@ def _check(folder: str) -> int:
     except ModuleNotFoundError as error:
         if error.name != "jsonschema":
             raise
-        raise CallError('--check needs jsonschema: pip install "refloss[vectors]"') from error
-    return OK if paths else nothing_ran()
+        raise CallError("--check needs jsonschema: pip install jsonschema") from error
+    return OK if paths else nothing_ran(f"{folder} holds no vectors")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import difflib
 from typing import Any
 
 from refloss.losses.a_softmax import ASoftmax
@@ -74,17 +76,26 @@ def get(name: str, **parameters: Any) -> Loss:
     """
     known = LOSSES | ALIASES
     if not isinstance(name, str) or name not in known:
-        raise ValueError(f"name must be one of {', '.join(LOSSES)}, got {name!r}{_meant(name)}")
-    return known[name](**parameters)
+        names = f"{', '.join(LOSSES)} (or {', '.join(ALIASES)})"
+        raise ValueError(f"name must be one of {names}, got {name!r}{_meant(str(name))}")
+    return construct(known[name], name, parameters)
 
 
-def _meant(name: Any) -> str:
-    """'; did you mean …?' for a class name or an alias."""
-    known = {cls.__name__: cls for cls in LOSSES.values()} | ALIASES
-    for called, cls in known.items():
-        if called.replace("_", "").lower() == str(name).replace("_", "").lower():
-            return f"; did you mean {cls.name!r}?"
-    return ""
+def construct(kind: Any, name: str, parameters: dict[str, Any]) -> Any:
+    """A loss of this class, called `name` in what is said of parameters that it does not have."""
+    fields = [field.name for field in dataclasses.fields(kind)]
+    if unknown := [parameter for parameter in parameters if parameter not in fields]:
+        raise TypeError(f"{name} has no parameter {', '.join(unknown)}; it has {', '.join(fields)}")
+    return kind(**parameters)
+
+
+def _meant(name: str) -> str:
+    """'; did you mean …?' for a class name, or a name that is similar."""
+    known = {cls.__name__.lower(): cls.name for cls in LOSSES.values()} | {
+        called: called for called in LOSSES | ALIASES
+    }
+    close = difflib.get_close_matches(name.lower(), known, n=1)
+    return f"; did you mean {known[close[0]]!r}?" if close else ""
 
 
 __all__ = [

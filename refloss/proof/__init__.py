@@ -1,4 +1,4 @@
-"""Proofs: the textbook form over Arb balls, and how far float64 results are from it. Needs `refloss[certify]`.
+"""Proofs: the textbook form over Arb balls, and how far float64 results are from it. Needs python-flint.
 
 `balls`       an array namespace whose numbers are proven enclosures, with a reverse-mode tape
 `enclosures`  every stage of a loss as balls, with the natural scale that its error is measured against
@@ -13,4 +13,4 @@ from typing import Any
 
 def needs_flint(*arguments: Any, **options: Any) -> Any:
     """Stands for `refloss.certify` where python-flint is not installed."""
-    raise ImportError("refloss.certify needs python-flint: pip install refloss[certify]")
+    raise ImportError("refloss.certify needs python-flint: pip install python-flint")

@@ -206,7 +206,7 @@ def certify(
     Raises:
         TypeError: what is no such loss.
         ValueError: what the loss raises for its inputs.
-        ImportError: without python-flint (``pip install refloss[certify]``).
+        ImportError: without python-flint (``pip install python-flint``).
 
     Example:
         >>> import refloss

@@ -423,7 +423,8 @@ class Report(BaseReport):
             if self._only_ended:
                 return f"run the reproducer below ({self.shrunk})"
             step = self.derived.get(self.first_divergent_stage or "", "")
-            read = f" and compare with derivations/{step}" if step else ""
+            numbers_wrong = kinds & {"value", "nan", "inf", "law"}
+            read = f" and compare with derivations/{step}" if step and numbers_wrong else ""
             stages = "" if len(self.stages) > 4 else (
                 "; return more stages (cos_theta, theta, logits, grad_logits …) in a mapping to see where it starts"
             )  # fmt: skip
@@ -465,9 +466,7 @@ class Report(BaseReport):
             told.append(f"laws: {', '.join(f'{law} {good}/{tried}' for law, (good, tried, _) in self.laws.items())}")
         reached = [f"{name} {count}" for name, count in self.coverage.items() if count]
         if reached:
-            # to somebody who has a failure it matters less what else was tried
-            all_of_it = f"{len(reached)} branches and kinds of case reached, see .coverage"
-            told.append(f"coverage: {all_of_it if self.failures else ', '.join(reached)}")
+            told.append(f"coverage: {len(reached)} branches and kinds of case reached; the JSON report lists them")
         if self.not_reached:
             told.append(f"not reached: {', '.join(self.not_reached)}")
         if self.void:

@@ -1,6 +1,6 @@
 """Hypothesis strategies of losses and their inputs, aimed as the cases of `refloss.testing.check` are.
 
-Hypothesis is an extra: ``pip install refloss[fuzz]``.
+Hypothesis is an extra: ``pip install hypothesis``.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def inputs(
     except ModuleNotFoundError as error:
         if error.name != "hypothesis":
             raise
-        words = "refloss.testing.strategies needs Hypothesis: pip install refloss[fuzz]"
+        words = "refloss.testing.strategies needs Hypothesis: pip install hypothesis"
         raise ModuleNotFoundError(words, name="hypothesis") from None
     if isinstance(loss, str):
         one_of(loss, "loss", LOSSES)

@@ -139,7 +139,7 @@ def usable(witnesses: Sequence[str] | str | None) -> tuple[str, ...]:
     for name in names:
         check.one_of(name, "witnesses", (*WITNESSES, *ON_REQUEST))
         if name in ON_REQUEST and find_spec("flint") is None:
-            raise ValueError(f"the witness {name!r} needs python-flint: pip install refloss[certify]")
+            raise ValueError(f"the witness {name!r} needs python-flint: pip install python-flint")
     return names
 
 

@@ -58,7 +58,7 @@ def gradcheck(
         labels (N,): classes, or soft targets (N, C).
         b (C,): the bias, or None.
         witnesses (list of str): out of "finite_difference", "autograd", "complex_step", all three by default, and
-            "ball": proven enclosures (needs python-flint, ``pip install refloss[certify]``).
+            "ball": proven enclosures (needs python-flint, ``pip install python-flint``).
         upstream (scalar or (N,)): the gradient arriving at the loss; (N,) under reduction="none". By default not 1,
             and of mixed signs where it may be a vector.
         strict (bool): True: the report passes only if every row was decided.

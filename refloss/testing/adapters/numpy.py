@@ -88,7 +88,7 @@ def imported(name: str) -> Any:
     except ModuleNotFoundError as error:
         if error.name != name:
             raise UnfitImplementation(f"framework {name!r} cannot be imported: {one_line(error)}") from error
-        words = f"framework {name!r} is not installed: pip install refloss[{name}]"
+        words = f"framework {name!r} is not installed: pip install {name}"
         raise UnfitImplementation(words) from None
     except Exception as error:
         raise UnfitImplementation(f"framework {name!r} cannot be imported: {one_line(error)}") from error

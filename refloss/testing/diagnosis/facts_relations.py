@@ -205,6 +205,8 @@ def factor_name(fits: Sequence[tuple[float, float, Mapping[str, float]]]) -> tup
                 for (c, d, f), is_sure in zip(fits, known, strict=True)
             ]
             if agree.count(False) <= missing:
+                if name.startswith(("1 + ", "1 − ", "√(", "(")) and len({f.get(name) for _, _, f in fits}) == 1:
+                    name = f"{sure[0][2][name]:.4g} ({name})"  # the same in all cases: it may be chance
                 return minus + name, place // 2 / 20 + (0.5 if minus else 0.0), agree
     values = np.array([c for c, _, _ in sure])
     errors = np.array([d for _, d, _ in sure])

@@ -150,6 +150,8 @@ def read_description(path: str) -> dict[str, Any]:
     ids = [case["id"] for case in found["cases"]]
     if len(set(ids)) < len(ids):
         raise VectorsError(path, f"has the id {next(i for i in ids if ids.count(i) > 1)} twice")
+    if not isinstance(found["seed"], int):
+        raise VectorsError(path, f"seed: {found['seed']} is no whole number")
     if len(ids) != found["count"]:
         raise VectorsError(path, f"says count {found['count']} and has {len(ids)} cases")
     return found
@@ -165,6 +167,11 @@ def read(path: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
     Raises:
         VectorsError: one line, which names the file and what is wrong with it.
     """
+    return _read(path)[:2]
+
+
+def _read(path: str) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, str]]:
+    """With the payload's metadata, where its form has any."""
     found = read_description(path)
     payload = os.path.join(os.path.dirname(path), found["payload"]["file"])
     if os.path.islink(payload):
@@ -178,7 +185,7 @@ def read(path: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
     if metadata and metadata.get("ids", "").split() != [case["id"] for case in found["cases"]]:
         raise VectorsError(payload, "has other ids in its header than in the JSON")
     _same_tensors(payload, found, tensors)
-    return found, tensors
+    return found, tensors, metadata
 
 
 def _same_tensors(payload: str, found: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
@@ -222,32 +229,61 @@ def check(path: str) -> dict[str, Any]:
     Raises:
         VectorsError: one line, which names the file and what is wrong with it.
     """
-    found, tensors = read(path)
-    payload = os.path.join(os.path.dirname(path), found["payload"]["file"])
+    found, tensors, metadata = _read(path)
+    name, parameters, dtype = found["loss"]["name"], found["loss"]["parameters"], found["dtype"]
+    if long := [key for key, value in parameters.items() if isinstance(value, list) and len(value) > make.MOST]:
+        raise VectorsError(path, f"loss.parameters.{long[0]}: has more than {make.MOST} numbers")
     try:
-        loss = make.loss_of(found["loss"]["name"], found["loss"]["parameters"])
+        loss = make.loss_of(name, parameters)
     except (ValueError, TypeError) as error:
         raise VectorsError(path, f"loss: {error}") from error
-    cases = {make.id_of(loss, case, found["dtype"]): case
-             for case in make.all_cases(loss, found["dtype"], found["seed"])}  # fmt: skip
-    if (made := stem_of(loss, found["dtype"])) != found["payload"]["file"].rpartition(".")[0]:
-        raise VectorsError(path, f"payload.file: {made} is due")
-    dead: set[str] = set()
+    stem, (stated, _, form) = stem_of(loss, dtype), found["payload"]["file"].rpartition(".")
+    if stated != stem or os.path.basename(path) != f"{stem}.json":
+        raise VectorsError(path, f"must be called {stem}.json, and its payload {stem}.{form}")
+    every = make.all_cases(loss, dtype, found["seed"])
+    every = [case for case in every if make.unfit(loss, case) or make.is_wanted(case, dtype)]
+    cases = {make.id_of(loss, case, dtype): case for case in every if not make.unfit(loss, case)}
+    made = make.Vectors(loss, dtype, found["seed"], [], found["left_out"], [])
     for each in found["cases"]:
-        name = each["id"]
-        if name not in cases:
-            raise VectorsError(path, f"{name} is no case of {loss!r} in this version, with these inputs")
-        vector = make.make_vector(loss, cases[name], found["dtype"])
-        mine = _described(vector)
-        for key in ("reason", "flags", "inputs", "stages"):
-            if mine[key] != each[key]:
-                raise VectorsError(path, f"{name}: {key} is not what this case has")
-        _same_numbers(payload, vector, {k: tensors[f"{name}/{k}"] for k in vector.tensors})
-        _deaths(path, vector, each, {k: tensors[f"{name}/{k}"] for k in vector.tensors}, found["require"])
-        dead |= each["dies"].keys()
-    if dead != found["suspects"].keys():
-        raise VectorsError(path, f"suspects: {min(dead ^ found['suspects'].keys())} dies nowhere, or is not described")
+        if each["id"] not in cases:
+            words = f"{each['id']} is no case of {loss!r} with seed {found['seed']} in this version, with these inputs"
+            raise VectorsError(path, words)
+        made.vectors.append(make.make_vector(loss, cases[each["id"]], dtype))
+    made.survivors = make.living(loss, made.vectors)
+    due = description(made, found["payload"]["file"], b"")
+    due |= {key: found[key] for key in ("versions", "payload")}  # these may be others, and have been read by
+    if difference := _difference(due, found):
+        raise VectorsError(path, difference)
+    if (left := len(every) - len(made.vectors)) != sum(found["left_out"].values()):
+        raise VectorsError(path, f"left_out: {left} cases are left out")
+    payload = os.path.join(os.path.dirname(path), found["payload"]["file"])
+    if form == "safetensors" and (difference := _difference(metadata_of(made), metadata)):
+        raise VectorsError(payload, f"__metadata__.{difference}")
+    for vector in made.vectors:
+        stored = {key: tensors[f"{vector.id}/{key}"] for key in vector.tensors}
+        _same_numbers(payload, vector, stored)
+        for stage, truth in vector.truth.stages.items():
+            across = stored[f"{stage}/cone"].values if f"{stage}/cone" in stored else None
+            held = make.rounded(truth, vector.truth.dtype)
+            if wrong(stored[stage].values, stored[f"{stage}/bound_A"].values, held, across).any():
+                raise VectorsError(path, f"{vector.id}: the truth in {stage} would be refused at grade A")
     return found
+
+
+def _difference(due: Any, found: Any, at: tuple = ()) -> str:
+    """Where two descriptions first differ, '' if nowhere; the order of keys does not count."""
+    if isinstance(due, dict) and isinstance(found, dict):
+        for key in sorted(due.keys() | found.keys()):
+            if key not in found or key not in due:
+                return f"{_pointer((*at, key))}: {'is missing' if key in due else 'is not due'}"
+            if difference := _difference(due[key], found[key], (*at, key)):
+                return difference
+        return ""
+    if isinstance(due, list) and isinstance(found, list) and len(due) == len(found):
+        parts = (_difference(mine, other, (*at, k)) for k, (mine, other) in enumerate(zip(due, found, strict=True)))
+        return next(filter(None, parts), "")
+    same = due == found and isinstance(due, bool) == isinstance(found, bool)
+    return "" if same else f"{_pointer(at)}: {str(due)[:80]} is due, got {str(found)[:80]}"
 
 
 def _same_numbers(payload: str, vector: Vector, tensors: Mapping[str, Tensor]) -> None:
@@ -266,21 +302,6 @@ def _same_numbers(payload: str, vector: Vector, tensors: Mapping[str, Tensor]) -
                 same = ((got == due) | (np.abs(got - due) <= 2 * np.asarray(own[stage]))).all()
         if not same:
             raise VectorsError(payload, f"tensor {vector.id}/{key} is not what this case has")
-
-
-def _deaths(path: str, vector: Vector, each: Mapping[str, Any], tensors: Mapping[str, Tensor], grade: str) -> None:
-    """Every bug that is said to die there does, and the truth does not."""
-    stored = Vector(vector.id, vector.case, vector.truth, dict(tensors))
-    for name, stage in each["dies"].items():
-        if name not in SUSPECTS:
-            raise VectorsError(path, f"{vector.id}: no suspect is called {name}")
-        if make.dies_at(SUSPECTS[name], stored, grade) != stage:
-            raise VectorsError(path, f"{vector.id}: {name} does not die in {stage}")
-    for stage, due in vector.truth.stages.items():
-        across = tensors[f"{stage}/cone"].values if f"{stage}/cone" in tensors else None
-        held = make.rounded(due, vector.truth.dtype)
-        if wrong(tensors[stage].values, tensors[f"{stage}/bound_A"].values, held, across).any():
-            raise VectorsError(path, f"{vector.id}: the truth in {stage} would be refused at grade A")
 
 
 def described_in(folder: str) -> list[str]:

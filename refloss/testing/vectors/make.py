@@ -12,7 +12,7 @@ import numpy as np
 
 from refloss.cases.case import Case
 from refloss.cases.oracle import cases as all_cases
-from refloss.losses import LOSSES, CrossEntropy
+from refloss.losses import LOSSES, CrossEntropy, construct
 from refloss.precision.dtypes import DTYPES, rounded
 from refloss.testing.diagnosis.suspects import Suspect, suspects
 from refloss.testing.diagnosis.suspects import wrong as made_by
@@ -40,9 +40,8 @@ LEFT_OUT = {
 
 def loss_of(name: str, parameters: Mapping[str, Any]) -> Any:
     """The loss that a file names; ValueError or TypeError if there is none."""
-    if name == "cross_entropy":
-        return CrossEntropy(**parameters)
-    return LOSSES[one_of(name, "loss", tuple(LOSSES))](**parameters)
+    kinds: dict[str, Any] = {"cross_entropy": CrossEntropy, **LOSSES}
+    return construct(kinds[one_of(name, "loss", tuple(kinds))], name, dict(parameters))
 
 
 def name_of(loss: Any) -> str:
@@ -194,10 +193,9 @@ def make_vectors(
     one_of(dtype, "dtype", tuple(DTYPES))
     left_out, chosen = dict.fromkeys(LEFT_OUT, 0), []
     for case in all_cases(loss, dtype, seed):
-        why = _unfit(loss, case)
-        if why:
+        if why := unfit(loss, case):
             left_out[why] += 1
-        elif not ("float32_inside" in case.flags and computed_in(dtype) == dtype):
+        elif is_wanted(case, dtype):
             chosen.append(make_vector(loss, case, dtype))
     finite = [v for v in chosen if all(np.isfinite(due[due != -np.inf]).all() for due in v.truth.stages.values())]
     left_out["nonfinite"] += len(chosen) - len(finite)
@@ -206,12 +204,21 @@ def make_vectors(
         raise ValueError(f"{lost[0]} was published and is no longer among the cases: write into another folder")
     order = _by_worth(finite, [by_id[each] for each in keep], size)
     left_out["room"] = len(finite) - len(order)
-    dead = {name for vector in order for name in vector.dies}
-    survivors = [suspect.name for suspect in suspects(loss) if suspect.name not in dead]
-    return Vectors(loss, dtype, seed, order, left_out, survivors)
+    return Vectors(loss, dtype, seed, order, left_out, living(loss, order))
 
 
-def _unfit(loss: Any, case: Case) -> str:
+def living(loss: Any, vectors: Sequence[Vector]) -> list[str]:
+    """The known bugs that die on none of these."""
+    dead = {name for vector in vectors for name in vector.dies}
+    return [suspect.name for suspect in suspects(loss) if suspect.name not in dead]
+
+
+def is_wanted(case: Case, dtype: str) -> bool:
+    """Whether the case says anything in this dtype."""
+    return not ("float32_inside" in case.flags and computed_in(dtype) == dtype)
+
+
+def unfit(loss: Any, case: Case) -> str:
     """Why a case is left out, '' if it is not."""
     if case.layout != "contiguous":
         return "layout"

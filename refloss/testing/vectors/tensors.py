@@ -155,6 +155,8 @@ def from_safetensors(path: str, content: bytes) -> tuple[dict[str, Tensor], dict
         if end > len(data):
             raise refuse(f"tensor {name} ends at byte {end} of {len(data)}: cut off")
         ranges.append((begin, end, name))
+        if max(shape, default=0) > len(content):
+            raise refuse(f"tensor {name} has shape {tuple(shape)}, which is no array's")
         array = np.frombuffer(data[begin:end], dtype=kind).reshape(shape)
         found[name] = _tensor(DTYPE_OF[dtype], array)
     reached = 0
@@ -200,7 +202,8 @@ def _npy(path: str, name: str, content: bytes) -> np.ndarray:
     except (ValueError, EOFError, SyntaxError) as error:
         raise VectorsError(path, f"{name} is no .npy array: {' '.join(str(error).split())[:120]}") from error
     rest = content[stream.tell() :]
-    if dtype.hasobject or dtype.fields or math.prod(shape) * dtype.itemsize != len(rest):
+    claimed = math.prod(shape) * dtype.itemsize
+    if dtype.hasobject or dtype.fields or claimed != len(rest) or max(shape, default=0) > len(content):
         raise VectorsError(path, f"{name} of shape {shape} and dtype {dtype} has {len(rest)} bytes")
     return np.frombuffer(rest, dtype=dtype).reshape(shape, order="F" if fortran else "C")
 
