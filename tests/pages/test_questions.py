@@ -1,0 +1,82 @@
+"""docs/questions/: every name of a known bug is one, its factor is the table's, and the Triton kernel passes its test."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from helpers import near
+
+import refloss
+from pages.markdown import ROOT, code, links, read, tables
+from refloss.testing.diagnosis.suspects import SUSPECTS, suspects, wrong
+
+PAGES = [f"docs/questions/{path.name}" for path in sorted((ROOT / "docs" / "questions").glob("*.md"))]
+@pytest.mark.parametrize("page", PAGES)
+def test_every_page_is_linked(page):
+    """From the table of the index, and in its toctree."""
+    index = read("docs/questions/index.md")
+    name = page.rpartition("/")[2]
+    if name != "index.md":
+        assert name in links(index)
+        assert f"\n{name.removesuffix('.md')}\n" in index
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_names_of_known_bugs(page):
+    """What stands in code in a column "name", or in a list of suspects, is a suspect."""
+    named = [cell for table in tables(read(page)) if table[0][-1] == "name" for *_, cell in table[1:] if cell]
+    told = re.findall(r"`refloss (?:check|suspects)` (?:names|has these as) (.*?)(?:\(|\n\n)", read(page), re.DOTALL)
+    for words in named + told:
+        for name in re.findall(r"`(\w+)`", words):
+            assert name in SUSPECTS, name
+
+
+# -- off_by_a_factor.md ----------------------------------------------------------------------------
+
+TABLE = next(table for table in tables(read("docs/questions/off_by_a_factor.md")) if table[0][0] == "got / due")[1:]
+FACTORS = {row[-1].strip("`"): row[0] for row in TABLE if row[-1]}
+
+
+@pytest.mark.parametrize("name", FACTORS)
+def test_factor_of_a_known_bug(name):
+    """The known bug of the row has that factor in its gradients, on an input where no two factors are alike."""
+    rng = np.random.default_rng(1)
+    x, W, labels, upstream = rng.normal(size=(4, 3)), rng.normal(size=(5, 3)), np.array([0, 2, -1, 4]), 3.0
+    loss = refloss.CosFace(scale=16, ignore_index=-1 if "valid" in FACTORS[name] else None)
+    if loss.ignore_index is None:
+        labels = np.abs(labels)
+    assert SUSPECTS[name] in suspects(loss)
+    values = {"N": 4.0, "1/N": 1 / 4, "1/C": 1 / 5, "valid/N": 3 / 4, "1/upstream": 1 / 3, "upstream": 3.0}
+    values |= {"1/s": 1 / 16, "2": 2.0, "−1": -1.0, "1/ln 2": 1 / np.log(2)}
+    values |= {"‖x‖": np.linalg.norm(x, axis=1)[:, None], "‖W‖": np.linalg.norm(W, axis=1)[:, None]}
+    due = loss.value_and_grad(x, W, labels, upstream=upstream)[1]
+    variant = "log₂ p" if name == "log2_for_log" else None
+    got = wrong(SUSPECTS[name], loss, {"x": x, "W": W}, labels, upstream, variant=variant)
+    factor = values[FACTORS[name].partition(",")[0].rpartition("= ")[2]]
+    for stage in {"‖x‖": ["x"], "‖W‖": ["W"]}.get(FACTORS[name].partition(",")[0], ["x", "W"]):
+        assert got[f"grad_{stage}"] == near(factor * getattr(due, stage), 1e-12)
+    shown = re.match(r"\d\.\d+", FACTORS[name])
+    assert not shown or shown[0] == f"{factor:.4f}"
+
+
+# -- triton_backward.md ----------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="needs triton, which not every torch brings")
+def test_triton_kernel_in_the_interpreter(tmp_path):
+    """The page's kernel passes the page's test, on the CPU; with the −1 of the target left out it fails."""
+    kernel, test = (block for block in code(read("docs/questions/triton_backward.md"), "py"))
+    (tmp_path / "test_triton_cross_entropy.py").write_text(test, encoding="utf-8")
+    environment = os.environ | {"TRITON_INTERPRET": "1", "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
+    for source, status in ((kernel, 0), (kernel.replace("tl.where(at == y, 1.0, 0.0)", "0.0"), 1)):
+        (tmp_path / "triton_cross_entropy.py").write_text(source, encoding="utf-8")
+        run = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path)]
+        ended = subprocess.run(run, cwd=tmp_path, env=environment, capture_output=True, text=True)
+        assert ended.returncode == status, ended.stdout + ended.stderr
+    assert kernel.count("tl.where(at == y, 1.0, 0.0)") == 1
