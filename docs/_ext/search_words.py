@@ -67,7 +67,14 @@ SAME = {
 }
 
 # how much a page counts: who asks finds the answers first, and lists of changes and of numbers last
-COUNTS = {"docs/questions/": 1.5, "CHANGELOG": 0.4, "CONTRIBUTING": 0.5, "docs/kill_matrix": 0.5, "docs/honest_matrix": 0.5}
+COUNTS = {
+    "docs/questions/index": 1.0,
+    "docs/questions/": 1.5,
+    "docs/honest_matrix": 0.5,
+    "docs/kill_matrix": 0.5,
+    "CONTRIBUTING": 0.5,
+    "CHANGELOG": 0.4,
+}
 
 SIGNS = {"lVert": "‖", "rVert": "‖", "cdot": "·", "sum": "Σ", "le": "≤", "ge": "≥", "lt": "<", "gt": ">", "infty": "∞"}
 
@@ -84,28 +91,33 @@ def readable(tex: str) -> str:
     return re.sub(r"[{}]", "", re.sub(r"\\([A-Za-z]+) ?", sign, tex))
 
 
-def text_of(node: nodes.Node) -> str:
-    """The words of a node, without the sections in it, displayed formulas and what is not shown."""
+def text_of(node: nodes.Node, code: list[str]) -> str:
+    """The words of a node, without the sections in it and what is not shown; blocks of code are added to the list."""
     if isinstance(node, nodes.math):
         return readable(node.astext())
     if isinstance(node, nodes.Text):
         return node.astext()
-    if isinstance(node, (nodes.section, nodes.math_block, nodes.comment, nodes.raw, nodes.title)):
+    if isinstance(node, nodes.literal_block):
+        code.append(node.astext())
+        return " "
+    if isinstance(node, (nodes.section, nodes.title, nodes.math_block, nodes.comment, nodes.raw)):
         return ""
-    text = ("" if isinstance(node, nodes.TextElement) else " ").join(map(text_of, node.children))
+    between = "" if isinstance(node, nodes.TextElement) else " "
+    text = between.join(text_of(child, code) for child in node.children)
     return text if isinstance(node, nodes.Inline) else f"{text} "
 
 
-def sections_of(doctree: nodes.document) -> Iterator[tuple[str, str, str]]:
-    """(anchor, heading, text) of every section; the page's own has no anchor."""
+def sections_of(doctree: nodes.document) -> Iterator[tuple[str, str, str, str]]:
+    """(anchor, heading, text, code) of every section; the page's own has no anchor."""
     for number, section in enumerate(doctree.findall(nodes.section)):
-        title = next(iter(section.findall(nodes.title)))
-        text = " ".join("".join(map(text_of, section.children)).split())
-        yield section["ids"][0] if number else "", title.astext(), text
+        code: list[str] = []
+        text = " ".join(text_of(child, code) for child in section.children)
+        title = next(iter(section.findall(nodes.title))).astext()
+        yield section["ids"][0] if number else "", title, " ".join(text.split()), " ".join(" ".join(code).split())
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
-    found: dict[str, list[tuple[str, str, str]]] = {}
+    found: dict[str, list[tuple[str, str, str, str]]] = {}
 
     def collect(app: Sphinx, doctree: nodes.document, docname: str) -> None:
         found[docname] = list(sections_of(doctree))
@@ -117,7 +129,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
 
     def write(app: Sphinx, exception: Exception | None) -> None:
         if exception is None:
-            words = json.dumps({"pages": found, "same": SAME, "counts": COUNTS}, ensure_ascii=False, sort_keys=True)
+            words = json.dumps({"pages": found, "same": SAME, "counts": COUNTS}, ensure_ascii=False)
             path = Path(app.outdir, "_static", "search_sections.js")
             path.write_text(f"const SITE = {words};\n", encoding="utf-8")
 

@@ -16,7 +16,9 @@
   };
 
   const phrases = Object.keys(SITE.same).sort((a, b) => b.length - a.length);
-  const phrase = new RegExp(`(?<![\\p{L}\\p{N}_])(?:${phrases.join("|")})(?![\\p{L}\\p{N}_])`, "gu");
+  const same = `(?<![\\p{L}\\p{N}_])(?:${phrases.join("|")})(?![\\p{L}\\p{N}_])`;
+  const phrase = new RegExp(same, "gu");
+  const phraseOrWord = new RegExp(`${same}|[\\p{L}\\p{N}_]+`, "giu");
 
   /** The stems of a text, in order: of ignore_index also those of its parts. */
   const words = (text) =>
@@ -36,11 +38,11 @@
     sections = Object.entries(SITE.pages).flatMap(([name, parts]) => {
       const title = parts[0][1];
       const times = Object.entries(SITE.counts).find(([start]) => name.startsWith(start))?.[1] ?? 1;
-      return parts.map(([anchor, heading, text]) => {
-        const counts = counted(counted(new Map(), title, TITLE), text, 1);
+      return parts.map(([anchor, heading, text, code]) => {
+        const counts = counted(counted(new Map(), `${title} ${name}`, TITLE), `${text} ${code}`, 1);
         if (anchor) counted(counts, heading, HEADING);
         const length = [...counts.values()].reduce((a, b) => a + b, 0);
-        return { name, title, anchor, heading, text, counts, length, times };
+        return { name, title, anchor, heading, text, code, counts, length, times };
       });
     });
   };
@@ -66,9 +68,13 @@
     return [asked, [...best.values()].sort((a, b) => b.score - a.score).slice(0, MOST)];
   };
 
-  /** The part of a text with most of the words asked for, these marked. */
-  const excerpt = (text, asked) => {
-    const places = [...text.matchAll(/[\p{L}\p{N}_]+/gu)].filter(([word]) => words(word).some((w) => asked.includes(w)));
+  /** The part of a text with most of the words asked for, these marked; of the code if the text has none of them. */
+  const excerpt = ({ heading, text, code }, asked) => {
+    const placesIn = (any) =>
+      [...any.matchAll(phraseOrWord)].filter(([found]) => words(found).some((word) => asked.includes(word)));
+    let places = placesIn(text);
+    if (!places.length && placesIn(code).length) [text, places] = [code, placesIn(code)];
+    if (!text) [text, places] = [heading, placesIn(heading)];
     let start = 0;
     let most = 0;
     for (const { index } of places) {
@@ -104,13 +110,20 @@
   Search.query = (query) => {
     if (sections === null) read();
     const [asked, hits] = rank(query);
-    for (const { name, title, anchor, heading, text } of hits) {
-      const item = show(name, anchor && `#${anchor}`, anchor ? `${title} › ${heading}` : title);
-      item.appendChild(excerpt(text || heading, asked));
-    }
+    const showPages = () => {
+      for (const hit of hits) {
+        const { name, title, anchor, heading } = hit;
+        const item = show(name, anchor && `#${anchor}`, anchor ? `${title} › ${heading}` : title);
+        item.appendChild(excerpt(hit, asked));
+      }
+    };
     const named = Search._parseQuery(query)[4];
-    const objects = [...named].flatMap((word) => Search.performObjectSearch(word, named)).slice(0, MOST);
+    const objects = [...named].flatMap((word) => Search.performObjectSearch(word, named));
+    objects.sort((a, b) => b[4] - a[4]).splice(MOST);
+    const first = /^\S+[._]\S+$/.test(query.trim()); // refloss.testing.check: the reference before the pages
+    if (!first) showPages();
     for (const [name, title, anchor, description] of objects) show(name, anchor, title).append(` (${description})`);
+    if (first) showPages();
     _finishSearch(hits.length + objects.length);
   };
 }

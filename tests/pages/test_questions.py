@@ -14,7 +14,10 @@ from helpers import near
 
 import refloss
 from pages.markdown import ROOT, code, links, read, tables
+from refloss.precision.dtypes import DTYPES, rounded
 from refloss.testing.diagnosis.suspects import SUSPECTS, suspects, wrong
+from refloss.testing.judging import units
+from refloss.testing.judging.truth import truth_on
 
 PAGES = [f"docs/questions/{path.name}" for path in sorted((ROOT / "docs" / "questions").glob("*.md"))]
 @pytest.mark.parametrize("page", PAGES)
@@ -80,3 +83,36 @@ def test_triton_kernel_in_the_interpreter(tmp_path):
         ended = subprocess.run(run, cwd=tmp_path, env=environment, capture_output=True, text=True)
         assert ended.returncode == status, ended.stdout + ended.stderr
     assert kernel.count("tl.where(at == y, 1.0, 0.0)") == 1
+
+
+# -- which_tolerance.md ----------------------------------------------------------------------------
+
+
+def largest_errors(dtype: str, grade: str) -> list[str]:
+    """What the page's table shows of a dtype and grade."""
+    shown = []
+    for stage in ("losses", "grad_logits", "grad_x"):
+        for size in (1, 10, 100):
+            rng = np.random.default_rng(0)
+            x, W, labels = rng.normal(size=(16, 64)), rng.normal(size=(50, 64)), rng.integers(50, size=16)
+            x *= size / np.abs(x @ W.T).max(axis=1, keepdims=True)
+            inputs = {"x": rounded(x, DTYPES[dtype]), "W": rounded(W, DTYPES[dtype])}
+            truth = truth_on(refloss.Softmax(), inputs, labels, 1.0, dtype)
+            room, due = truth.room(stage, grade), units.size(stage, truth.stages[stage])
+            by_row = [np.reshape(v, (16, -1)).max(axis=1) for v in (room, due)]
+            shown.append(f"{(by_row[0] / by_row[1]).max():.0e}")
+    return shown
+
+
+TOLERANCES = {row[0]: row[1:] for row in tables(read("docs/questions/which_tolerance.md").replace(r"\|", ""))[0][1:]}
+
+
+@pytest.mark.parametrize("name", TOLERANCES)
+def test_tolerances(name):
+    assert largest_errors(*name.split()) == TOLERANCES[name]
+
+
+def test_tolerances_of_every_dtype():
+    """C of all, and D where it is another."""
+    assert [name.split()[0] for name in TOLERANCES if name.endswith("C")] == list(DTYPES)
+    assert [name for name in TOLERANCES if name.endswith("D")] == ["float16 D", "bfloat16 D"]
