@@ -1,8 +1,9 @@
-"""docs/questions/: every name of a known bug is one, its factor is the table's, and the Triton kernel passes its test."""
+"""docs/questions/: names of known bugs, their factors, the table of tolerances; the Triton kernel passes its test."""
 
 from __future__ import annotations
 
 import importlib.util
+import math
 import os
 import re
 import subprocess
@@ -10,16 +11,20 @@ import sys
 
 import numpy as np
 import pytest
-from helpers import near
+from helpers import near, need
 
 import refloss
 from pages.markdown import ROOT, code, links, read, tables
+from pages.tables import agrees
+from pages.test_derivations import unproven
 from refloss.precision.dtypes import DTYPES, rounded
 from refloss.testing.diagnosis.suspects import SUSPECTS, suspects, wrong
 from refloss.testing.judging import units
 from refloss.testing.judging.truth import truth_on
 
 PAGES = [f"docs/questions/{path.name}" for path in sorted((ROOT / "docs" / "questions").glob("*.md"))]
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_every_page_is_linked(page):
     """From the table of the index, and in its toctree."""
@@ -38,6 +43,73 @@ def test_names_of_known_bugs(page):
     for words in named + told:
         for name in re.findall(r"`(\w+)`", words):
             assert name in SUSPECTS, name
+
+
+TOLD = {"1.4427", "1e-12", "1.6e-2", "2.13"}  # a factor that another test compares; torch's constants and version
+# what stands in the text without an example that prints it
+SHOWN = {
+    "gradient_is_nan.md": {
+        "0.063": math.acos(1 - 2.0**-9),  # what is nearer to 1 than half a step of 2^-8 rounds to it
+        "11.09": math.log(DTYPES["float16"].largest),
+        "88.72": math.log(DTYPES["float32"].largest),
+    }
+}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_number_is_computed_again(page):
+    shown = SHOWN.get(page.rpartition("/")[2], {})
+    assert all(agrees(number, value) for number, value in shown.items())
+    assert set(unproven(page, read(page))) <= set(shown) | TOLD
+
+
+# -- gradient_is_nan.md ----------------------------------------------------------------------------
+
+
+def test_lines_that_tell_the_cause():
+    """Each line of the table is true where its cause is, and of an ordinary input none is."""
+    torch = need("torch")
+    lines = [row[1].strip("`") for row in tables(read("docs/questions/gradient_is_nan.md"))[0][1:]]
+    ordinary = {
+        "cos": torch.tensor([[0.5, -0.2], [0.1, 0.9]]), "labels": torch.tensor([0, 1]), "ignore_index": -100,
+        "x": torch.ones(2, 3), "W": torch.ones(2, 3), "logits": torch.tensor([[3.0, 1.0], [2.0, 4.0]]).half(),
+    }  # fmt: skip
+    causes = [
+        {"cos": torch.tensor([[1.0, -0.2], [0.1, 0.9]])},
+        {"cos": torch.tensor([[0.5, -1.0], [0.1, 0.9]])},
+        {"W": torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.0, 0.0]])},
+        {"logits": torch.tensor([[12.0, 0.0], [0.0, 0.0]]).half()},
+        {"logits": torch.tensor([[1.0, -math.inf], [0.0, 0.0]]).half()},
+        {"labels": torch.tensor([-100, -100])},
+    ]
+    for line, cause in zip(lines, causes, strict=True):
+        assert not eval(line, {"math": math, "torch": torch, **ordinary | {"labels": torch.tensor([0, 1])}})
+        assert eval(line, {"math": math, "torch": torch, **ordinary | cause})
+
+
+# -- label_smoothing_and_class_weights.md ----------------------------------------------------------
+
+
+def test_gradients_that_are_easily_written():
+    """The formulas of the table are what the known bugs of its last column give."""
+    rng = np.random.default_rng(1)
+    z, y, w, epsilon = rng.normal(size=(4, 3)), np.array([0, 2, 1, 1]), np.array([1.0, 2.0, 5.0]), 0.2
+    loss = refloss.CrossEntropy(class_weights=w, label_smoothing=epsilon, reduction="sum")
+    p, one = loss.forward(z, y).probabilities, np.eye(3)[y]
+    t, w_y = (1 - epsilon) * one + epsilon / 3, w[y][:, None]
+    others = w * ((1 - epsilon) * one + epsilon / 2 * (1 - one))
+    formulas = {
+        "smoothing_with_target_weight": ("w_y (p_j − t_j)", w_y * (p - t)),
+        "smoothing_missing_in_gradient": ("w_y (p_j − y_j)", w_y * (p - one)),
+        "smoothing_over_others": ("another smoothing", p * others.sum(axis=1, keepdims=True) - others),
+    }
+    table = {
+        row[-1].strip("`"): row[1] for row in tables(read("docs/questions/label_smoothing_and_class_weights.md"))[0]
+    }
+    assert set(formulas) == set(table) - {"", "name"}
+    for name, (formula, due) in formulas.items():
+        assert formula in table[name]
+        assert wrong(SUSPECTS[name], loss, {"logits": z}, y, 1.0)["grad_logits"] == near(due, 1e-12)
 
 
 # -- off_by_a_factor.md ----------------------------------------------------------------------------
