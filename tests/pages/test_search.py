@@ -39,7 +39,6 @@ OTHERS = {
     "bf16": ("docs/questions/which_tolerance", "docs/findings", "docs/oracle"),
     "derive arcface gradient": ("derivations/arcface", "docs/learn"),
     "cosface": ("derivations/am_softmax", "docs/learn/cosface"),
-    "refloss.testing.check": ("docs/api/testing",),
     "python install": ("README", "docs/index", "CONTRIBUTING", "docs/tutorials"),
 }
 WANTED = {question: (f"docs/questions/{page}",) for question, page in QUESTIONS.items()} | OTHERS
@@ -76,12 +75,18 @@ def test_a_question_leads_to_its_page(question, search):
 
 
 def test_a_hit_leads_to_the_section(search, site, open_page):
-    """The link's page and anchor exist, and its section has the excerpt."""
-    address, _, excerpt, _ = search("arccos infinite slope")[0]
+    """Its address has the anchor of a heading, under which the words of the excerpt stand."""
+    address, title, excerpt, _ = search("nothing flows back through a row of zeros")[0]
     page = open_page()
     page.goto(f"{site.as_uri()}/{address}")
-    text = page.inner_text(f"[id='{address.partition('#')[2]}']")
-    assert excerpt.strip(" …")[5:60].split()[1] in text
+    heading, _, text = page.inner_text(f"[id='{address.partition('#')[2]}']").partition("\n")
+    assert title.endswith(f"› {heading.rstrip('#')}")
+    assert excerpt.strip(" …").split(".")[0][:60] in " ".join(text.split())
+
+
+def test_a_name_of_the_reference_comes_first(search):
+    address, title, *_ = search("refloss.testing.check")[0]
+    assert (address, title) == ("docs/api/testing.html#refloss.testing.check", "refloss.testing.check")
 
 
 def test_words_that_are_nowhere_find_nothing(search):
