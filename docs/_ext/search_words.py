@@ -58,12 +58,16 @@ SAME = {
     "assert_close": "tolerance",
     "pad": "ignored",
     "padding": "ignored",
-    "cosface": "am-softmax cosface",
-    "sphereface": "a-softmax sphereface",
+    "l-softmax": "lsoftmax softmax",
+    "a-softmax": "asoftmax softmax",
+    "am-softmax": "amsoftmax softmax",
+    "cosface": "cosface amsoftmax",
+    "sphereface": "sphereface asoftmax",
     "acos": "arccos",
     "arccosine": "arccos",
     "pytorch": "torch",
-    "doesn't": "does not",
+    "scaled": "factor",
+    "mismatch": "differ",
 }
 
 # how much a page counts: who asks finds the answers first, and lists of changes and of numbers last

@@ -5,8 +5,9 @@
 
 {
   const MOST = 20; // hits
-  const [TITLE, HEADING] = [3, 4]; // how often a word of a page's title, or of a section's, counts in the section
-  const WIDTH = 220; // letters of an excerpt
+  // how often a word counts that stands in the page's title or address: at the top, in other sections; or in a heading
+  const [TOP, BELOW, HEADING] = [5, 2, 4];
+  const [WIDTH, LEAD] = [220, 40]; // letters of an excerpt, and of it before the first word that was asked for
 
   const stemmer = new Stemmer();
   const stems = new Map();
@@ -37,12 +38,15 @@
   const read = () => {
     sections = Object.entries(SITE.pages).flatMap(([name, parts]) => {
       const title = parts[0][1];
+      const about = words(`${title} ${name}`);
       const times = Object.entries(SITE.counts).find(([start]) => name.startsWith(start))?.[1] ?? 1;
-      return parts.map(([anchor, heading, text, code]) => {
-        const counts = counted(counted(new Map(), `${title} ${name}`, TITLE), `${text} ${code}`, 1);
-        if (anchor) counted(counts, heading, HEADING);
+      return parts.map(([anchor, heading, text, code], place) => {
+        const counts = counted(new Map(about.map((word) => [word, place ? BELOW : TOP])), `${text} ${code}`, 1);
+        if (place) counted(counts, heading, HEADING);
+        else text ||= parts[1]?.[2] ?? ""; // for the excerpt
         const length = [...counts.values()].reduce((a, b) => a + b, 0);
-        return { name, title, anchor, heading, text, code, counts, length, times };
+        const called = place ? [] : words(title);
+        return { name, title, anchor, heading, text, code, counts, length, times, called };
       });
     });
   };
@@ -62,7 +66,9 @@
         const count = section.counts.get(word) ?? 0;
         score += (rarity[i] * count * 2.2) / (count + 1.2 * (0.5 + (0.5 * section.length) / mean));
       });
-      score *= section.times;
+      const { called } = section; // who asks for softmax wants the page of that name
+      if (called.length) score *= 1 + called.filter((word) => asked.includes(word)).length / called.length;
+      if (asked.length > 1) score *= section.times; // one word alone asks nothing: its own page is wanted
       if (score > (best.get(section.name)?.score ?? 0)) best.set(section.name, { ...section, score });
     }
     return [asked, [...best.values()].sort((a, b) => b.score - a.score).slice(0, MOST)];
@@ -78,9 +84,9 @@
     let start = 0;
     let most = 0;
     for (const { index } of places) {
-      const within = places.filter((place) => place.index >= index && place.index < index + WIDTH - 40);
+      const within = places.filter((place) => place.index >= index && place.index < index + WIDTH - LEAD);
       const kinds = new Set(within.flatMap(([word]) => words(word))).size;
-      if (kinds > most) [start, most] = [Math.max(0, text.lastIndexOf(" ", index - 40) + 1), kinds];
+      if (kinds > most) [start, most] = [Math.max(0, text.lastIndexOf(" ", index - LEAD) + 1), kinds];
     }
     const end = start + WIDTH >= text.length ? text.length : text.lastIndexOf(" ", start + WIDTH);
     const shown = document.createElement("p");

@@ -29,15 +29,20 @@ QUESTIONS = {
     "gradient off by a factor of N": "off_by_a_factor",
     "backward is wrong by a constant factor": "off_by_a_factor",
     "gradient twice too large": "off_by_a_factor",
+    "my gradient is N times too large": "off_by_a_factor",
     "ignore_index padding mean": "ignored_rows_and_means",
     "gradient accumulation gives a different loss": "ignored_rows_and_means",
     "pytorch cross entropy reduction mean weights": "torch_reduction",
     "which reduction is torch's": "torch_reduction",
+    "loss differs from torch": "torch_reduction",
 }
 OTHERS = {
     "logsumexp": ("derivations/cross_entropy", "derivations/precision", "derivations/softmax", "docs/questions"),
     "bf16": ("docs/questions/which_tolerance", "docs/findings", "docs/oracle"),
     "derive arcface gradient": ("derivations/arcface", "docs/learn"),
+    "softmax": ("derivations/softmax", "docs/learn"),
+    "arcface": ("derivations/arcface", "docs/learn"),
+    "l-softmax": ("derivations/l_softmax",),
     "cosface": ("derivations/am_softmax", "docs/learn/cosface"),
     "python install": ("README", "docs/index", "CONTRIBUTING", "docs/tutorials"),
 }
