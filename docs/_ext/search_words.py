@@ -70,10 +70,12 @@ SAME = {
     "mismatch": "differ",
 }
 
-# how much a page counts: who asks finds the answers first, and lists of changes and of numbers last
+# how much a page counts: who asks finds the answers first, the reference after what explains, and lists last
 COUNTS = {
     "docs/questions/index": 1.0,
     "docs/questions/": 1.5,
+    "docs/api/": 0.7,
+    "docs/blind_kernels": 0.5,
     "docs/honest_matrix": 0.5,
     "docs/kill_matrix": 0.5,
     "CONTRIBUTING": 0.5,

@@ -68,7 +68,7 @@
       });
       const { called } = section; // who asks for softmax wants the page of that name
       if (called.length) score *= 1 + called.filter((word) => asked.includes(word)).length / called.length;
-      if (asked.length > 1) score *= section.times; // one word alone asks nothing: its own page is wanted
+      if (asked.length > 1 || section.times < 1) score *= section.times; // one word is no question
       if (score > (best.get(section.name)?.score ?? 0)) best.set(section.name, { ...section, score });
     }
     return [asked, [...best.values()].sort((a, b) => b.score - a.score).slice(0, MOST)];
