@@ -148,7 +148,11 @@ def test_triton_kernel_in_the_interpreter(tmp_path):
     """The page's kernel passes the page's test, on the CPU; with the −1 of the target left out it fails."""
     kernel, test = (block for block in code(read("docs/questions/triton_backward.md"), "py"))
     (tmp_path / "test_triton_cross_entropy.py").write_text(test, encoding="utf-8")
-    environment = os.environ | {"TRITON_INTERPRET": "1", "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
+    environment = os.environ | {
+        "TRITON_INTERPRET": "1",
+        "PYTHONPATH": os.pathsep.join(path for path in (str(ROOT), *sys.path) if path),
+        "CUDA_VISIBLE_DEVICES": "",
+    }
     for source, status in ((kernel, 0), (kernel.replace("tl.where(at == y, 1.0, 0.0)", "0.0"), 1)):
         (tmp_path / "triton_cross_entropy.py").write_text(source, encoding="utf-8")
         run = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path)]
