@@ -30,8 +30,9 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
     "sphinx_copybutton",
-    "code_pages",  # these two are in _ext/
+    "code_pages",  # these three are in _ext/
     "katex_html",
+    "search_words",
 ]
 
 # -- Markdown ------------------------------------------------------------------------------------------------------
@@ -59,7 +60,6 @@ templates_path = ["_templates"]
 html_additional_pages = {"index": "redirect.html"}  # the root document lies one folder below
 html_copy_source = False
 html_show_sourcelink = False
-html_show_search_summary = False  # it would fetch the pages found, which a browser refuses to a file
 html_theme_options = {"navigation_with_keys": True}
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True
