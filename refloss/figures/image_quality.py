@@ -2,20 +2,36 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from refloss.figures.style import BLACK, BLUE, VERMILION, panels
+from refloss.figures.style import BLACK, BLUE, ORANGE, VERMILION, panels
 from refloss.figures.training import Data, Network, Track, digits, train, untracked
 from refloss.losses import AMSoftmax, Softmax, WNormSoftmax
 
-SCALE = 16.0
+NORMALISED = AMSoftmax(scale=16.0, margin=0.0)
+
+
+class Unmined:
+    """The normalised softmax with the gradient of x times ‖x‖: a short feature weighs no more than a long one."""
+
+    name = "unmined"
+    inference_logits = NORMALISED.inference_logits
+
+    def value_and_grad(self, x: Any, W: Any, labels: Any, **options: Any) -> Any:
+        """Loss and gradients, that of x without its factor 1/‖x‖."""
+        value, grads = NORMALISED.value_and_grad(x, W, labels, **options)
+        return value, SimpleNamespace(x=grads.x * np.linalg.norm(x, axis=1, keepdims=True), W=grads.W, b=None)
+
+
 # what stands before cos θ in the logits; no loss has a margin or a bias
 RADII: tuple[tuple[str, Any, dict[str, Any]], ...] = (
-    (r"radius $s=16$, normalised $x$ and $W$", AMSoftmax(scale=SCALE, margin=0.0), {"color": VERMILION, "marker": "o"}),
-    (r"$\Vert x\Vert$, normalised $W$", WNormSoftmax(), {"color": BLUE, "marker": "s"}),
+    ("radius $s=16$", NORMALISED, {"color": VERMILION, "marker": "o"}),
+    (r"$s=16$, gradient times $\Vert x\Vert$", Unmined(), {"color": ORANGE, "marker": "D"}),
+    (r"$\Vert x\Vert$", WNormSoftmax(), {"color": BLUE, "marker": "s"}),
     (r"$\Vert W\Vert\Vert x\Vert$", Softmax(), {"color": BLACK, "marker": "^"}),
 )
 LEVELS = (0, 1, 2, 3)  # of poorness; 0 is the image as it is
@@ -108,5 +124,5 @@ def draw(track: Track = untracked) -> Figure:
         a.grid(lw=0.3, color="#CCCCCC")
     for a in axes[-1]:
         a.set(xticks=LEVELS, xlabel="level of blur or noise")
-    figure.legend(loc="outside lower center", ncols=3)
+    figure.legend(loc="outside lower center", ncols=4)
     return figure
