@@ -69,8 +69,8 @@ PARTS: dict[str, list[Callable[[Path], None]]] = {
     "derivations/README.md": [
         before(
             "derivations/README.md",
-            "| [cross_entropy.md]",
-            "| [norm_face.md](norm_face.md) | [norm_face.py](../refloss/losses/norm_face.py) | 1–7 |\n",
+            "| [Cross-entropy]",
+            "| [NormFace](norm_face.md) | [norm_face.py](../refloss/losses/norm_face.py) | 1–7 |\n",
         )
     ],
     "docs/index.md": [before("docs/index.md", "A margin of your own <../", "NormFace <../derivations/norm_face>\n")],
