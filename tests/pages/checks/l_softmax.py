@@ -65,8 +65,6 @@ def chebyshev_polynomials(text):
         yield Claim(m, f"T_{m}'(c) = {formula(derivative)}", page.worlds()[:1])
 
 
-
-
 def meets_the_margin(m: int) -> World:
     """Rows of two lengths, and a feature inside class 1's boundary."""
     t, angle = mp.mpf("1.2"), mp.mpf("0.21")
