@@ -19,6 +19,8 @@ from refloss.figures import (
     decision_regions,
     error_against_angle,
     features_and_bias,
+    gradient_against_angle,
+    gradient_on_the_circle,
     gradient_size,
     image_quality,
     l_softmax_digits,
@@ -47,6 +49,8 @@ COMPUTED: dict[str, Callable[[], Figure]] = {
     "l_softmax_margin": l_softmax_margin.draw,
     "psi": psi.draw,
     "target_logits": target_logits.draw,
+    "gradient_on_the_circle": gradient_on_the_circle.draw,
+    "gradient_against_angle": gradient_against_angle.draw,
     "gradient_size": gradient_size.draw,
     "error_against_angle": error_against_angle.draw,
 }
