@@ -14,7 +14,6 @@ for latex in (
     r"(W_1 - W_2) x + b_1 - b_2 = 0",
     r"\lVert x \rVert (\cos\theta_1 - \cos\theta_2) = 0",
     r"\lVert x \rVert (\cos m\theta_1 - \cos\theta_2) = 0",
-    r"s (\cos m\theta_1 - \cos\theta_2) = 0",
     r"s (\cos\theta_1 - m - \cos\theta_2) = 0",
     r"s (\cos(\theta_1 + m) - \cos\theta_2) = 0",
 ):
