@@ -19,4 +19,4 @@ for latex in (
 ):
     page.no_claim(latex, "quoted; the page that the row links derives it")
 
-page.numbers({"7.3756": largest_pull(4)[1], "745": -math.log(2**-537.5) * 2})
+page.numbers({"7.3756": largest_pull(4)[1], "745": -math.log(2**-537.5) * 2, "49.46°": math.degrees(math.acos(0.65))})
