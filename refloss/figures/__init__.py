@@ -4,7 +4,7 @@
     svg = refloss.figures.render(figure, "svg")   # bytes, the same on every run
 
 One file per figure; the docstring of its `draw` says which figure of a paper it redraws and what differs. `training` is
-the network that the first three share.
+the network that those of TRAINED share.
 """
 
 from __future__ import annotations
@@ -18,10 +18,14 @@ from refloss.figures import (
     am_softmax_margin,
     decision_regions,
     error_against_angle,
+    features_and_bias,
     gradient_against_angle,
     gradient_on_the_circle,
     gradient_size,
+    image_quality,
     l_softmax_digits,
+    l_softmax_margin,
+    loss_against_scale,
     psi,
     target_logits,
 )
@@ -36,9 +40,13 @@ TRAINED: dict[str, Callable[[Track], Figure]] = {  # by a network on scikit-lear
     "l_softmax_digits": l_softmax_digits.draw,
     "a_softmax_two_classes": a_softmax_two_classes.draw,
     "am_softmax_margin": am_softmax_margin.draw,
+    "features_and_bias": features_and_bias.draw,
+    "image_quality": image_quality.draw,
+    "loss_against_scale": loss_against_scale.draw,
 }
 COMPUTED: dict[str, Callable[[], Figure]] = {
     "decision_regions": decision_regions.draw,
+    "l_softmax_margin": l_softmax_margin.draw,
     "psi": psi.draw,
     "target_logits": target_logits.draw,
     "gradient_on_the_circle": gradient_on_the_circle.draw,

@@ -1,7 +1,7 @@
 """A small network with a hand-written backward, trained with refloss' own gradients.
 
-It stands in for the papers' convolutional networks: digits (64 pixels) in, 2-D features out, so that the features
-can be drawn as they are. Everything is NumPy, float64, and repeats itself to the bit: fixed seeds, and gradients
+It stands in for the papers' convolutional networks: digits (64 pixels) in, features out, 2 of them where they are to be
+drawn as they are. Everything is NumPy, float64, and repeats itself to the bit: fixed seeds, and gradients
 cut to `BITS` bits, so that the last digits in which two machines' matrix products differ have no say.
 """
 
@@ -81,20 +81,22 @@ def gaps(x: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 @dataclass
 class Network:
-    """images → leaky rectifier → features (N, 2). Its parameters by name; W (C, 2) and b (C,) are the loss's."""
+    """images → leaky rectifier → features (N, D). Its parameters by name; W (C, D) and b (C,) are the loss's."""
 
     parameters: dict[str, np.ndarray]
     slope: float = 1.0  # of a feature below 0: 1 for linear features
 
     @classmethod
-    def random(cls, classes: int, bias: bool, seed: int, pixels: int = 64, hidden: int = HIDDEN) -> Network:
+    def random(
+        cls, classes: int, bias: bool, seed: int, pixels: int = 64, hidden: int = HIDDEN, features: int = 2
+    ) -> Network:
         """He's initialisation: variance 2 / (number of inputs), without the 2 for the last layers."""
         rng = np.random.default_rng(seed)
         parameters = {
             "A": rng.normal(size=(hidden, pixels)) * np.sqrt(2 / pixels),
             "a": np.zeros(hidden),
-            "B": rng.normal(size=(2, hidden)) * np.sqrt(1 / hidden),
-            "W": rng.normal(size=(classes, 2)) * np.sqrt(1 / 2),
+            "B": rng.normal(size=(features, hidden)) * np.sqrt(1 / hidden),
+            "W": rng.normal(size=(classes, features)) * np.sqrt(1 / features),
         }
         if bias:
             parameters["b"] = np.zeros(classes)
@@ -109,7 +111,7 @@ class Network:
         return self.parameters.get("b")
 
     def features(self, images: np.ndarray) -> np.ndarray:
-        """(N, 2)."""
+        """(N, D)."""
         p = self.parameters
         return leaky(leaky(images @ p["A"].T + p["a"]) @ p["B"].T, self.slope)
 

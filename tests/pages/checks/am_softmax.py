@@ -46,6 +46,12 @@ def two_rows():
     ]
 
 
+@page.reads(r"\frac{\ell_i}{s}")
+def hinge_at_a_large_scale():
+    for world in page.worlds():
+        yield world.extended(near=[world.replaced({"s": mp.mpf(10) ** 15})])
+
+
 page.no_claim(r"\cos\theta = x \cdot W / \max(\lVert x \rVert \lVert W \rVert, 10^{-8})", "released code's")
 
 
@@ -75,3 +81,14 @@ page.numbers(
         "0.2929": 1 - math.cos(2 * math.pi / 8),
     }
 )
+
+
+def slope_in_cosine(degrees: float) -> tuple[float, float]:
+    """dψ/dcos θ of L-Softmax with m = 4 and of ArcFace with m = 0.5, by differences."""
+    c, h = math.cos(math.radians(degrees)), 1e-6
+    psis = [margin_psi(kind, m) for kind, m in (("papers", 4), ("angle", mp.mpf("0.5")))]
+    return tuple(float(psi(mp.acos(c + h)) - psi(mp.acos(c - h))) / (2 * h) for psi in psis)
+
+
+page.numbers_of(slope_in_cosine, (20, 60, 100), "11.5175 4.0000 2.6108", "2.1948 1.1544 0.7930")
+page.numbers({"0.0768": math.log(10) / 30})

@@ -1,12 +1,13 @@
 """Checks of l_softmax.md."""
 
 import itertools
+import math
 from collections.abc import Iterator
 
 from pages.checks.psi import largest_pull
 from pages.evaluator import close, mp, slope
 from pages.page import BRANCHES, draws, holds, last_side, margin_page, parts
-from pages.plane import boundary, keeps, margin_psi
+from pages.plane import boundary, direction, keeps, margin_psi
 from pages.tables import Claim, formula, rows_of_table
 from pages.worlds import World, annealed_world, margin_world, plain_world
 
@@ -64,5 +65,53 @@ def chebyshev_polynomials(text):
         yield Claim(m, f"T_{m}'(c) = {formula(derivative)}", page.worlds()[:1])
 
 
+def meets_the_margin(m: int) -> World:
+    """Rows of two lengths, and a feature inside class 1's boundary."""
+    t, angle = mp.mpf("1.2"), mp.mpf("0.21")
+    rows = {"W_1": mp.mpf("1.3") * direction(0), "W_2": mp.mpf("1.1") * direction(t)}
+    return plain_world({**rows, "x": 2 * direction(angle), "theta_1": angle, "theta_2": t - angle, "m": m})
+
+
+page.reads(r"\cos m\theta_1 \gt")(lambda: list(map(meets_the_margin, (2, 3, 4))))
+
+
+@page.reads(r"\sqrt{r^2 + 8}")
+def boundary_for_unequal_rows():
+    psi = margin_psi("papers", 2)
+    for r in map(mp.mpf, ("0.6", "1.5")):
+        first = boundary(lambda at, r=r: psi(at) / r, mp.pi / 2)
+        yield plain_world({"r": r, "theta_1": first})
+
+
+@page.reads(r"\frac{(W_1 - W_2) \cdot x}", r"\sin\frac{(m - 1) t}")
+def distance_from_the_boundary():
+    """Of unit rows; the angle is any, and then class 1's end."""
+    for m, t in ((2, mp.mpf("1.2")), (3, mp.mpf("0.7"))):
+        for angle in (mp.mpf("0.2"), boundary(margin_psi("papers", m), t)):
+            rows = {"W_1": direction(0), "W_2": direction(t), "x": mp.mpf("2.3") * direction(angle)}
+            yield plain_world({**rows, "theta_1": angle, "t": t, "m": m})
+
+
+def excess(degrees: float, m: int) -> float:
+    """cos mθ − cos θ."""
+    return math.cos(m * math.radians(degrees)) - math.cos(math.radians(degrees))
+
+
+def larger(m: int) -> list[float]:
+    """The degrees from 0 to 180, in the middles of tenths, at which cos mθ is larger than cos θ."""
+    return [at for at in (n / 10 + 0.05 for n in range(1800)) if excess(at, m) > 0]
+
+
+def svm_distance(m: int) -> tuple[float, float]:
+    """Of class 1's end from the bisector, rows of length 1 at a right angle; and over that of m = 2."""
+    ends = [math.sin(math.pi / 4 - boundary(margin_psi("papers", one), mp.pi / 2)) for one in (m, 2)]
+    return ends[0], ends[0] / ends[1]
+
+
+page.numbers_of(lambda m: larger(m)[0] - 0.05, (2, 3, 4), "120° 90° 72°")
+page.numbers_of(lambda m: excess(150, m), (2, 3, 4), "1.3660 0.8660 0.3660")
+page.numbers({shown: len(larger(m)) / 18 for m, shown in ((2, "33.3 %"), (3, "50.0 %"), (4, "46.7 %"))})
+page.numbers_of(svm_distance, (3, 4), "0.3827 0.4540", "1.4786 1.7541")
+page.numbers({"0.2588": svm_distance(2)[0], "1.8": (3 / 5) / (1 / 3)})
 page.numbers({"22.5°": 90 / 4, "0.8333": 5 / 6, "7.4": largest_pull(4)[1]})
 page.numbers_of(lambda m: largest_pull(m)[1], (2, 3, 4), "3.0551 5.1962 7.3756")

@@ -11,6 +11,7 @@ from pages.evaluator import close, mp, slope
 from pages.page import Page
 from pages.tables import Example
 from pages.worlds import Rule, World, across, each, gradient, length, linear_world, reals, unit
+from refloss import bounds
 
 
 def normalisation_world(seed: int, **changes: Any) -> World:
@@ -130,6 +131,10 @@ page.numbers(
         "0.7071": 1e-3 / math.sqrt(1e-6 + 1e-6),
         "5.0e-07": 1 - 1 / math.sqrt(1 + 1e-6),
         "1.7e-04": math.sqrt(2.0**-25),  # float16 rounds what is below half of 2^-24 to 0
+        "0.4509": bounds.normface_largest_probability(10),
+        "3.9550": bounds.cosface_smallest_scale(0.9, 10),
+        "11.4623": bounds.cosface_smallest_scale(0.9, 10575),
+        "843": (1 - 1 / 10575) / -math.expm1(-bounds.normface_smallest_loss(10575, scale=16)),
         "1.25": math.hypot(1 / 5, 0) / math.hypot(16 / 125, 12 / 125),
         "36.87°": math.degrees(math.atan2(12, 16)),
     }

@@ -38,3 +38,6 @@ page.numbers(
         "9 %": 100 * (1 - ambient_turn(-0.1)[1] / ambient_turn(-0.1)[0]),
     }
 )
+
+# where L-Softmax with m = 2 ends at a right angle: cos 2θ = r sin θ (l_softmax.md)
+page.numbers_of(lambda r: math.degrees(math.asin((math.sqrt(r * r + 8) - r) / 4)), (1 / 1.5, 1.5, 1), "34.0° 25.2° 30°")

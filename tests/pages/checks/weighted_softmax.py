@@ -48,3 +48,11 @@ page.numbers(
         "0.2689": 1 / (1 + math.exp(2 - 1)),
     }
 )
+
+
+def share_of_edges(weight: float, other: float) -> float:
+    """Of all gradient at p = 1/2, percent, with 10 % edges."""
+    return 100 * 0.1 * weight / (0.1 * weight + 0.9 * other)
+
+
+page.numbers({"50 %": share_of_edges(0.9, 0.1), "10 %": share_of_edges(1, 1)})
