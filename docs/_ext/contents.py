@@ -2,7 +2,7 @@
 
 - A table whose first head is "page" is a list of contents: the pages that its rows link to stand below this one in the
   sidebar, in the order of the rows. On a code forge it is a table, and no more.
-- A page's first sentences are its `<meta name="description">`, which search engines show.
+- A page's title and first sentences are its `<meta name="description">`, which search engines show.
 - A picture is a link to itself, at its full size.
 - In tables a long name in code goes on in the next line at a dot, a slash, an underscore, or before a capital.
 """
@@ -30,19 +30,23 @@ def add_toctree(app: Sphinx, docname: str, source: list[str]) -> None:
 
 
 def description_of(doctree: nodes.document) -> str:
-    """The first paragraph without a formula, cut at a word; "" if there is none."""
+    """The title and the first paragraph that is no formula and leads to none, cut at a word."""
+    (title, *_) = doctree.findall(nodes.title)
+    text = "refloss, a NumPy reference for the softmax-loss family."
     for paragraph in doctree.findall(nodes.paragraph):
-        text = " ".join(paragraph.astext().split())
+        words = " ".join(paragraph.astext().split())
         in_text = isinstance(paragraph.parent, nodes.section) and not any(paragraph.findall(nodes.math))
-        if in_text and len(text) >= 40:
-            return text if len(text) <= LONGEST else text[: LONGEST - 1].rsplit(" ", 1)[0].rstrip(",;:") + "…"
-    return ""
+        if in_text and len(words) >= 40 and not words.endswith(":"):
+            text = words
+            break
+    text = f"{title.astext()}. {text}"
+    return text if len(text) <= LONGEST else text[: LONGEST - 1].rsplit(" ", 1)[0].rstrip(",;:") + "…"
 
 
 def finish(app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: nodes.document) -> None:
     if doctree:
-        text = description_of(doctree) or f"{context['title']}: refloss, a NumPy reference for the softmax-loss family"
-        context["metatags"] = context.get("metatags", "") + f'<meta name="description" content="{escape(text)}">\n'
+        description = f'<meta name="description" content="{escape(description_of(doctree))}">\n'
+        context["metatags"] = context.get("metatags", "") + description
     if "body" in context:
         body = re.sub(r'<img [^>]*src="([^"]+\.svg)"[^>]*>', r'<a href="\1">\g<0></a>', context["body"])
         context["body"] = NAME.sub(lambda name: JOINT.sub(r"\g<0><wbr>", name[0]), body)

@@ -24,6 +24,7 @@ SIGNS = {
 TOKEN = re.compile(
     r"(?P<gap>,?\s\s+)"
     r"|(?P<code>\w{2,}=\w+)"
+    r"|(?P<step>\([A-Z]\d+\))"
     r"|√(?:\((?P<root>(?:[^()]|\([^()]*\))*)\)|(?P<short>\w))"
     r"|(?P<function>cos|sin|log)(?![a-z])"
     r"|(?P<name>[a-z]{2,})(?=[(_])"
@@ -55,6 +56,8 @@ def latex(text: str) -> str:
                 return rf"\mathrm{{{found}}}"
             case "words":
                 return rf"\text{{ {found} }}"
+            case "step":
+                return rf"\text{{{found}}}"
             case "index" | "power" | "hatted":
                 start = {"index": "_", "power": "^", "hatted": r"\hat "}[kind]
                 return f"{start}{{{''.join(map(latex, found))}}}"
@@ -78,11 +81,14 @@ def display_formulas(app: Sphinx, what: str, name: str, thing: Any, options: Any
     text = "\n".join(lines)
     block = re.search(r"::\n\n((?:    .*\n)+)", text)
     if block:
-        formulas = "".join(f"\n.. math::\n\n    {latex(line)}\n" for line in block[1].splitlines())
+        formulas = "".join(f"\n.. math::\n\n    {latex(line.strip())}\n" for line in block[1].splitlines())
         lines[:] = text.replace(block[0], f":\n{formulas}", 1).splitlines()
 
 
-INDEX = re.compile(r"(?<![\w.])([^\W\d_]\N{COMBINING CIRCUMFLEX ACCENT}?)_([^\W_]{1,2})(?!\w)|(?<=\w)\^([-−]?\w+)")
+INDEX = re.compile(
+    r"(?<![\w.])([^\W\d_]\N{COMBINING CIRCUMFLEX ACCENT}?)_([^\W_]{1,2})(?!\w)"
+    r"|(?<=\w)\^(?:([-−]?\w+)|\(((?:[^()]|\([^()]*\))*)\))"
+)
 
 
 def lower_and_raise(app: Sphinx, doctree: nodes.document) -> None:
@@ -95,9 +101,10 @@ def lower_and_raise(app: Sphinx, doctree: nodes.document) -> None:
             parts: list[nodes.Node] = []
             end = 0
             for found in INDEX.finditer(text):
-                letter, index, power = found.groups()
+                letter, index, *powers = found.groups()
                 parts.append(nodes.Text(text[end : found.start()] + (letter or "")))
-                parts.append(nodes.subscript("", index) if index else nodes.superscript("", power.replace("-", "−")))
+                power = (powers[0] or powers[1] or "").replace("-", "−")
+                parts.append(nodes.subscript("", index) if index else nodes.superscript("", power))
                 end = found.end()
             if parts:
                 parent.replace(text, [*parts, nodes.Text(text[end:])])
