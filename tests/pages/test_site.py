@@ -77,7 +77,8 @@ LOOK = """() => {
     if (/\\$/.test(text.data) && !text.parentElement.closest("pre, code, script, style, annotation"))
       faults.push(`unread formula: ${text.data.trim()}`);
   }
-  const cut = (selector) => [...document.querySelectorAll(selector)].filter((box) => box.scrollWidth > box.clientWidth + 1);
+  const over = (box) => box.scrollWidth > box.clientWidth + 1;
+  const cut = (selector) => [...document.querySelectorAll(selector)].filter(over);
   for (const formula of cut(".katex-display")) faults.push(`formula cut: ${formula.textContent}`);
   for (const code of cut(".highlight pre")) faults.push(`code cut: ${code.textContent}`);
   for (const table of cut(".table-wrapper"))
