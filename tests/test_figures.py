@@ -19,6 +19,8 @@ from refloss.figures import (
     am_softmax_margin,
     decision_regions,
     error_against_angle,
+    gradient_against_angle,
+    gradient_on_the_circle,
     gradient_size,
     l_softmax_digits,
     training,
@@ -192,6 +194,53 @@ def test_a_normalising_loss_has_gradients_of_one_over_the_length():
     assert wrong[0][0] == near(np.sqrt(2) / 2, 1e-3)
     assert wrong[0][-1] == near(np.sqrt(2), 1e-12)
     assert right[0][-1] < 1e-100
+
+
+def test_the_pull_on_the_circle_is_what_the_projection_leaves():
+    """Across x̂ and sin θ long, or sin(θ + m); what is removed lies along x̂; these arrows are drawn, and no others."""
+    panels_of, sizes = iter(figures.draw("gradient_on_the_circle").axes), []
+    for (_, loss), m in zip(gradient_on_the_circle.LOSSES, (0.0, 0.5), strict=True):
+        for degrees in gradient_on_the_circle.ANGLES:
+            theta = np.radians(degrees)
+            found = gradient_on_the_circle.pull(loss, degrees)
+            size = np.sin(theta + m)
+            assert found.x_hat == pytest.approx([np.cos(theta), np.sin(theta)], abs=EXACT)
+            assert found.pull == pytest.approx(size * np.array([np.sin(theta), -np.cos(theta)]), abs=EXACT)
+            assert found.removed == pytest.approx(size / np.tan(theta) * found.x_hat, abs=10 * EXACT)
+            assert found.arrives == pytest.approx(found.pull + found.removed, abs=EXACT)
+            sizes.append(f"{size:.2f}".replace("-", "−"))
+            arrows = [(q.XY[0], (q.U[0], q.V[0])) for q in next(panels_of).collections]
+            at_the_tip = [along for start, along in arrows if start == pytest.approx(found.x_hat)]
+            due = [gradient_on_the_circle.SHORTER * v for v in (found.t_x, found.arrives, found.removed, found.pull)]
+            assert np.array(at_the_tip) == pytest.approx(np.array(due), abs=EXACT)
+    said = "sin θ long: {}, {} and {} at 30°, 90° and 165°. Below, ArcFace's sin(θ + m): {}, {}, and {}"
+    assert said.format(*sizes) in SPOKEN
+
+
+def test_sizes_against_the_angle_are_those_of_the_formulas():
+    """(1 − p_y) (−ψ') with p_y of two classes, the other logit being 0; the same for all losses of a curve."""
+    theta = np.radians(gradient_against_angle.THETA)
+    s, second = gradient_against_angle.S, theta > np.pi / 2  # ψ of m = 2 has two branches
+    expected = (
+        (np.cos(theta), np.sin(theta), 1.0),
+        (np.cos(theta), np.sin(theta), 0.5),
+        (np.where(second, -np.cos(2 * theta) - 2, np.cos(2 * theta)), 2 * np.abs(np.sin(2 * theta)), 1.0),
+        (np.cos(theta) - 0.35, np.sin(theta), 1.0),
+        (np.cos(theta + 0.5), np.sin(theta + 0.5), 1.0),
+    )
+    drawn = [lines(a) for a in figures.draw("gradient_against_angle").axes]
+    for (label, losses, _), (psi, slope, weight) in zip(gradient_against_angle.CURVES, expected, strict=True):
+        unsure = 1 / (1 + np.exp(s * psi))
+        for loss in losses:
+            found = gradient_against_angle.sizes(loss)
+            assert found.unsure == near(unsure, 100 * EXACT), label
+            assert found.slope == pytest.approx(weight * slope, abs=100 * EXACT), label
+            assert found.pull == pytest.approx(weight * unsure * slope, abs=100 * EXACT), label
+        assert np.array_equal(drawn[0][label][1], gradient_against_angle.sizes(losses[0]).unsure)
+    middle = (90, np.degrees(np.arccos(0.35)), 90 - np.degrees(0.5), 45)  # where ψ is 0
+    assert "{:.0f}°, {:.1f}° for CosFace, {:.1f}° for ArcFace, and {:.0f}° for m = 2".format(*middle) in SPOKEN
+    assert f"larger up to {90 - np.degrees(0.25):.1f}° and smaller beyond" in SPOKEN
+    assert f"past {180 - np.degrees(0.5):.2f}°" in SPOKEN
 
 
 def test_regions_are_those_of_table_1():

@@ -18,6 +18,8 @@ from refloss.figures import (
     am_softmax_margin,
     decision_regions,
     error_against_angle,
+    gradient_against_angle,
+    gradient_on_the_circle,
     gradient_size,
     l_softmax_digits,
     psi,
@@ -39,6 +41,8 @@ COMPUTED: dict[str, Callable[[], Figure]] = {
     "decision_regions": decision_regions.draw,
     "psi": psi.draw,
     "target_logits": target_logits.draw,
+    "gradient_on_the_circle": gradient_on_the_circle.draw,
+    "gradient_against_angle": gradient_against_angle.draw,
     "gradient_size": gradient_size.draw,
     "error_against_angle": error_against_angle.draw,
 }

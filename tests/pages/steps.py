@@ -8,10 +8,12 @@ import re
 import tokenize
 
 import refloss
-from pages.markdown import DERIVATIONS, derivation, read
+from pages.markdown import DERIVATIONS, ROOT, derivation, read
 from refloss.losses import LOSSES
 
 PAGES = sorted(path.name for path in DERIVATIONS.glob("*.md"))
+# the pages that lead there, whose formulas and numbers are held to the same
+LEARN = sorted(f"../docs/learn/{path.name}" for path in (ROOT / "docs" / "learn").glob("*.md"))
 
 LOSS_PAGES = [f"{name}.md" for name in refloss.losses()]
 

@@ -16,7 +16,19 @@ import refloss
 from pages.checks import PAGES as CHECKS
 from pages.checks.psi import AT_KNOT, BESIDE_KNOT, polynomials, squared_slope
 from pages.markdown import code, derivation, displayed, headings, prose, read, section, tables
-from pages.steps import CODE_OF, LOSS_PAGES, NUMBERED, PAGES, PREFIXES, bold_steps, expand, placed, promised, sources
+from pages.steps import (
+    CODE_OF,
+    LEARN,
+    LOSS_PAGES,
+    NUMBERED,
+    PAGES,
+    PREFIXES,
+    bold_steps,
+    expand,
+    placed,
+    promised,
+    sources,
+)
 from pages.tables import agrees
 from refloss.precision.numbers import is_extended
 from refloss.precision.pair import Pair
@@ -125,7 +137,7 @@ def test_loss_pages_have_the_same_headings(page):
 
 def maths(text: str) -> list[str]:
     """Every piece of maths of a page, displayed or inline, code left out."""
-    text = re.sub(r"`[^`\n]*`", "", text)
+    text = re.sub(r"^```.*?^```$|`[^`\n]*`", "", text, flags=re.MULTILINE | re.DOTALL)
     pieces = re.split(r"\$\$", text)
     assert len(pieces) % 2 == 1, "an odd number of $$"
     inline = []
@@ -137,7 +149,7 @@ def maths(text: str) -> list[str]:
     return pieces[1::2] + inline
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", [*PAGES, *LEARN])
 def test_maths_is_balanced(page):
     """$$, $, braces, \\left … \\right: each opened is closed, in its own piece of maths."""
     text = derivation(page)
@@ -156,7 +168,7 @@ def test_maths_is_balanced(page):
             assert piece.count("(") == piece.count(")"), piece
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", [*PAGES, *LEARN])
 def test_maths_survives_a_code_forge(page):
     """What Markdown takes for itself inside maths: emphasis, escapes, HTML, table cells, macros."""
     text = derivation(page)
@@ -165,7 +177,7 @@ def test_maths_survives_a_code_forge(page):
         assert not re.search(r"\\[^A-Za-z]", piece), f"Markdown eats the backslash: {piece}"
         assert not re.search(r"[*<>|]", piece), piece
         assert not re.search(r"\\(bm|newcommand|def|tag|label)\b", piece), piece
-    inline = re.sub(r"\$\$.*?\$\$", "", text, flags=re.DOTALL)
+    inline = re.sub(r"\$\$.*?\$\$|^```.*?^```$", "", text, flags=re.DOTALL | re.MULTILINE)
     for line in re.sub(r"`[^`\n]*`", "c", inline).splitlines():
         for k, match in enumerate(re.finditer(r"\$", line)):
             before, after = line[: match.start()][-1:], line[match.end() :][:1]
@@ -175,7 +187,8 @@ def test_maths_survives_a_code_forge(page):
             else:
                 assert before != " ", line
                 assert after in ("", " ", ".", ",", ";", ":", ")"), line
-    assert not re.search(r"<[A-Za-z/!]", inline), "raw HTML"
+    folds = r"^(<details>|</details>|<summary>.*</summary>)$"
+    assert not re.search(r"<[A-Za-z/!]", re.sub(folds, "", inline, flags=re.MULTILINE)), "raw HTML"
 
 
 # -- displayed numbers -----------------------------------------------------------------------------
@@ -220,7 +233,7 @@ def unproven(page: str, text: str) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", [*PAGES, *LEARN])
 def test_every_number_is_computed_again(page):
     """A number that looks computed is in the page's file of checks, in an example's output, or in a checked formula."""
     assert not unproven(page, derivation(page))

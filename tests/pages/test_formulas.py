@@ -1,4 +1,4 @@
-r"""Every formula of the derivations is checked by machine, as it stands on the page: the LaTeX itself is evaluated.
+r"""Every formula of the derivations and of docs/learn/ is checked by machine: the LaTeX on the page is evaluated.
 
 Displayed formulas all; equations between single $ if they are long or hold a derivative or a sum; the tables of the
 worked examples, and tables of formulas (tables.py). latex.py reads, evaluator.py evaluates at 60 digits with numeric
@@ -38,6 +38,8 @@ from pages.evaluator import Evaluator, add, close, links, mp
 from pages.latex import Derivative, Equivalent, Statement, Symbol, Unreadable, statements, tokens_of
 from pages.page import squeezed
 from pages.slips import mutants_of
+from pages.steps import LEARN
+from pages.steps import PAGES as DERIVATION_PAGES
 from pages.worlds import World
 
 DERIVATIONS = Path(__file__).resolve().parents[2] / "derivations"
@@ -76,7 +78,7 @@ def blanked(match: re.Match[str]) -> str:
 
 def blocks_of(pattern: re.Pattern[str]) -> Iterator[Block]:
     """Of all pages, less their code; in the text, less the displayed formulas."""
-    for page in sorted(path.name for path in DERIVATIONS.glob("*.md")):
+    for page in [*DERIVATION_PAGES, *LEARN]:
         text = re.sub(r"^```.*?^```", blanked, text_of(page), flags=re.MULTILINE | re.DOTALL)
         if pattern is INLINE:
             text = DISPLAYED.sub(blanked, text)

@@ -140,9 +140,9 @@ def _of_values(
         only = "in the wrong rows or entries, " if any(r.only_wrong for _, r in pairs) else ""
         are = "are" if len(stages) > 1 else "is"
         sentence = f"{only}{_listed(stages)} {are} {words}"
-        parts = "; ".join(
-            f"{s}: {len(r.held)} of the {r.clear} clearly failing cases it was tried on" for s, r in pairs
-        )
+        counts = {s: _of_clear(len(r.held), r.clear) for s, r in pairs}
+        alike = len(set(counts.values())) == 1
+        parts = counts[stages[0]] if alike else "; ".join(f"{s}: {count}" for s, count in counts.items())
         weight = 1.0 if focus in stages else 0.9
         named = 1.0 if pairs[0][1].named else 0.6
         # a simple relation in all cases explains more than anything else
@@ -150,6 +150,14 @@ def _of_values(
         found.append(Fact(sentence, f"holds in {parts}", stages[0], tuple(held), strength))
     found += _of_cases(cases, results, observed, focus, wrong[focus])
     return found
+
+
+def _of_clear(held: int, tried: int) -> str:
+    return f"{_part(held, tried)} clearly failing cases tried"
+
+
+def _part(some: int, of: int) -> str:
+    return f"all {of}" if some == of else f"{some} of {of}"
 
 
 def _small(observed: Sequence[Observed]) -> Sequence[Observed]:
@@ -166,8 +174,8 @@ def _as_if(observed: Sequence[Observed], grade: Grade, wrong: Mapping[str, Seque
     what = "everything that came back is" if found.whole else f"{_listed(stages)} {'are' if len(stages) > 1 else 'is'}"
     if not found.whole and set(stages) == set(wrong):
         what += ", with nothing else changed,"
-    evidence = f"explains {'every stage' if found.whole else _listed(stages)} in {len(found.held)} of the {found.tried}"
-    evidence += " clearly failing cases it was tried on"
+    evidence = f"explains {'every stage' if found.whole else _listed(stages)} in "
+    evidence += _of_clear(len(found.held), found.tried)
     strength = (1.2 if found.whole else 1.1) * len(found.held) / found.tried
     return [Fact(f"{what} as if {found.words}", evidence, focus, found.held, strength)]
 
@@ -179,7 +187,7 @@ def _where_it_begins(wrong: Mapping[str, Sequence[str]], results: Sequence[CaseR
     words = f"{focus} is the first wrong stage"
     if right:
         words += f"; {_listed(right)} {'are' if len(right) > 1 else 'is'} right where it is wrong"
-    evidence = f"in {len(begins)} of {len(failing)} failing cases"
+    evidence = f"in {_part(len(begins), len(failing))} failing cases"
     return Fact(words, evidence, focus, tuple(r.name for r in begins), 0.7 * len(begins) / len(failing))
 
 
@@ -240,7 +248,7 @@ def _implied(stage: str, observed: Sequence[Observed], grade: Grade, wrong: Mapp
             found.append(replace(fact, sentence=fact.sentence.replace(of[0].stage, what, 1), stage=stage))
         if (simplest := relation(failing)) is not None:
             only = "where it is wrong, " if simplest.only_wrong else ""
-            evidence = f"holds in {len(simplest.held)} of the {simplest.clear} clearly failing cases it was tried on"
+            evidence = f"holds in {_of_clear(len(simplest.held), simplest.clear)}"
             strength = len(simplest.held) / simplest.clear
             found.append(Fact(f"{only}{what} is {simplest.words}", evidence, stage, tuple(simplest.held), strength))
     return [replace(f, sentence=f"as {stage} tells, {f.sentence}") for f in found]

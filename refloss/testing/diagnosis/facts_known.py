@@ -270,8 +270,9 @@ def _of_stage(v: View) -> Iterator[tuple[str, np.ndarray]]:
     yield f"‖{'x' if of_x else 'W_c'}‖ × {removed}", along * length[:, None]
     with_y = turn(A * np.where(onehot > 0, plain.cos, 0.0).sum(axis=1, keepdims=True)).sum(axis=1, keepdims=True)
     yield f"{removed}, with cos θ_y in place of every cos θ", with_y * own_hat * over
+    brings = "brings" if (plain.p_x if of_x else plain.p_W) else "would bring"
     yield (
-        f"the part along {hat} that the norm as a factor of the logits brings",
+        f"the part along {hat} that the norm as a factor of the logits {brings}",
         (turn(B).sum(axis=1, keepdims=True) * own_hat * over),
     )
     yield f"the gradient in {hat}", turn(A) @ other_hat

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from pages.evaluator import mp
+from pages.evaluator import array, mp
 from pages.page import Page, holds
 from pages.tables import Example
 from pages.worlds import World, cross_entropy_world, plain_world
@@ -19,6 +19,11 @@ def cross_entropy_example(example: Example) -> World:
 
 
 page = Page("cross_entropy.md", lambda: [cross_entropy_world(seed) for seed in (1, 2)], cross_entropy_example)
+
+
+@page.reads(r"\ell = -\log p_y", r"= p_y - 1", r"= 1 - p_y")
+def one_label_without_weights():
+    return [cross_entropy_world(seed, varepsilon=mp.zero, class_weights=array([mp.one] * 3)) for seed in (1, 2)]
 
 
 @page.reads(r"1 - p_y = e^{-d}")
