@@ -30,7 +30,9 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
     "sphinx_copybutton",
-    "code_pages",  # these three are in _ext/
+    "code_pages",  # these five are in _ext/
+    "contents",
+    "docstring_maths",
     "katex_html",
     "search_words",
 ]

@@ -10,7 +10,7 @@ import mpmath as mp
 import numpy as np
 import pytest
 from helpers import near, need
-from pages.markdown import ROOT, read, section, tables
+from pages.markdown import ROOT, headings, read, section, tables
 
 from refloss import AMSoftmax, ArcFace, ASoftmax, LSoftmax, Softmax, WNormSoftmax, figures
 from refloss.cli.main import main
@@ -399,10 +399,18 @@ def test_the_digits_are_learned_a_little():
 # -- the numbers of docs/figures.md ----------------------------------------------------------------
 
 
-def rows(heading: str) -> list[list[str]]:
-    """The cells of the table under a heading of the page, without its head."""
+def rows(name: str) -> list[list[str]]:
+    """The cells of the table under a figure, without its head."""
+    (heading,) = (title for title in headings(PAGE, "##") if f"(figures/{name}.svg)" in section(PAGE, title))
     [[_, *cells]] = tables(section(PAGE, heading))
     return cells
+
+
+def test_figures_are_numbered_and_have_titles():
+    heads = [re.fullmatch(r"Figure (\d+)\. (.+)", head).groups() for head in headings(PAGE, "##")]
+    numbers, titles = zip(*heads, strict=True)
+    assert [int(number) for number in numbers] == list(range(1, len(figures.FIGURES) + 1))
+    assert not [title for title in titles if "_" in title]
 
 
 def test_numbers_in_the_text():

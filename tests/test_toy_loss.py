@@ -63,6 +63,8 @@ def before(file: str, mark: str, text: str) -> Callable[[Path], None]:
     return put
 
 
+API_PAGE = "# NormFace\n\n```{eval-rst}\n.. autoclass:: refloss.NormFace(*, scale=64.0, **options)\n```\n"
+
 # the file that lacks a part → what adds it, in the order of the page
 PARTS: dict[str, list[Callable[[Path], None]]] = {
     "derivations/norm_face.md": [lambda root: shutil.copy(TOY / "norm_face.md", root / "derivations")],
@@ -73,7 +75,6 @@ PARTS: dict[str, list[Callable[[Path], None]]] = {
             "| [NormFace](norm_face.md) | [norm_face.py](../refloss/losses/norm_face.py) | 1–7 |\n",
         )
     ],
-    "docs/index.md": [before("docs/index.md", "A margin of your own <../", "NormFace <../derivations/norm_face>\n")],
     "refloss/textbook/family.py": [
         before("refloss/textbook/formulas.py", "\n\ndef margin_logits(", "\n" + FORMULA),
         before("refloss/textbook/family.py", '    "margin_softmax": Member(', ENTRY),
@@ -89,7 +90,16 @@ PARTS: dict[str, list[Callable[[Path], None]]] = {
         before("refloss/losses/__init__.py", '    "Softmax",\n', '    "NormFace",\n'),
     ],
     "README.md": [before("README.md", "| `ArcFace` |", "| `NormFace` | `norm_face` | s cos θ_j | the same | |\n")],
-    "docs/api/losses.md": [before("docs/api/losses.md", "```{eval-rst}", "`refloss.NormFace`\n\n")],
+    "docs/api/losses.md": [
+        before(
+            "docs/api/losses.md",
+            "| [A margin of your own]",
+            "| [NormFace](losses/norm_face.md) | `refloss.NormFace` | |\n",
+        )
+    ],
+    "docs/api/losses/norm_face.md": [
+        lambda root: (root / "docs/api/losses/norm_face.md").write_text(API_PAGE, encoding="utf-8")
+    ],
 }
 
 

@@ -35,7 +35,9 @@ def page_of(path: Path) -> str | None:
     if not path.is_relative_to(ROOT) or path == ROOT or path.relative_to(ROOT).parts[0] not in FOLDERS:
         return None
     name = path.relative_to(ROOT).as_posix()
-    return f"code/{name}/index" if path.is_dir() else f"code/{name}" if path.suffix == ".py" else None
+    if path.is_dir():
+        return f"code/{name}/index" if any(path.rglob("*.py")) else None
+    return f"code/{name}" if path.suffix == ".py" else None
 
 
 @cache

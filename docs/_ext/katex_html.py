@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -37,12 +38,42 @@ class KaTeX:
 katex = KaTeX()
 
 
+BRACKETS = re.compile(r"(?<!\\left)(?<!\\[Bb]ig)(?<!\\[Bb]igl)\(([^()]{1,40})\)")
+
+
+def pieces(tex: str) -> list[str]:
+    """The formulas of a display that lists several, "a = b, \\qquad c = d": on a narrow page each gets a line."""
+    found, depth = [""], 0
+    for token in re.findall(r"\\[A-Za-z]+|.", tex, re.DOTALL):
+        depth += {"{": 1, "}": -1, r"\begin": 1, r"\end": -1, r"\left": 1, r"\right": -1}.get(token, 0)
+        if token == r"\qquad" and depth == 0:
+            found.append("")
+        else:
+            found[-1] += token
+    return found
+
+
+def unbroken(tex: str) -> str:
+    """The same formula, with no end of a line inside short brackets: cos(θ + m) stays whole."""
+
+    def brace(brackets: re.Match[str]) -> str:
+        inner = brackets[1]
+        balanced = inner.count("{") == inner.count("}") and inner.find("{") <= inner.find("}")
+        return f"({{{inner}}})" if balanced and re.search(r" [-+] ", inner) else brackets[0]
+
+    return BRACKETS.sub(brace, tex)
+
+
 def visit(writer: Any, node: nodes.Element, display: bool) -> None:
-    answer = katex.render(node.astext(), display)
-    if "error" in answer:
-        logger.warning("%s", answer["error"], location=node)
+    formulas = pieces(node.astext()) if display else [node.astext()]
+    html = ""
+    for tex in formulas:
+        answer = katex.render(unbroken(tex), display)
+        if "error" in answer:
+            logger.warning("%s", answer["error"], location=node)
+        html += answer.get("html", "")
     tag = "div" if display else "span"
-    writer.body.append(f'<{tag} class="math">{answer.get("html", "")}</{tag}>')
+    writer.body.append(f'<{tag} class="math">{html}</{tag}>')
     raise nodes.SkipNode
 
 

@@ -21,7 +21,10 @@ from refloss.testing.diagnosis import match as diagnosis
 from refloss.witnesses import compare
 from refloss.witnesses import report as of_gradcheck
 
-PAGES = {path.name: read(f"docs/api/{path.name}") for path in (ROOT / "docs" / "api").glob("*.md")}
+PAGES = {
+    str(path.relative_to(ROOT / "docs/api")): read(str(path.relative_to(ROOT)))
+    for path in ROOT.glob("docs/api/**/*.md")
+}
 
 # the template's sections, in its order
 SECTIONS = (

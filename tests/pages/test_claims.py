@@ -1,4 +1,7 @@
-"""docs/trust.md has no number of its own; docs/agents.md names statuses, keys and options that there are."""
+"""docs/trust.md has no number of its own; docs/agents.md names statuses, keys and options that there are.
+
+And the formula of the front page is true.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,10 @@ import re
 
 import pytest
 
-from pages.markdown import ROOT, links, read
+from pages.evaluator import Evaluator, mp
+from pages.latex import statements
+from pages.markdown import ROOT, displayed, links, read
+from pages.worlds import margin_world
 from refloss.cli import status
 from refloss.cli.main import _parser, main
 
@@ -107,3 +113,22 @@ def test_the_options_are_those_of_the_command():
     named = set(re.findall(r"--[a-z][a-z-]+", read("docs/agents.md")))
     assert len(named) > 10
     assert named <= known, named - known
+
+
+# -- index.md --------------------------------------------------------------------------------------
+
+
+def test_the_formula_of_the_front_page_is_true():
+    """ArcFace's, of the loss of one sample; not with another margin, sign or length."""
+    (formula,) = displayed(read("docs/index.md"))
+    wrong = [(r"+ m", "- m"), (r"\sin", r"\cos"), ("=", "= -"), (r"\lVert x \rVert}", "2}"), ("1 - p_y", "p_y")]
+    world = margin_world(1, "s", "angle", "0.5").extended(graph={"n": lambda w: mp.one})
+
+    def holds(latex: str) -> bool:
+        (statement,) = statements(latex)
+        return all(Evaluator(world).holds(statement.relation, {"i": i}) for i in world.ranges["i"])
+
+    assert holds(formula)
+    for right, slip in wrong:
+        assert right in formula
+        assert not holds(formula.replace(right, slip, 1)), slip

@@ -6,6 +6,7 @@ the width of a desktop and of a phone.
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import subprocess
@@ -19,6 +20,7 @@ from urllib.parse import unquote, urlsplit
 import pytest
 from helpers import need, need_program
 
+import refloss
 from pages.markdown import ROOT, displayed, read
 
 BUILD = ROOT / "docs" / "_build"
@@ -75,6 +77,17 @@ LOOK = """() => {
     if (/\\$/.test(text.data) && !text.parentElement.closest("pre, code, script, style, annotation"))
       faults.push(`unread formula: ${text.data.trim()}`);
   }
+  const over = (box) => box.scrollWidth > box.clientWidth + 1;
+  const cut = (selector) => [...document.querySelectorAll(selector)].filter(over);
+  for (const formula of cut(".katex-display")) faults.push(`formula cut: ${formula.textContent}`);
+  for (const code of cut(".highlight pre")) faults.push(`code cut: ${code.textContent}`);
+  for (const table of cut(".table-wrapper"))
+    if (!getComputedStyle(table).backgroundImage.includes("gradient")) faults.push(`table cut: ${table.textContent}`);
+  for (const formula of document.querySelectorAll("article .katex")) {
+    const box = formula.closest(".katex-display, .table-wrapper, article").getBoundingClientRect();
+    if (formula.getBoundingClientRect().right > box.right + 1 && !formula.closest(".table-wrapper"))
+      faults.push(`formula over the edge: ${formula.textContent}`);
+  }
   const {scrollWidth, clientWidth} = document.documentElement;
   if (scrollWidth > clientWidth) faults.push(`${scrollWidth - clientWidth} px too wide`);
   return faults;
@@ -113,6 +126,10 @@ WRONG = {
     "<p>$$ x $$</p>": "unread formula",
     "<p>and $x$</p>": "unread formula",
     "<p style='width: 600px'>wide</p>": "px too wide (at 390 px)",
+    "<div class='katex-display' style='overflow: auto'><p style='width: 600px'>x</p></div>": "formula cut: x",
+    f"<div class='highlight'><pre style='overflow: auto'>{99 * 'x'}</pre></div>": "code cut: x",
+    "<div class='table-wrapper' style='overflow: auto'><p style='width: 600px'>x</p></div>": "table cut: x",
+    "<article style='overflow: hidden'><p class='katex' style='width: 600px'>x</p></article>": "over the edge: x",
     "<script>console.error('said')</script>": "said",
     "<script>throw new Error('thrown')</script>": "thrown",
     "<script src='https://example.org/x.js'></script>": "asks for https://example.org/x.js",
@@ -133,11 +150,45 @@ def test_a_right_page_has_no_faults(open_page, tmp_path):
     assert faults_of(open_page(), [path.as_uri()]) == []
 
 
+# -- formulas --------------------------------------------------------------------------------------
+
+
+def extension(name: str) -> Any:
+    """A module of docs/_ext."""
+    need("sphinx")
+    spec = importlib.util.spec_from_file_location(name, ROOT / "docs" / "_ext" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize(("text", "latex"), [
+    ("z_j = s cos θ_j,  z_y = s cos(θ_y + m)", r"z_{j}=s\cos\theta_{j},\qquad z_{y}=s\cos(\theta_{y}+m)"),
+    ("ŵ_j = W_j / ‖W_j‖", r"\hat{w}_{j}=W_{j}/\lVert W_{j}\rVert"),
+    ("ψ = (−1)^k cos(mθ) − 2k on [a, b]", r"\psi=(-1)^{k}\cos(m\theta)-2k\text{on}[a,b]"),
+    ("−Σ_c w_c t_ic", r"-\sum_{c}w_{c}t_{ic}"),
+    ("log(q + √(q² + p/(1 − p)))  (B1), full=True", r"\log(q+\sqrt{q^2+p/(1-p)})\qquad\text{(B1)},\texttt{full=True}"),
+])  # fmt: skip
+def test_formulas_of_docstrings(text, latex):
+    assert extension("docstring_maths").latex(text).replace(" ", "") == latex.replace(" ", "")
+
+
+def test_where_a_formula_may_break():
+    """Between the formulas of a list, not inside short brackets."""
+    katex_html = extension("katex_html")
+    assert katex_html.pieces(r"a = b, \qquad c_{x \qquad y} \left( d \qquad e \right)") == [
+        "a = b, ", r" c_{x \qquad y} \left( d \qquad e \right)",
+    ]  # fmt: skip
+    assert katex_html.unbroken(r"\cos(\theta + m) + f(x) + \Big( a + b \Big) + (a - \frac{b) c}{d}") == (
+        r"\cos({\theta + m}) + f(x) + \Big( a + b \Big) + (a - \frac{b) c}{d}"
+    )
+
+
 # -- the pages of the site -------------------------------------------------------------------------
 
 
 def test_every_page_opens(site, open_page):
-    """Formulas rendered, pictures there, no error, no request, nothing wider than the window.
+    """Formulas rendered and whole, pictures there, no error, no request, nothing cut or wider than the window.
 
     Of the pages of code, all made alike, those of the losses are opened, and the longest.
     """
@@ -150,23 +201,65 @@ def test_every_page_opens(site, open_page):
 
 
 def test_every_displayed_formula_is_there(site):
-    """As many as the Markdown has, of every page."""
+    """As many as the Markdown has, of every page; a list of formulas in one display is one."""
     counted = 0
-    for source in [*ROOT.glob("derivations/*.md"), *ROOT.glob("docs/*.md")]:
+    for source in [*ROOT.glob("derivations/*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("docs/[!_an]*/*.md")]:
         name = source.relative_to(ROOT)
         due = len(displayed(read(str(name))))
         page = site / name.with_suffix(".html")
-        assert page.read_text(encoding="utf-8").count('class="katex-display"') == due, source
+        assert page.read_text(encoding="utf-8").count('<div class="math">') == due, source
         counted += due
     assert counted > 100
 
 
+def test_formulas_of_docstrings_are_rendered(site):
+    """One page a loss, each with its formula; those of the reference's other pages are the bounds'."""
+    pages = sorted((site / "docs" / "api" / "losses").glob("*.html"))
+    assert [page.stem for page in pages] == sorted([*refloss.losses(), "cross_entropy", "margin_softmax"])
+    for page in [*pages, site / "docs" / "api" / "bounds.html"]:
+        assert 'class="katex-display"' in page.read_text(encoding="utf-8"), page
+
+
 def test_front_page(site, open_page):
-    """index.html of the site's folder leads to it."""
+    """index.html of the site's folder leads to it; its sidebar shows at most 20 entries, the learning path first."""
     page = open_page()
     page.goto((site / "index.html").as_uri())
     page.wait_for_url("**/docs/index.html")
     assert page.inner_text("h1").startswith("refloss")
+    entries = [entry.inner_text() for entry in page.query_selector_all(".sidebar-tree a") if entry.is_visible()]
+    assert 10 < len(entries) <= 20
+    assert entries[:5] == ["p − y", "Through a length", "Through an angle", "CosFace", "ArcFace"]
+
+
+def test_the_outline_of_a_long_page_is_in_sight(site, open_page):
+    page = open_page()
+    page.goto((site / "derivations" / "arcface.html").as_uri())
+    outline = page.query_selector(".toc-drawer").bounding_box()
+    text = page.query_selector("article").bounding_box()
+    assert text["x"] + text["width"] <= outline["x"] <= outline["x"] + outline["width"] <= DESKTOP["width"]
+    page.set_viewport_size(PHONE)
+    assert page.query_selector(".toc-drawer").bounding_box()["x"] >= PHONE["width"]
+
+
+def test_pictures_lead_to_themselves_and_are_dark_in_the_dark(site, open_page):
+    """White paper in the light; in the dark what was white is as dark as the page."""
+    for scheme, filtered in (("light", False), ("dark", True)):
+        page = open_page(color_scheme=scheme)
+        page.goto((site / "docs" / "figures.html").as_uri())
+        pictures = page.query_selector_all("article img")
+        assert len(pictures) == read("docs/figures.md").count("](figures/") > 5
+        for picture in pictures:
+            assert picture.evaluate("p => p.parentElement.href === p.src")
+            assert picture.evaluate("p => getComputedStyle(p).filter.includes('invert')") == filtered
+
+
+def test_every_page_describes_itself(site):
+    """By its title and its first sentences, for search engines; pages of code do not."""
+    pages = [path for folder in ("docs", "derivations") for path in (site / folder).rglob("*.html")]
+    pattern = r'<meta name="description" content="([^"]*)"'
+    described = {path.name: re.findall(pattern, path.read_text(encoding="utf-8")) for path in pages}
+    assert all(len(found) == 1 and 30 < len(found[0]) <= 200 for found in described.values()), described
+    assert len({found[0] for found in described.values()}) == len(described)
 
 
 def test_search_from_a_file(site, open_page):
@@ -195,13 +288,17 @@ def luminance(colour: str) -> float:
 
 
 def test_light_and_dark(site, open_page):
-    """The page is as the system is, the button changes it, and text stands out from the ground both times."""
+    """The page is as the system is, the button changes it, and text stands out from the ground both times.
+
+    Comments are upright: the hat of x̂ comes off a slanted letter.
+    """
     url = (site / "derivations" / "arcface.html").as_uri()
     seen = {}
     for scheme in ("light", "dark"):
         page = open_page(color_scheme=scheme)
         page.goto(url)
         ground, text = seen[scheme] = page.evaluate(COLOURS)
+        assert page.evaluate("getComputedStyle(document.querySelector('.highlight .c1')).fontStyle") == "normal"
         dark, bright = sorted((luminance(ground), luminance(text)))
         assert (bright + 0.05) / (dark + 0.05) > 7  # the guidelines' ratio for text, AAA
     assert luminance(seen["light"][0]) > 0.5 > luminance(seen["dark"][0])
