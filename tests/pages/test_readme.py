@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pages.markdown import ROOT, anchors, code, links, read
+from pages.markdown import ROOT, anchors, code, links, prose, read
 
 PAGES = [
     str(path.relative_to(ROOT))
@@ -19,7 +19,7 @@ PAGES = [
 @pytest.mark.parametrize("page", PAGES)
 def test_links_point_to_something(page):
     """Every relative link of a page leads to a file or folder of the project, and to a heading of it."""
-    for link in links(read(page)):
+    for link in links(prose(read(page))):
         if link.startswith(("http://", "https://")):
             continue
         target, _, anchor = link.partition("#")
@@ -41,7 +41,7 @@ def called_by_file_name(text: str) -> list[str]:
 
 @pytest.mark.parametrize("page", PAGES)
 def test_links_to_pages_say_their_titles(page):
-    assert called_by_file_name(read(page)) == []
+    assert called_by_file_name(prose(read(page))) == []
 
 
 def test_file_names_are_noticed():
