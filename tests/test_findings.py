@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 import numpy as np
@@ -175,6 +176,37 @@ def test_sixteen_bits() -> None:
     assert worst["torch_linear", "typical"].grade == "D"
     assert worst["torch_autocast", "typical"].grade == "D"
     says(heading, "grade E at worst", "they have D", "the grade is C, and A on Gaussian input")
+
+
+WORST = {  # a sentence of the page, and what the table must then have: (row, dtype) → whether a cell may stand there
+    "torch's own losses with their default options have grade E at worst in bfloat16 and float16": (
+        r"torch_(linear|cross_entropy)(_soft)?", ("bfloat16", "float16"), "[ABCDE].*"
+    ),
+    "With label smoothing some cases are wrong in float16": (
+        r"torch_(linear_options.*|cross_entropy_smoothed)", ("float16",), "F .*"
+    ),
+    "Under autocast, where the cross-entropy is taken in float32, they have D": (
+        "torch_autocast", ("bfloat16", "float16"), "D"
+    ),
+    "Labels have grade C and not B in float32 and float64": (
+        "(torch|optax)_(linear|cross_entropy|integer)", ("float32", "float64"), "C"
+    ),
+}  # fmt: skip
+
+
+def contradicted(sentence: str, cells: dict[tuple[str, str], str]) -> list[tuple[str, str]]:
+    """The cells of the table that such a sentence does not allow."""
+    names, dtypes, allowed = WORST[sentence]
+    spoken = [at for at in cells if re.fullmatch(names, at[0]) and at[1] in dtypes]
+    assert spoken, names
+    return [at for at in spoken if not re.fullmatch(allowed, cells[at])]
+
+
+@pytest.mark.parametrize("sentence", WORST)
+def test_no_sentence_contradicts_the_table(sentence: str) -> None:
+    assert sentence in " ".join(PAGE.split())
+    assert contradicted(sentence, table()) == []
+    assert contradicted(sentence, dict.fromkeys(table(), "F 4/42" if WORST[sentence][2] != "F .*" else "E"))
 
 
 # -- angles near the poles -------------------------------------------------------------------------
