@@ -50,6 +50,7 @@ TOLD = {"1.4427", "1e-12", "1.6e-2", "2.13"}  # a factor that another test compa
 SHOWN = {
     "gradient_is_nan.md": {
         "0.063": math.acos(1 - 2.0**-9),  # what is nearer to 1 than half a step of 2^-8 rounds to it
+        "3.6": math.degrees(math.acos(1 - 2.0**-9)),
         "11.09": math.log(DTYPES["float16"].largest),
         "88.72": math.log(DTYPES["float32"].largest),
     }
@@ -72,8 +73,10 @@ def test_lines_that_tell_the_cause():
     lines = [row[1].strip("`") for row in tables(read("docs/questions/gradient_is_nan.md"))[0][1:]]
     ordinary = {
         "cos": torch.tensor([[0.5, -0.2], [0.1, 0.9]]), "labels": torch.tensor([0, 1]), "ignore_index": -100,
-        "x": torch.ones(2, 3), "W": torch.ones(2, 3), "logits": torch.tensor([[3.0, 1.0], [2.0, 4.0]]).half(),
+        "weight": torch.ones(3), "x": torch.ones(2, 3, requires_grad=True), "W": torch.ones(2, 3), "logits": torch.tensor([[3.0, 1.0], [2.0, 4.0]]).half(),
     }  # fmt: skip
+    scaled, ordinary["x"].grad = torch.ones(2, 3, requires_grad=True), torch.ones(2, 3)
+    scaled.grad = torch.full((2, 3), math.inf)
     causes = [
         {"cos": torch.tensor([[1.0, -0.2], [0.1, 0.9]])},
         {"cos": torch.tensor([[0.5, -1.0], [0.1, 0.9]])},
@@ -81,6 +84,8 @@ def test_lines_that_tell_the_cause():
         {"logits": torch.tensor([[12.0, 0.0], [0.0, 0.0]]).half()},
         {"logits": torch.tensor([[1.0, -math.inf], [0.0, 0.0]]).half()},
         {"labels": torch.tensor([-100, -100])},
+        {"labels": torch.tensor([-100, 1]), "weight": torch.tensor([1.0, 0.0])},
+        {"x": scaled},
     ]
     for line, cause in zip(lines, causes, strict=True):
         assert not eval(line, {"math": math, "torch": torch, **ordinary | {"labels": torch.tensor([0, 1])}})
