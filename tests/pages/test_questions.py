@@ -73,7 +73,8 @@ def test_lines_that_tell_the_cause():
     lines = [row[1].strip("`") for row in tables(read("docs/questions/gradient_is_nan.md"))[0][1:]]
     ordinary = {
         "cos": torch.tensor([[0.5, -0.2], [0.1, 0.9]]), "labels": torch.tensor([0, 1]), "ignore_index": -100,
-        "weight": torch.ones(3), "x": torch.ones(2, 3, requires_grad=True), "W": torch.ones(2, 3), "logits": torch.tensor([[3.0, 1.0], [2.0, 4.0]]).half(),
+        "weight": torch.ones(3), "x": torch.ones(2, 3, requires_grad=True), "W": torch.ones(2, 3),
+        "logits": torch.tensor([[3.0, 1.0], [2.0, 4.0]]).half(),
     }  # fmt: skip
     scaled, ordinary["x"].grad = torch.ones(2, 3, requires_grad=True), torch.ones(2, 3)
     scaled.grad = torch.full((2, 3), math.inf)
