@@ -30,6 +30,8 @@ QUESTIONS = {
     "backward is wrong by a constant factor": "off_by_a_factor",
     "gradient twice too large": "off_by_a_factor",
     "my gradient is N times too large": "off_by_a_factor",
+    "my gradient is scaled, ratio to autograd constant": "off_by_a_factor",
+    "grad does not match autograd": "off_by_a_factor",
     "ignore_index padding mean": "ignored_rows_and_means",
     "gradient accumulation gives a different loss": "ignored_rows_and_means",
     "pytorch cross entropy reduction mean weights": "torch_reduction",
