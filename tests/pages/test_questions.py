@@ -115,6 +115,7 @@ def test_gradients_that_are_easily_written():
     assert set(formulas) == set(table) - {"", "name"}
     for name, (formula, due) in formulas.items():
         assert formula in table[name]
+        assert np.abs(due.sum(axis=1)).max() < 1e-12  # what the page says of a check by row sums
         assert wrong(SUSPECTS[name], loss, {"logits": z}, y, 1.0)["grad_logits"] == near(due, 1e-12)
 
 
@@ -144,6 +145,34 @@ def test_factor_of_a_known_bug(name):
         assert got[f"grad_{stage}"] == near(factor * getattr(due, stage), 1e-12)
     shown = re.match(r"\d\.\d+", FACTORS[name])
     assert not shown or shown[0] == f"{factor:.4f}"
+
+
+def test_factors_that_are_no_known_bugs():
+    """GradScaler's first factor, and T where the 1/T of softmax(z / T) is forgotten."""
+    torch = need("torch")
+    assert [row[0] for row in TABLE if not row[-1]][:3] == [
+        f"{torch.amp.GradScaler('cpu').get_scale():.0f}, or another power of 2",
+        "number of accumulation steps, or 1/it",
+        "T",
+    ]
+    z, y, T = torch.tensor([[1.0, 2.0, 4.0]], requires_grad=True), torch.tensor([0]), 8
+    torch.nn.functional.cross_entropy(z / T, y).backward()
+    forgotten = torch.softmax(z / T, dim=1) - torch.nn.functional.one_hot(y, 3)
+    assert forgotten.detach().numpy() == near(T * z.grad.numpy(), 1e-6)
+
+
+# -- vocabulary_parallel.md ------------------------------------------------------------------------
+
+
+def test_sums_of_a_smoothed_loss_with_class_weights():
+    """log Σ e^z, z_y and Σ_j w_j z_j are all of the logits that the loss needs."""
+    assert "Σ_j w_j z_j with class weights" in read("docs/questions/vocabulary_parallel.md")
+    rng = np.random.default_rng(1)
+    z, y, w, epsilon = rng.normal(size=(2, 6)), np.array([1, 4]), rng.uniform(1, 3, size=6), 0.2
+    lse, z_y = np.log(np.exp(z).sum(axis=1)), z[[0, 1], y]
+    losses = (1 - epsilon) * w[y] * (lse - z_y) + epsilon / 6 * (w.sum() * lse - z @ w)
+    due = refloss.CrossEntropy(class_weights=w, label_smoothing=epsilon).forward(z, y).losses
+    assert losses == near(due, 1e-12)
 
 
 # -- triton_backward.md ----------------------------------------------------------------------------
