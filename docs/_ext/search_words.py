@@ -98,13 +98,13 @@ def readable(tex: str) -> str:
 
 
 def text_of(node: nodes.Node, code: list[str]) -> str:
-    """The words of a node, without the sections in it and what is not shown; blocks of code are added to the list."""
+    """The words of a node, without its sections and what is not shown; blocks of code and tables go into the list."""
     if isinstance(node, nodes.math):
         return readable(node.astext())
     if isinstance(node, nodes.Text):
         return node.astext()
-    if isinstance(node, nodes.literal_block):
-        code.append(node.astext())
+    if isinstance(node, (nodes.literal_block, nodes.table)):
+        code.append(" ".join(text_of(cell, []) for cell in node.findall(nodes.entry)) or node.astext())
         return " "
     if isinstance(node, (nodes.section, nodes.title, nodes.math_block, nodes.comment, nodes.raw)):
         return ""
@@ -114,7 +114,7 @@ def text_of(node: nodes.Node, code: list[str]) -> str:
 
 
 def sections_of(doctree: nodes.document) -> Iterator[tuple[str, str, str, str]]:
-    """(anchor, heading, text, code) of every section; the page's own has no anchor."""
+    """(anchor, heading, text, code and tables) of every section; the page's own has no anchor."""
     for number, section in enumerate(doctree.findall(nodes.section)):
         code: list[str] = []
         text = " ".join(text_of(child, code) for child in section.children)

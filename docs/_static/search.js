@@ -7,7 +7,7 @@
   const MOST = 20; // hits
   // how often a word counts that stands in the page's title or address: at the top, in other sections; or in a heading
   const [TOP, BELOW, HEADING] = [5, 2, 4];
-  const [WIDTH, LEAD] = [220, 40]; // letters of an excerpt, and of it before the first word that was asked for
+  const [WIDTH, LEAD] = [220, 90]; // letters of an excerpt, and at most of it before the first word that was asked for
 
   const stemmer = new Stemmer();
   const stems = new Map();
@@ -71,23 +71,27 @@
       if (asked.length > 1 || section.times < 1) score *= section.times; // one word is no question
       if (score > (best.get(section.name)?.score ?? 0)) best.set(section.name, { ...section, score });
     }
-    return [asked, [...best.values()].sort((a, b) => b.score - a.score).slice(0, MOST)];
+    return [asked, [...best.values()].sort((a, b) => b.score - a.score)];
   };
 
-  /** The part of a text with most of the words asked for, these marked; of the code if the text has none of them. */
+  /** The part of a text with most of the words asked for, these marked; of code and tables if the text has none. */
   const excerpt = ({ heading, text, code }, asked) => {
     const placesIn = (any) =>
       [...any.matchAll(phraseOrWord)].filter(([found]) => words(found).some((word) => asked.includes(word)));
     let places = placesIn(text);
     if (!places.length && placesIn(code).length) [text, places] = [code, placesIn(code)];
     if (!text) [text, places] = [heading, placesIn(heading)];
-    let start = 0;
+    let first = 0;
     let most = 0;
     for (const { index } of places) {
       const within = places.filter((place) => place.index >= index && place.index < index + WIDTH - LEAD);
       const kinds = new Set(within.flatMap(([word]) => words(word))).size;
-      if (kinds > most) [start, most] = [Math.max(0, text.lastIndexOf(" ", index - LEAD) + 1), kinds];
+      if (kinds > most) [first, most] = [index, kinds];
     }
+    // from where a sentence begins, or else a word
+    const before = text.slice(Math.max(0, first - LEAD), first);
+    const sentence = first < LEAD ? 0 : before.search(/(?<=[.?!] )/u);
+    const start = first - before.length + (sentence < 0 ? before.indexOf(" ") + 1 : sentence);
     const end = start + WIDTH >= text.length ? text.length : text.lastIndexOf(" ", start + WIDTH);
     const shown = document.createElement("p");
     shown.classList.add("context");
@@ -117,7 +121,7 @@
     if (sections === null) read();
     const [asked, hits] = rank(query);
     const showPages = () => {
-      for (const hit of hits) {
+      for (const hit of hits.slice(0, MOST)) {
         const { name, title, anchor, heading } = hit;
         const item = show(name, anchor && `#${anchor}`, anchor ? `${title} › ${heading}` : title);
         item.appendChild(excerpt(hit, asked));
@@ -131,5 +135,6 @@
     for (const [name, title, anchor, description] of objects) show(name, anchor, title).append(` (${description})`);
     if (first) showPages();
     _finishSearch(hits.length + objects.length);
+    if (hits.length > MOST) Search.status.innerText = `${hits.length} pages have one of the words. The best ${MOST}:`;
   };
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from urllib.parse import quote
 
 import pytest
@@ -30,6 +31,8 @@ QUESTIONS = {
     "backward is wrong by a constant factor": "off_by_a_factor",
     "gradient twice too large": "off_by_a_factor",
     "my gradient is N times too large": "off_by_a_factor",
+    "my gradient is scaled, ratio to autograd constant": "off_by_a_factor",
+    "grad does not match autograd": "off_by_a_factor",
     "ignore_index padding mean": "ignored_rows_and_means",
     "gradient accumulation gives a different loss": "ignored_rows_and_means",
     "pytorch cross entropy reduction mean weights": "torch_reduction",
@@ -92,6 +95,21 @@ def test_a_hit_leads_to_the_section(search, site, open_page):
 def test_a_name_of_the_reference_comes_first(search):
     address, title, *_ = search("refloss.testing.check")[0]
     assert (address, title) == ("docs/api/testing.html#refloss.testing.check", "refloss.testing.check")
+
+
+def test_an_excerpt_begins_with_a_sentence(search):
+    """And not within a table, where there is a sentence that has one of the words."""
+    assert search("grad wrong by factor of N")[0][2].startswith("What the factors mean")
+    assert search("vocab parallel cross entropy all_reduce")[0][2].startswith("… ∂L/∂W is the rank’s own")
+
+
+def test_it_says_how_many_pages_there_are(site, open_page):
+    page = open_page()
+    page.goto(f"{(site / 'search.html').as_uri()}?q=softmax+gradient")
+    page.wait_for_selector("ul.search li:nth-child(20)")
+    told = re.fullmatch(r"(\d+) pages have one of the words\. The best 20:", page.inner_text("p.search-summary"))
+    assert told, page.inner_text("p.search-summary")
+    assert page.locator("ul.search li").count() == 20 < int(told[1])
 
 
 def test_words_that_are_nowhere_find_nothing(search):
