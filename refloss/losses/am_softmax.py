@@ -68,11 +68,11 @@ class AMSoftmax(MarginLoss):
         x_hat, W_hat = x.hat, W.hat
         cos_theta, near = cosines(x_hat, W_hat)  # (2) cos θ_ij = x̂_i·ŵ_j
         angles = target_angles(x, W, pairs)  # (3) θ_y of the target pairs
-        psi = self._with_options(cosine_margin(angles, m), angles)  # (4) ψ(θ_y) = cos θ_y − m
+        psi = self._with_options(cosine_margin(angles, m), angles)  # (4) ψ(θ_y) = cos θ_y − m, then detaching
         # (5) z_ij = s cos θ_ij, z_iy = s ψ(θ_y)
         z = s * cos_theta
         z[pairs] = s * psi.value
-        # (6) z goes on to steps/cross_entropy.py; the rest is kept for the backward and the record
+        # (6) z goes on to steps/cross_entropy.py; all of this is kept for the backward and the record
         return LogitsPass(
             x=x, W=W, x_norm=x.norm, W_norm=W.norm, cos_theta=cos_theta, near=near, logits=z,
             pairs=pairs, angles=angles, psi=psi,

@@ -33,7 +33,8 @@ class ArcFace(MarginLoss):
         scale (float): s > 0.
         margin (float): m in radians, 0 ≤ m < π.
         easy_margin (bool): True puts the margin only where cos θ_y > 0; elsewhere z_y = s cos θ_y.
-        past_pi (str): "cos", the formula for every θ; or, as released, "linear", s (cos θ − m sin m) where θ ≥ π − m.
+        past_pi (str): "cos", the formula for every θ; or, as released, "linear", s (cos θ − m sin m) where θ ≥ π − m
+            (easy_margin goes first).
         **options: those of `refloss.Loss`.
 
     Singular points:
@@ -81,12 +82,12 @@ class ArcFace(MarginLoss):
         x_hat, W_hat = x.hat, W.hat
         cos_theta, near = cosines(x_hat, W_hat)  # (2) cos θ_ij = x̂_i·ŵ_j
         angles = target_angles(x, W, pairs)  # (3) θ_y of the target pairs
-        # (4) ψ(θ_y) = cos(θ_y + m), but for what the three options put in its place
+        # (4) ψ(θ_y) = cos(θ_y + m), or what past_pi and easy_margin put in its place; then detaching
         psi = self._with_options(arc_margin(angles, m, self.easy_margin, self.past_pi), angles)
         # (5) z_ij = s cos θ_ij, z_iy = s ψ(θ_y)
         z = s * cos_theta
         z[pairs] = s * psi.value
-        # (6) z goes on to steps/cross_entropy.py; the rest is kept for the backward and the record
+        # (6) z goes on to steps/cross_entropy.py; all of this is kept for the backward and the record
         return LogitsPass(
             x=x, W=W, x_norm=x.norm, W_norm=W.norm, cos_theta=cos_theta, near=near, logits=z,
             pairs=pairs, angles=angles, psi=psi,

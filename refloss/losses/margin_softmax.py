@@ -96,7 +96,7 @@ class MarginSoftmax(MarginLoss):
         r, _, _ = self._radius(x.norm, W.norm)
         z = r * cos_theta
         z[pairs] = r[pairs] * psi.value
-        # (G6) z goes on to steps/cross_entropy.py; the rest is kept for the backward and the record
+        # (G6) z goes on to steps/cross_entropy.py; all of this is kept for the backward and the record
         return LogitsPass(
             x=x, W=W, x_norm=x.norm, W_norm=W.norm, cos_theta=cos_theta, along=cos_theta,
             near=near, logits=z, pairs=pairs, angles=angles, psi=psi,

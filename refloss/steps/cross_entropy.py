@@ -29,7 +29,7 @@ class CrossEntropyPass:
 
     @property
     def empty(self) -> bool:
-        """Whether n = 0: no row is valid, or the weights of those that are sum to 0."""
+        """Whether n = 0, as of a mean over no valid row, or over rows whose weights sum to 0."""
         return bool(nearest(self.divisor) == 0)
 
 
@@ -87,7 +87,7 @@ def cross_entropy_backward(z: Array, end: CrossEntropyPass, upstream: Array, blo
     # (C8) v_i / n, the gradient in ℓ_i; 0 in ignored rows
     grad_losses = _divide(upstream, end.divisor, end.setting.empty_mean)
     grad_losses = np.where(end.setting.targets.ignored, 0.0, grad_losses)
-    # of this block a_j by (C1), e_j by (C2), and Σ_{k≠j} e_k as (C4) has it: with labels, of the target pairs alone
+    # of this block a_j (C1), e_j (C2), and Σ_{k≠j} e_k (C4): for labels without smoothing, of the target pairs alone
     a, e = end.setting.weighted(block, z), exponentials(z, end.gathered, block)
     left = others(e, end.gathered, block, a.pairs if isinstance(a, OneHot) else None)
     # (C9) g_ij = share_i (e_j Σ_{c≠j} a_c − a_j Σ_{k≠j} e_k), share_i = v_i / (n (1 + r))
