@@ -193,13 +193,14 @@ class Passes(EndStages):
         else:
             of_pairs = self.inputs[1][pairs.y]
             W = Rows(self.arithmetic.of(rows_times_power(of_pairs, -self._spare(of_pairs, self.own.feels_W_norm))))
-        x, width = self.x.normalised()[pairs.rows], max(1, ENTRIES_OF_PAIRS // W.v.shape[1])
+        x, D = self.x.normalised()[pairs.rows], W.v.shape[1]
+        width = max(1, min(len(x), ENTRIES_OF_PAIRS // D))
 
         def part(k: int) -> Angle:
             at = slice(k * width, (k + 1) * width)
             return angle(x[at], W[at])
 
-        parts = list(in_order(part, max(1, -(-len(x) // width)), OPERATIONS_OF_AN_ANGLE * ENTRIES_OF_PAIRS))
+        parts = list(in_order(part, max(1, -(-len(x) // width)), OPERATIONS_OF_AN_ANGLE * width * D))
         measured = MeasuredPairs(*pairs)
         measured.angles = parts[0] if len(parts) == 1 else Angle(*(np.concatenate(v) for v in zip(*parts, strict=True)))
         return measured

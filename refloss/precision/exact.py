@@ -85,7 +85,8 @@ def _replaced(sine: Array, size: Array, x: Array, w: Array, turns: int, in_pairs
         return sine
     sine = sine.copy()
     if not is_extended(sine) and len(rows) * x.shape[1] > FEW:
-        cos, sin = _legs(nearest(x)[rows], nearest(w)[rows])
+        cos = cosine_of_rows(nearest(x)[rows], nearest(w)[rows])
+        sin = np.sqrt(1.0 - cos * cos)  # loses digits next to a pole
         better = in_pairs(cos, sin)
         enough = (np.abs(better.high) >= CLOSE_FOR_DOUBLES * np.abs(nearest(size)[rows])) & (sin.high > LEAST_SINE)
         improved, better = rows[enough], better[enough]
@@ -101,12 +102,6 @@ def _replaced(sine: Array, size: Array, x: Array, w: Array, turns: int, in_pairs
         low, _ = _leading(left, bits)
         sine[r] = from_pair(high, low, sine)
     return sine
-
-
-def _legs(x: np.ndarray, w: np.ndarray) -> tuple[Pair, Pair]:
-    """cos θ and sin θ of the rows; the latter loses digits next to a pole."""
-    cos = cosine_of_rows(x, w)
-    return cos, np.sqrt(1.0 - cos * cos)
 
 
 def _integers(row: np.ndarray) -> list[int]:

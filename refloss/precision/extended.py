@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from refloss.precision import elementary, pair, products, slicing
-from refloss.precision.numbers import Array, argmax, error_of, from_pair, power, widened
+from refloss.precision.numbers import Array, argmax, error_of, from_pair, joined, power, widened
 from refloss.precision.pair import Pair
 from refloss.precision.scaled import exp
 
@@ -60,6 +60,7 @@ RULES: dict[Any, Callable] = {
     np.clip: _clip,
     np.sum: pair.sum_of,
     np.einsum: _einsum,
+    np.concatenate: joined,
     np.where: pair.where,
     np.zeros_like: lambda a: Pair(np.zeros(a.shape)),
     np.full_like: lambda a, value: Pair(np.full(a.shape, value)),

@@ -7,7 +7,7 @@ of `Numbers` says in `RULES` what each NumPy function does to it (NumPy's protoc
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import Any, ClassVar, TypeAlias
 
@@ -44,8 +44,6 @@ class Numbers(np.lib.mixins.NDArrayOperatorsMixin):
         raise TypeError(f"{type(self).__name__} is no plain array of doubles: use nearest()")
 
     def __array_function__(self, function: Any, types: Any, args: Any, options: Any) -> Any:
-        if function is np.concatenate:
-            return type(self)(*(np.concatenate([getattr(v, part) for v in args[0]]) for part in self.PARTS))
         return self._rule(function)(*args, **options)
 
     def _rule(self, function: Any) -> Callable:
@@ -161,6 +159,12 @@ def error_of(value: Array) -> Any:
 def widened(value: Array, by: Any) -> Any:
     """`value` with its error bound larger by `by`, for a decision that an error may have changed."""
     return value
+
+
+def joined(values: Sequence[Numbers]) -> Any:
+    """The rows of all, of one kind, one below the other."""
+    kind = type(values[0])
+    return kind(*(np.concatenate([getattr(v, part) for v in values]) for part in kind.PARTS))
 
 
 def power(a: Numbers, n: int) -> Any:

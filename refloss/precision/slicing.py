@@ -33,10 +33,7 @@ def cosine_of_rows(a: np.ndarray, b: np.ndarray) -> Pair:
     for v, cut in zip((a, b), cuts, strict=True):
         rest = np.ldexp(v, -row_exponent(v)[:, None])
         for s, part in enumerate(cut):
-            rounder = _rounder(bits, s)
-            np.add(rest, rounder, out=part)
-            part -= rounder
-            rest -= part
+            _take_slice(rest, bits, s, part)
     total = Pair(np.zeros((3, len(a))))
     for d in reversed(range(count)):
         operands = (of_a, of_a), (of_b, of_b), (of_a, of_b)
@@ -116,20 +113,23 @@ def _bits(terms: int) -> int:
     return (53 - int(np.ceil(np.log2(terms)))) // 2 if terms > 1 else 26
 
 
-def _rounder(bits: int, s: int) -> float:
-    """What, added and taken away, leaves slice s of a number: 1.5 · 2^52 of its units."""
-    return 1.5 * 2.0 ** (52 - bits * (s + 1))
+def _take_slice(rest: np.ndarray, bits: int, s: int, out: np.ndarray | None = None) -> np.ndarray:
+    """Slice s of `rest`, into `out` if given; `rest` is left without it."""
+    # adding and taking away 1.5 · 2^52 units rounds to whole units
+    rounder = 1.5 * 2.0 ** (52 - bits * (s + 1))
+    part: np.ndarray = np.add(rest, rounder, out=out)
+    part -= rounder
+    rest -= part
+    return part
 
 
 def _slices(v: Pair, bits: int, count: int) -> list[np.ndarray]:
     """v = Σ_s slice_s up to 2^(−bits · count − 1); slice s is a multiple of 2^(−bits (s + 1)), below 2^(−bits s)."""
-    high, low = v.high, v.low
+    high, low = v.high.copy(), v.low
     slices: list[np.ndarray] = []
     for s in range(count):
         if not high.any():
             break
-        rounder = _rounder(bits, s)
-        part = (high + rounder) - rounder
-        slices.append(part)
-        high, low = two_sum(high - part, low)
+        slices.append(_take_slice(high, bits, s))
+        high, low = two_sum(high, low)
     return slices

@@ -22,7 +22,7 @@ from refloss.precision.dtypes import DTYPES, rounded
 from refloss.record import BACKWARD_STAGES
 from refloss.testing.adapters import LOST, Adapter, Framework, Outcome, Problem, Takes, UnfitImplementation
 from refloss.testing.ahead import Ahead
-from refloss.testing.diagnosis.facts import biases, facts_of, without_digits
+from refloss.testing.diagnosis.facts import biases, facts_of
 from refloss.testing.diagnosis.match import History, Observed, name_the_bug
 from refloss.testing.diagnosis.rows import arrows_of, rows_of
 from refloss.testing.isolation import ONLY_ISOLATED, IsolatedAdapter
@@ -297,13 +297,12 @@ class Checker:
     ) -> None:
         """Facts, suspects and reproducer of what failed on these cases."""
         if report.failures and not report.oracle_faults:
-            report.facts = facts_of(cases, report.results, observed, self.require)
             lost = sum(any(f.kind in LOST for f in result.failures) for result in report.results)
             # of a kernel that raised in most cases too little is known
             if closely and any(o.failed for o in observed) and 2 * lost <= len(report.results):
                 report.suspects = name_the_bug(self.loss, observed, self.require)
-                if report.suspects and report.suspects[0].match == 1.0:
-                    report.facts = without_digits(report.facts)
+            bug_known = bool(report.suspects) and report.suspects[0].match == 1.0
+            report.facts = facts_of(cases, report.results, observed, self.require, bug_known)
             judged = self.judged if closely else None
             case, whole, failure, ended = smallest_failing(self.loss, cases, report, judged)
             report.shrunk = f"{case.name}, {shape_of(case)}{f'; {ended}' if ended else ''}"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import re
 
 import pytest
@@ -62,6 +63,18 @@ def test_every_number_of_trust_stands_where_its_row_says():
         assert not unheld(row), row
         counted += len(numbers(row))
     assert counted > 40
+
+
+TAKES = r"take \[(\S+) to (\S+) times as long as their matrix products alone\]"
+
+
+def test_what_the_readme_says_of_time_stands_in_the_table():
+    """Between which tenths refloss's multiples of the floor lie, on one core."""
+    one_core = read("docs/performance.md").split("## Threads: 2")[0]
+    multiples = [float(v) for row in rows(one_core) if row[1] == "refloss" for v in row[2:5]]
+    least, largest = re.search(TAKES, " ".join(read("README.md").split())).groups()
+    assert len(multiples) == 27
+    assert (least, largest) == (f"{math.floor(10 * min(multiples)) / 10}", f"{math.ceil(10 * max(multiples)) / 10}")
 
 
 @pytest.mark.parametrize(("right", "wrong"), [("577,155", "577,156"), ("72 %", "71.5 %"), ("2329", "232")])

@@ -44,16 +44,23 @@ VALUES_POOLED = 100_000  # units that properties are looked for in
 
 
 def facts_of(
-    cases: Sequence[Case], results: Sequence[CaseResult], observed: Sequence[Observed], grade: Grade
+    cases: Sequence[Case],
+    results: Sequence[CaseResult],
+    observed: Sequence[Observed],
+    grade: Grade,
+    bug_known: bool = False,
 ) -> list[Fact]:
-    """The facts of a check that failed, the strongest first."""
+    """The facts of a check that failed, the strongest first.
+
+    bug_known: a known bug explains all that came out; that the errors have the size of a dtype's is then chance.
+    """
     found = _of_kinds(cases, results)
     wrong = _wrong_stages(results)
     if wrong and (grade_lost := _only_precision(results)):
         found += [_where_it_begins(wrong, results), _too_few_bits(wrong, grade_lost, observed)]
         found += _as_if(observed, grade, wrong, found[0].stage)
     elif wrong:
-        found += _of_values(cases, results, observed, grade, wrong)
+        found += _of_values(cases, results, observed, grade, wrong, bug_known)
     found += biases(observed)
     kept: dict[str, Fact] = {}
     for fact in sorted(found, key=lambda f: -f.strength):
@@ -107,7 +114,7 @@ def _begun(wrong: Mapping[str, Sequence[str]]) -> dict[str, str]:
 
 def _of_values(
     cases: Sequence[Case], results: Sequence[CaseResult], observed: Sequence[Observed], grade: Grade,
-    wrong: Mapping[str, Sequence[str]],
+    wrong: Mapping[str, Sequence[str]], bug_known: bool,
 ) -> list[Fact]:  # fmt: skip
     small = _small(observed)
     found = [_where_it_begins(wrong, results)]
@@ -129,7 +136,7 @@ def _of_values(
         found += _along(stage, views[stage][0]) if stage in units.ROWWISE else []
         # rounding in few bits shows in most cases
         often = 2 * len(wrong[stage]) >= sum(stage in o.got for o in observed)
-        if not explained and often and (size := _digits(stage, views[stage][0])):
+        if not (explained or bug_known) and often and (size := _digits(stage, views[stage][0])):
             found.append(size)
     if not explained and (of := next((s for s in ("grad_x", "grad_W") if s in wrong), "")):
         found += _implied(of, observed, grade, wrong)
@@ -317,11 +324,6 @@ def _digits(stage: str, failing: Sequence[View]) -> Fact | None:
                 return None
             return Fact(words, f"the middle of the wrong ones in {len(sizes)} failing cases", stage, tuple(held), 0.85)
     return None
-
-
-def without_digits(facts: Sequence[Fact]) -> list[Fact]:
-    """Those that do not lay the errors to a dtype: where a known bug explains all, their size is chance."""
-    return [fact for fact in facts if " arithmetic makes them" not in fact.sentence]
 
 
 def _relative(v: View) -> float:

@@ -240,9 +240,8 @@ def check(path: str) -> dict[str, Any]:
     stem, (stated, _, form) = stem_of(loss, dtype), found["payload"]["file"].rpartition(".")
     if stated != stem or os.path.basename(path) != f"{stem}.json":
         raise VectorsError(path, f"must be called {stem}.json, and its payload {stem}.{form}")
-    every = make.all_cases(loss, dtype, found["seed"])
-    every = [case for case in every if make.unfit(loss, case) or make.is_wanted(case, dtype)]
-    cases = {make.id_of(loss, case, dtype): case for case in every if not make.unfit(loss, case)}
+    fit, left_out = make.fitting(loss, dtype, found["seed"])
+    cases = {make.id_of(loss, case, dtype): case for case in fit}
     made = make.Vectors(loss, dtype, found["seed"], [], found["left_out"], [])
     for each in found["cases"]:
         if each["id"] not in cases:
@@ -254,7 +253,8 @@ def check(path: str) -> dict[str, Any]:
     due |= {key: found[key] for key in ("versions", "payload")}  # these may be others, and have been read by
     if difference := _difference(due, found):
         raise VectorsError(path, difference)
-    if (left := len(every) - len(made.vectors)) != sum(found["left_out"].values()):
+    left = sum(left_out.values()) + len(fit) - len(made.vectors)
+    if left != sum(found["left_out"].values()):
         raise VectorsError(path, f"left_out: {left} cases are left out")
     payload = os.path.join(os.path.dirname(path), found["payload"]["file"])
     if form == "safetensors" and (difference := _difference(metadata_of(made), metadata)):

@@ -191,12 +191,8 @@ def make_vectors(
     """
     parameters_of(loss)
     one_of(dtype, "dtype", tuple(DTYPES))
-    left_out, chosen = dict.fromkeys(LEFT_OUT, 0), []
-    for case in all_cases(loss, dtype, seed):
-        if why := unfit(loss, case):
-            left_out[why] += 1
-        elif is_wanted(case, dtype):
-            chosen.append(make_vector(loss, case, dtype))
+    fit, left_out = fitting(loss, dtype, seed)
+    chosen = [make_vector(loss, case, dtype) for case in fit]
     finite = [v for v in chosen if all(np.isfinite(due[due != -np.inf]).all() for due in v.truth.stages.values())]
     left_out["nonfinite"] += len(chosen) - len(finite)
     by_id = {vector.id: vector for vector in finite}
@@ -213,12 +209,18 @@ def living(loss: Any, vectors: Sequence[Vector]) -> list[str]:
     return [suspect.name for suspect in suspects(loss) if suspect.name not in dead]
 
 
-def is_wanted(case: Case, dtype: str) -> bool:
-    """Whether the case says anything in this dtype."""
-    return not ("float32_inside" in case.flags and computed_in(dtype) == dtype)
+def fitting(loss: Any, dtype: str, seed: int) -> tuple[list[Case], dict[str, int]]:
+    """The cases that a file can hold, but for those that say nothing in this dtype; and how many others, by reason."""
+    fit, left_out = [], dict.fromkeys(LEFT_OUT, 0)
+    for case in all_cases(loss, dtype, seed):
+        if why := _unfit(loss, case):
+            left_out[why] += 1
+        elif not ("float32_inside" in case.flags and computed_in(dtype) == dtype):
+            fit.append(case)
+    return fit, left_out
 
 
-def unfit(loss: Any, case: Case) -> str:
+def _unfit(loss: Any, case: Case) -> str:
     """Why a case is left out, '' if it is not."""
     if case.layout != "contiguous":
         return "layout"
