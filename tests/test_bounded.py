@@ -152,6 +152,11 @@ def of_one_exactly(function):
     return case
 
 
+def rows_below_rows(rng):
+    a, ta, b, tb = two(rng)
+    return np.concatenate([a, b]), np.concatenate([ta, tb])
+
+
 def clipped(rng):
     a, ta = numbers(rng, N)
     return np.clip(a, -1.0, 1.0), np.minimum(np.maximum(ta, Fraction(-1)), Fraction(1))
@@ -240,6 +245,7 @@ CASES = {
     np.ldexp: powers_of_two,
     np.maximum: rule_of_two(np.maximum),
     np.clip: clipped,
+    np.concatenate: rows_below_rows,
     np.sum: sums,
     np.einsum: row_products,
     np.where: choices,
