@@ -9,7 +9,8 @@ from refloss.losses.margins import PsiMarginLoss
 from refloss.losses.passes import LogitsPass, add_at_pairs
 from refloss.precision.numbers import Array
 from refloss.precision.products import combine
-from refloss.steps.angle import angle_backward, cosines, cosines_backward, target_angles
+from refloss.steps.angle import Angle, angle_backward, cosines, cosines_backward
+from refloss.steps.margin import Psi, measured
 from refloss.steps.normalise import Rows, normalise_backward
 from refloss.steps.psi import multiplied_angle
 from refloss.steps.targets import Pairs
@@ -54,13 +55,15 @@ class ASoftmax(PsiMarginLoss):
     name: ClassVar[str] = "a_softmax"
     feels_W_norm: ClassVar[bool] = False
 
+    def psi_of(self, angles: Angle) -> Psi:
+        # (4) ψ(θ_y) = (−1)^k cos mθ_y − 2k, then annealing and detaching
+        return self._with_options(multiplied_angle(angles, self.margin, self.continuation), angles)
+
     def forward_logits(self, x: Rows, W: Rows, b: Array | None, pairs: Pairs) -> LogitsPass:
         # (1) x̂_i = x_i / ‖x_i‖, ŵ_j = W_j / ‖W_j‖
         x_hat, W_hat = x.hat, W.hat
         cos_theta, near = cosines(x_hat, W_hat)  # (2) cos θ_ij = x̂_i·ŵ_j
-        angles = target_angles(x, W, pairs)  # (3) θ_y of the target pairs
-        # (4) ψ(θ_y) = (−1)^k cos mθ_y − 2k, then annealing and detaching
-        psi = self._with_options(multiplied_angle(angles, self.margin, self.continuation), angles)
+        angles, psi = measured(x, W, pairs, self.psi_of)  # (3) θ_y of the target pairs, and their ψ by psi_of
         # (5) z_ij = ‖x_i‖ cos θ_ij, z_iy = ‖x_i‖ ψ(θ_y)
         z = x.norm[:, None] * cos_theta
         z[pairs] = angles.x_norm * psi.value

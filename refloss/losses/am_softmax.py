@@ -10,8 +10,8 @@ import numpy as np
 from refloss.losses.margins import MarginLoss
 from refloss.losses.passes import LogitsPass, add_at_pairs
 from refloss.precision.numbers import Array
-from refloss.steps.angle import angle_backward, cosines, cosines_backward, target_angles
-from refloss.steps.margin import cosine_margin
+from refloss.steps.angle import Angle, angle_backward, cosines, cosines_backward
+from refloss.steps.margin import Psi, cosine_margin, measured
 from refloss.steps.normalise import Rows, normalise_backward
 from refloss.steps.targets import Pairs
 from refloss.validation import cosine_offset, positive
@@ -62,13 +62,16 @@ class AMSoftmax(MarginLoss):
         super().__post_init__()
         self._set(scale=positive(self.scale, "scale"), margin=cosine_offset(self.margin))
 
+    def psi_of(self, angles: Angle) -> Psi:
+        # (4) ψ(θ_y) = cos θ_y − m, then detaching
+        return self._with_options(cosine_margin(angles, self.margin), angles)
+
     def forward_logits(self, x: Rows, W: Rows, b: Array | None, pairs: Pairs) -> LogitsPass:
-        s, m = self.scale, self.margin
+        s = self.scale
         # (1) x̂_i = x_i / ‖x_i‖, ŵ_j = W_j / ‖W_j‖
         x_hat, W_hat = x.hat, W.hat
         cos_theta, near = cosines(x_hat, W_hat)  # (2) cos θ_ij = x̂_i·ŵ_j
-        angles = target_angles(x, W, pairs)  # (3) θ_y of the target pairs
-        psi = self._with_options(cosine_margin(angles, m), angles)  # (4) ψ(θ_y) = cos θ_y − m, then detaching
+        angles, psi = measured(x, W, pairs, self.psi_of)  # (3) θ_y of the target pairs, and their ψ by psi_of
         # (5) z_ij = s cos θ_ij, z_iy = s ψ(θ_y)
         z = s * cos_theta
         z[pairs] = s * psi.value

@@ -16,6 +16,7 @@ import numpy as np
 
 ENTRIES = 1 << 18  # numbers in the largest array of a block: 2 MiB of doubles
 NARROWEST = 64  # classes in a block, for the sake of its matrix products
+LARGEST_SEEN = (1 << 25) - (1 << 16)  # bytes
 WORK = 1 << 17  # multiplications below which one thread is enough, and below which BLAS starts none of its own
 
 Result = TypeVar("Result")
@@ -41,6 +42,7 @@ def in_order(function: Callable[[int], Result], count: int, work: int) -> Iterat
     if work < WORK:
         yield from map(function, range(count))
         return
+    _keep_freed_memory()
     with _ONE_THREAD_OF_BLAS.held() as threads:
         if threads == 1 or count == 1:
             yield from map(function, range(count))
@@ -76,6 +78,17 @@ def on_terminal(after: float = 2.0) -> Callable[[int, int], None] | None:
             sys.stderr.flush()
 
     return show
+
+
+@cache
+def _keep_freed_memory() -> None:
+    """Lets the C library hold on to the memory of a block for the next one.
+
+    glibc gives freed memory back to the system, which then clears every page anew (a third of all time for Softmax of
+    128 × 128 × 10,000), until it has seen an array of 32 MiB, its limit, come and go: mallopt(3), M_MMAP_THRESHOLD.
+    Nothing is written into this one, so it costs nothing. Other libraries are not touched.
+    """
+    np.empty(LARGEST_SEEN, dtype=np.uint8)
 
 
 class _OneThreadOfBlas:

@@ -10,8 +10,9 @@ import numpy as np
 from refloss.losses.margins import PsiMarginLoss
 from refloss.losses.passes import LogitsPass, add_at_pairs
 from refloss.precision.numbers import Array
-from refloss.steps.angle import cosines, target_angles
+from refloss.steps.angle import Angle, cosines
 from refloss.steps.linear import linear_backward
+from refloss.steps.margin import Psi, measured
 from refloss.steps.normalise import Rows
 from refloss.steps.psi import multiplied_angle
 from refloss.steps.targets import Pairs
@@ -65,13 +66,15 @@ class LSoftmax(PsiMarginLoss):
         """Whether a zero row of a target pair is singular. With margin = 1 the backward needs no direction."""
         return self.margin > 1
 
+    def psi_of(self, angles: Angle) -> Psi:
+        # (4) ψ(θ_y) = (−1)^k cos mθ_y − 2k, then annealing and detaching
+        return self._with_options(multiplied_angle(angles, self.margin, self.continuation), angles)
+
     def forward_logits(self, x: Rows, W: Rows, b: Array | None, pairs: Pairs) -> LogitsPass:
         # (1) x̂_i = x_i / ‖x_i‖, ŵ_j = W_j / ‖W_j‖
         x_hat, W_hat = x.hat, W.hat
         cos_theta, _ = cosines(x_hat, W_hat)  # (2) cos θ_ij = x̂_i·ŵ_j
-        angles = target_angles(x, W, pairs)  # (3) θ_y of the target pairs
-        # (4) ψ(θ_y) = (−1)^k cos mθ_y − 2k, then annealing and detaching
-        psi = self._with_options(multiplied_angle(angles, self.margin, self.continuation), angles)
+        angles, psi = measured(x, W, pairs, self.psi_of)  # (3) θ_y of the target pairs, and their ψ by psi_of
         # (5) z_ij = ‖W_j‖‖x_i‖ cos θ_ij, z_iy = ‖W_y‖‖x_i‖ ψ(θ_y)
         z = x.norm[:, None] * W.norm * cos_theta
         z[pairs] = angles.x_norm * angles.w_norm * psi.value

@@ -1,6 +1,7 @@
 """What every loss is: logits of its own, then the cross-entropy, which is the same for all.
 
-The passes of a loss stand in its own file, as `forward_logits` and `backward_logits`. Here they are only joined:
+The passes of a loss stand in its own file, as `forward_logits` and `backward_logits`, with `psi_of` where it has a
+margin. Here they are only joined:
 
     forward     inputs → forward_logits → z → cross_entropy → loss
     backward    upstream → cross_entropy_backward → ∂L/∂z → backward_logits → gradients
@@ -20,6 +21,8 @@ from refloss.losses.options import SHARED, CrossEntropyOptions
 from refloss.losses.passes import Arithmetic, LogitsPass, Passes
 from refloss.precision.numbers import Array
 from refloss.record import Forward, Gradients
+from refloss.steps.angle import Angle
+from refloss.steps.margin import Psi
 from refloss.steps.normalise import Rows
 from refloss.steps.targets import Pairs
 
@@ -72,6 +75,20 @@ class Loss(CrossEntropyOptions):
     feels_W_norm: ClassVar[bool] = True
 
     # -- the passes, in the file of each loss ------------------------------------------------------
+
+    def psi_of(self, angles: Angle) -> Psi:
+        """The margin of a loss that has one, which is formed for all target pairs before their classes come in blocks.
+
+        Args:
+            angles (Angle): the angles θ_y of R target pairs.
+
+        Returns:
+            Psi: ψ(θ_y), ψ'(θ_y) and ∂ψ/∂m, each (R,); after annealing and detaching.
+
+        Raises:
+            ValueError: a user's own function gives something else than a number for every angle.
+        """
+        raise NotImplementedError
 
     def forward_logits(self, x: Rows, W: Rows, b: Array | None, pairs: Pairs) -> LogitsPass:
         """The logits of a block of classes: the part of a loss that is its own, in the file of each.

@@ -11,8 +11,8 @@ import numpy as np
 from refloss.losses.margins import MarginLoss
 from refloss.losses.passes import LogitsPass, add_at_pairs
 from refloss.precision.numbers import Array, functions_of, like
-from refloss.steps.angle import cosines, cosines_backward, target_angles
-from refloss.steps.margin import Psi, own_slope
+from refloss.steps.angle import Angle, cosines, cosines_backward
+from refloss.steps.margin import Psi, measured, own_slope
 from refloss.steps.normalise import Rows, across, over_norm
 from refloss.steps.targets import Pairs
 from refloss.validation import function, one_of, per_angle, positive
@@ -82,16 +82,18 @@ class MarginSoftmax(MarginLoss):
     def feels_W_norm(self) -> bool:  # type: ignore[override]
         return self.radius == "both_norms"
 
-    def forward_logits(self, x: Rows, W: Rows, b: Array | None, pairs: Pairs) -> LogitsPass:
-        # (G1) x̂_i = x_i / ‖x_i‖, ŵ_j = W_j / ‖W_j‖
-        x_hat, W_hat = x.hat, W.hat
-        cos_theta, near = cosines(x_hat, W_hat)  # (G2) cos θ_ij = x̂_i·ŵ_j
-        angles = target_angles(x, W, pairs)  # (G3) θ_y of the target pairs
+    def psi_of(self, angles: Angle) -> Psi:
         # (G4) ψ(θ_y), ψ'(θ_y)
         theta, xp = angles.theta, functions_of(angles.theta)
         value = per_angle(self.psi(theta, xp), theta, "psi")
         slope = per_angle(self.dpsi(theta, xp), theta, "dpsi")
-        psi = self._with_options(Psi(value, own_slope(slope, angles), np.zeros_like(value)), angles)
+        return self._with_options(Psi(value, own_slope(slope, angles), np.zeros_like(value)), angles)
+
+    def forward_logits(self, x: Rows, W: Rows, b: Array | None, pairs: Pairs) -> LogitsPass:
+        # (G1) x̂_i = x_i / ‖x_i‖, ŵ_j = W_j / ‖W_j‖
+        x_hat, W_hat = x.hat, W.hat
+        cos_theta, near = cosines(x_hat, W_hat)  # (G2) cos θ_ij = x̂_i·ŵ_j
+        angles, psi = measured(x, W, pairs, self.psi_of)  # (G3) θ_y of the target pairs, and their ψ by psi_of
         # (G5) z_ij = r_ij cos θ_ij, z_iy = r_iy ψ(θ_y)
         r, _, _ = self._radius(x.norm, W.norm)
         z = r * cos_theta

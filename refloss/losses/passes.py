@@ -30,7 +30,7 @@ from refloss.steps.normalise import Rows
 from refloss.steps.targets import MeasuredPairs, Pairs, Setting
 
 PRECISIONS = ("double", "extended")
-ENTRIES_OF_PAIRS = 1 << 14  # numbers in the rows of target pairs that are measured together
+ENTRIES_OF_PAIRS = 1 << 16  # numbers in the rows of target pairs that are measured together
 OPERATIONS_OF_AN_ANGLE = 64  # for each of these numbers
 KEPT = 1 << 25  # logits kept from forward to backward, at most; more are computed anew
 
@@ -87,6 +87,7 @@ class LogitsOfLoss(Protocol):
     def feels_W_norm(self) -> bool: ...
     @property
     def has_margin(self) -> bool: ...
+    def psi_of(self, angles: Angle) -> Psi: ...
     def forward_logits(self, x: Rows, W: Rows, b: Array | None, pairs: Pairs) -> LogitsPass: ...
     def backward_logits(self, kept: LogitsPass, g: Array) -> dict[str, Array]: ...
 
@@ -186,7 +187,7 @@ class Passes(EndStages):
         return 0 if feels_norm else spare_exponent(v, always=self.arithmetic.precision == "extended")
 
     def _measured(self, pairs: Pairs) -> MeasuredPairs:
-        """The target pairs with their angles: of all at once, rather than of a few in every block."""
+        """The target pairs with θ and ψ(θ): of all at once, rather than of a few in every block."""
         if len(self.blocks) == 1:
             self._only_W = self._W(0).normalised()
             W = self._only_W[pairs.y]
@@ -196,13 +197,14 @@ class Passes(EndStages):
         x, D = self.x.normalised()[pairs.rows], W.v.shape[1]
         width = max(1, min(len(x), ENTRIES_OF_PAIRS // D))
 
-        def part(k: int) -> Angle:
+        def part(k: int) -> tuple[Angle, Psi]:
             at = slice(k * width, (k + 1) * width)
-            return angle(x[at], W[at])
+            angles = angle(x[at], W[at])
+            return angles, self.own.psi_of(angles)
 
         parts = list(in_order(part, max(1, -(-len(x) // width)), OPERATIONS_OF_AN_ANGLE * width * D))
         measured = MeasuredPairs(*pairs)
-        measured.angles = parts[0] if len(parts) == 1 else Angle(*(np.concatenate(v) for v in zip(*parts, strict=True)))
+        measured.angles, measured.psi = parts[0] if len(parts) == 1 else map(_all_rows, zip(*parts, strict=True))
         return measured
 
     def _W_exponent(self, k: int) -> np.ndarray | int:
@@ -370,6 +372,11 @@ class Passes(EndStages):
             factors.append(max(float(np.abs(self.inputs[1][block]).max()) for block in self.blocks))
         room = self.setting.exponent + sum(max(0, exponent_of(v)) for v in factors)
         return HEADROOM - room + exponent_of(self.end.divisor) - exponent_of(upstream)
+
+
+def _all_rows(parts: tuple) -> Any:
+    """The fields of all parts, one below the other."""
+    return type(parts[0])(*(np.concatenate(field) for field in zip(*parts, strict=True)))
 
 
 def add_at_pairs(grad_x: Array, grad_W: Array, pairs: Pairs, pair_x: Array, pair_W: Array) -> None:

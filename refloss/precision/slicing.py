@@ -7,6 +7,8 @@ into slices of so few bits that a plain float64 matrix product of two slices is 
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from refloss.precision.errorfree import two_sum
@@ -87,17 +89,22 @@ def _sliced_product(a: Pair, b: Pair, bits_kept: int) -> Pair:
     if not terms:
         return Pair(np.zeros((len(a), len(b))))
     bits, count = _bits_and_slices(terms, bits_kept)
-    a_slices, b_slices = _slices(a, bits, count), _slices(b, bits, count)
-    total = Pair(np.zeros((len(a), len(b))))
-    if not a_slices or not b_slices:
-        return total
+    (left, used), (right, used_of_b) = _slices(a, bits, count), _slices(b, bits, count, backwards=True)
+    if not used or not used_of_b:
+        return Pair(np.zeros((len(a), len(b))))
+    high: Any = 0.0
+    low: Any = 0.0
     # all products of slices i and d − i have one size: one matrix product adds them up exactly; small ones first
-    left, right, last = np.hstack(a_slices), np.hstack(b_slices[::-1]), len(b_slices) - 1
-    for d in reversed(range(min(count, len(a_slices) + last))):
-        i, j = max(0, d - last), min(d, len(a_slices) - 1) + 1
-        others = right[:, terms * (last - d + i) : terms * (last - d + j)]
-        total = add(total, left[:, terms * i : terms * j] @ others.T)
-    return total
+    for d in reversed(range(min(count, used + used_of_b - 1))):
+        i, j = max(0, d - used_of_b + 1), min(d, used - 1) + 1
+        others = right[:, terms * (count - 1 - d + i) : terms * (count - 1 - d + j)]
+        product = left[:, terms * i : terms * j] @ others.T
+        if bits * (count - d) <= 53:  # so small that rounding loses no more of it than what is cut off
+            high = high + product
+        else:
+            high, lost = two_sum(high, product)
+            low = low + lost
+    return Pair(*two_sum(high, low))
 
 
 def _bits_and_slices(terms: int, bits_kept: int) -> tuple[int, int]:
@@ -113,23 +120,29 @@ def _bits(terms: int) -> int:
     return (53 - int(np.ceil(np.log2(terms)))) // 2 if terms > 1 else 26
 
 
-def _take_slice(rest: np.ndarray, bits: int, s: int, out: np.ndarray | None = None) -> np.ndarray:
-    """Slice s of `rest`, into `out` if given; `rest` is left without it."""
+def _take_slice(rest: np.ndarray, bits: int, s: int, part: np.ndarray) -> None:
+    """Slice s of `rest` into `part`; `rest` is left without it."""
     # adding and taking away 1.5 · 2^52 units rounds to whole units
     rounder = 1.5 * 2.0 ** (52 - bits * (s + 1))
-    part: np.ndarray = np.add(rest, rounder, out=out)
+    np.add(rest, rounder, out=part)
     part -= rounder
     rest -= part
-    return part
 
 
-def _slices(v: Pair, bits: int, count: int) -> list[np.ndarray]:
-    """v = Σ_s slice_s up to 2^(−bits · count − 1); slice s is a multiple of 2^(−bits (s + 1)), below 2^(−bits s)."""
+def _slices(v: Pair, bits: int, count: int, backwards: bool = False) -> tuple[np.ndarray, int]:
+    """v (R, K) in slices side by side, (R, count · K), the last one first if `backwards`; and how many are not 0.
+
+    v = Σ_s slice_s up to 2^(−bits · count − 1); slice s is a multiple of 2^(−bits (s + 1)), below 2^(−bits s).
+    """
+    terms = v.shape[1]
+    side_by_side = np.empty((len(v), count * terms))
     high, low = v.high.copy(), v.low
-    slices: list[np.ndarray] = []
+    doubles = not low.any()
     for s in range(count):
         if not high.any():
-            break
-        slices.append(_take_slice(high, bits, s))
-        high, low = two_sum(high, low)
-    return slices
+            return side_by_side, s
+        at = count - 1 - s if backwards else s
+        _take_slice(high, bits, s, side_by_side[:, terms * at : terms * (at + 1)])
+        if not doubles:
+            high, low = two_sum(high, low)
+    return side_by_side, count

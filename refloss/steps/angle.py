@@ -14,7 +14,7 @@ from refloss.precision.numbers import Array, error_of, from_pair, is_extended, n
 from refloss.precision.products import add_at, combine, inner
 from refloss.precision.scaled import row_exponent
 from refloss.steps.normalise import Rows, across, normalise, over_norm, rows
-from refloss.steps.targets import NO_PAIRS, MeasuredPairs, Pairs
+from refloss.steps.targets import NO_PAIRS, Pairs
 
 NEAR_POLE = 0.9  # |cos θ|; farther from a pole a projection loses a factor of at most 1/sin θ < 2.3
 NEAR_POLE_OF_PAIRS = 1 - 2.0**-24  # likewise sin θ > 2^-12: pairs have 12 bits to spare
@@ -92,11 +92,6 @@ class Angle(NamedTuple):
     def at_pole(self) -> np.ndarray:
         """(R,) True where x ∥ w exactly: θ is 0 or π and no tangent exists (D ≥ 2)."""
         return (self.sin == 0) & (self.t_x.shape[1] > 1)
-
-
-def target_angles(x: Rows, W: Rows, pairs: Pairs) -> Angle:
-    """θ of the target pairs, and where it grows: from here, or as they have been measured already."""
-    return pairs.angles if isinstance(pairs, MeasuredPairs) else angle(x[pairs.rows], W[pairs.y])
 
 
 def angle(x: Any, w: Any) -> Angle:

@@ -6,13 +6,16 @@ multiplies by its radius r. Derivation: derivations/margins.md, steps (M1)–(M6
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from refloss.precision.exact import cos_sin, sine_of_sum
 from refloss.precision.numbers import Array, error_of, functions_of, like, nearest, widened
-from refloss.steps.angle import Angle
+from refloss.steps.angle import Angle, angle
+from refloss.steps.normalise import Rows
+from refloss.steps.targets import MeasuredPairs, Pairs
 
 
 class Psi(NamedTuple):
@@ -21,6 +24,14 @@ class Psi(NamedTuple):
     value: Array
     slope: Array
     in_margin: Array
+
+
+def measured(x: Rows, W: Rows, pairs: Pairs, psi_of: Callable[[Angle], Psi]) -> tuple[Angle, Psi]:
+    """θ and ψ(θ) of the target pairs: from here, or as they have been measured already, for all classes at once."""
+    if isinstance(pairs, MeasuredPairs):
+        return pairs.angles, pairs.psi
+    angles = angle(x[pairs.rows], W[pairs.y])
+    return angles, psi_of(angles)
 
 
 def plain_cosine(angles: Angle) -> Psi:

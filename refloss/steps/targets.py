@@ -44,16 +44,17 @@ class Pairs(NamedTuple):
 
 
 class MeasuredPairs(Pairs):
-    """Pairs whose `angles` are known already (an `Angle`)."""
+    """Pairs whose `angles` (an `Angle`) and `psi` (a `Psi`) are known already."""
 
     angles: Any
+    psi: Any
 
     def within(self, block: slice) -> MeasuredPairs:
         if self._all_in(block):
             return self
         here = self._here(block)
         chosen = MeasuredPairs(self.rows[here], self.y[here] - block.start)
-        chosen.angles = type(self.angles)(*(v[here] for v in self.angles))
+        chosen.angles, chosen.psi = (type(of)(*(v[here] for v in of)) for of in (self.angles, self.psi))
         return chosen
 
 

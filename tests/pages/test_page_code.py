@@ -41,13 +41,17 @@ def shared(page: str) -> list[str]:
     return [read(f"refloss/{path}") for path in SHARED.get(page, ())]
 
 
-def body_on(page: str, text: str, heading: str) -> str:
-    """The body of a pass as a page shows it: the excerpts under a heading, without those of the shared steps."""
-    return "\n".join(
-        flat(excerpt)
-        for excerpt in excerpts(section(text, heading))
-        if not any(stands_in(excerpt, source) for source in shared(page))
-    )
+def bodies_on(page: str, text: str, heading: str) -> dict[str, str]:
+    """The passes that a page shows under a heading, by name: the excerpts without those of the shared steps, joined; an
+    excerpt that is a whole method, apart."""
+    found = {PASSES[heading]: ""}
+    for excerpt in excerpts(section(text, heading)):
+        if any(stands_in(excerpt, source) for source in shared(page)):
+            continue
+        whole = re.match(r"def (\w+)\(.*:\n", excerpt)
+        name, body = (whole[1], excerpt[whole.end() :]) if whole else (PASSES[heading], excerpt)
+        found[name] = "\n".join(filter(None, [found.get(name), flat(body)]))
+    return found
 
 
 def flat(source: str) -> str:
@@ -145,7 +149,10 @@ def numbers_in(excerpt: str) -> list[str]:
 @pytest.mark.parametrize("page", LOSS_PAGES)
 def test_a_loss_page_shows_its_passes_whole(page, heading):
     """The excerpts of a section, joined, are the body of the pass: no line of it is missing on the page."""
-    assert body_on(page, derivation(page), heading) == flat(body_of(vars(owner(page))[PASSES[heading]]))
+    names = [PASSES[heading]]
+    names += ["psi_of"] if heading == "Forward" and owner(page).has_margin else []
+    due = {name: flat(body_of(vars(owner(page))[name])) for name in names}
+    assert bodies_on(page, derivation(page), heading) == due
 
 
 # -- it runs from the page -------------------------------------------------------------------------
@@ -153,9 +160,9 @@ def test_a_loss_page_shows_its_passes_whole(page, heading):
 
 def run_from(page: str, text: str, monkeypatch: pytest.MonkeyPatch, loss: refloss.Loss, inputs: dict) -> tuple:
     """Records of a loss whose passes are compiled from a page's text."""
-    for heading, function in PASSES.items():
-        body = body_on(page, text, heading)
-        monkeypatch.setattr(owner(page), function, compiled(owner(page), function, body))
+    for heading in PASSES:
+        for function, body in bodies_on(page, text, heading).items():
+            monkeypatch.setattr(owner(page), function, compiled(owner(page), function, body))
     out = loss.forward(**inputs)
     return out, loss.backward(out)
 

@@ -292,6 +292,7 @@ def test_loss(case):
         if "margin" in differentiable(loss) and not loss.detach_margin:
             in_margin = slope(lambda m: psi_on(loss, theta + 0j, margin=m), loss.margin)
         known += [*angle_of(X, w), theta, psi, psi_slope, in_margin]
+        check(type(loss).psi_of, loss, step("angle")(X, w), known=known, due=(psi, psi_slope, in_margin))
     passed = check(type(loss).forward_logits, loss, Rows(X), Rows(W), inputs["b"], Pairs(*y), known=known, due=z,
                    view=lambda passed: passed.logits)  # fmt: skip
 

@@ -175,11 +175,11 @@ def dropped_products(latex):
 
 @page.claims(r"\lvert \mathrm{computed} - a \cdot b \rvert \le …")
 def sliced_inner_products(latex):
-    for K, beta in ((2, 24), (128, 21), (512, 20)):  # the table of (E11)
+    for K, beta, n in ((2, 24, 5), (128, 21, 6), (512, 20, 6)):  # the table of (E11)
         a, b = (Pair(doubles(seed, 1, K), doubles(seed + 9, 1, K) * 2.0**-60) for seed in (1, 2))
         b.high[0, 1:] *= np.linspace(1, 1e-6, K - 1)
         (row_a,), (row_b,) = exact(a), exact(b)
-        letters = {"a": row_a, "b": row_b, "K": K, "beta": beta, "M_a": max(abs(row_a)), "M_b": max(abs(row_b))}
+        letters = {"a": row_a, "b": row_b, "K": K, "n": n, "beta": beta, "M_a": max(abs(row_a)), "M_b": max(abs(row_b))}
         bound = last_side(latex.replace(r"\mathrm{computed}", "K").strip(" ,"), plain_world(letters))
         assert abs(exact(inner(a, b))[0, 0] - row_a @ row_b) <= bound
         assert bound < mp.mpf(2) ** -102 * length(row_a) * length(row_b)
