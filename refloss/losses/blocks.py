@@ -23,8 +23,13 @@ Result = TypeVar("Result")
 
 
 def blocks_of(classes: int, rows: int) -> list[slice]:
-    """Slices of the classes, so wide that a block's arrays (rows, width) have ENTRIES numbers."""
+    """Slices of the classes, so wide that a block's arrays (rows, width) have at most ENTRIES numbers.
+
+    Where one is not enough, they are as equal as can be, and a multiple of four, so that the threads end together.
+    """
     width = max(min(NARROWEST, classes), min(classes, ENTRIES // max(rows, 1)))
+    if width < classes:
+        width = max(NARROWEST, -(-classes // (4 * -(-classes // (4 * width)))))
     return [slice(start, min(start + width, classes)) for start in range(0, classes, width)]
 
 
