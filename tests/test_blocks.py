@@ -26,16 +26,27 @@ def both_passes(loss, inputs, upstream):
     return out, loss.backward(out, upstream)
 
 
-@pytest.mark.parametrize("entries", [1, 13, 40])
+@pytest.mark.parametrize(
+    ("classes", "rows", "count", "width"),
+    [(1, 1, 1, 1), (64, 1 << 20, 1, 64), (65, 1 << 20, 2, 64), (10_000, 128, 8, 1250), (1000, 1024, 4, 250)],
+)
+def test_blocks_are_equal_and_a_multiple_of_four(classes, rows, count, width):
+    """All classes in order; of the last two cases ENTRIES allows 2048 and 256 in a block."""
+    cut = blocks.blocks_of(classes, rows)
+    assert [j for block in cut for j in range(block.start, block.stop)] == list(range(classes))
+    assert [block.stop - block.start for block in cut] == [width] * (count - 1) + [classes - width * (count - 1)]
+
+
+@pytest.mark.parametrize(("entries", "count"), [(1, 11), (16, 6), (40, 4)])
 @every_variant
-def test_small_blocks_give_the_same_to_rounding(variant, entries, rng, monkeypatch):
-    """A block of 1, 2 or 5 classes, the target in any of them, gives what all classes at once give."""
+def test_small_blocks_give_the_same_to_rounding(variant, entries, count, rng, monkeypatch):
+    """A block of 1, 2 or 3 classes, the target in any of them, gives what all classes at once give."""
     inputs, upstream = example(variant, rng, n=8, classes=11), rng.normal(size=8)
     loss = make(variant, 11, ignore_index=3, reduction="none")
     whole, grads = both_passes(loss, inputs, upstream)
     in_blocks(monkeypatch, entries)
     out, parts = both_passes(loss, inputs, upstream)
-    assert len(out._passes.blocks) == -(-11 // max(1, entries // 8))
+    assert len(out._passes.blocks) == count
     error = relative_error_of(whole)
     for name, value in out.stages().items():
         scale = np.abs(whole.logits).max() if name == "logits" else np.maximum(np.abs(whole.stages()[name]), 1e-300)

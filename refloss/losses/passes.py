@@ -176,7 +176,6 @@ class Passes(EndStages):
         self.keeps = len(x) * len(W) <= KEPT
         self._kept: dict[int, LogitsPass] = {}
         self._W_exponents: dict[int, np.ndarray | int] = {}
-        self._memory: dict[str, np.ndarray] = {}
         self._only_W: Rows | None = None  # of an only block, where the target pairs share it
         self.has: set[str] = set()  # stages before the logits
         self.progress: Callable[[int, int], None] | None = None
@@ -238,19 +237,7 @@ class Passes(EndStages):
         if len(self.blocks) == 1:
             self._kept[k] = made
         elif self.keeps:
-            z, along = self._stored("logits", k, made.logits), self._stored("along", k, made.along)
-            self._kept[k] = replace(made, logits=z, along=along, W=ABSENT, cos_theta=ABSENT)
-
-    def _stored(self, name: str, k: int, v: Array) -> Array:
-        """Doubles (N, B) of block k in one array of all blocks: fresh memory in one piece costs less."""
-        if not isinstance(v, np.ndarray):
-            return v
-        if name not in self._memory:
-            self._memory.setdefault(name, np.empty(len(self.x) * len(self.inputs[1])))
-        start, stop = self.blocks[k].start * len(self.x), self.blocks[k].stop * len(self.x)
-        place = self._memory[name][start:stop].reshape(v.shape)
-        place[...] = v
-        return place
+            self._kept[k] = replace(made, W=ABSENT, cos_theta=ABSENT)
 
     def logits(self, k: int) -> Array:
         return self._kept[k].logits if k in self._kept else self._computed(k).logits
