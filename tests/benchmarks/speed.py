@@ -13,10 +13,12 @@ their cores busy for some 30 ms more, and whatever runs next has one core less.
 from __future__ import annotations
 
 import argparse
+import cProfile
 import json
 import math
 import os
 import platform
+import pstats
 import resource
 import subprocess
 import sys
@@ -33,6 +35,8 @@ ROOT = Path(__file__).resolve().parents[2]
 SHAPES = [(256, 512, 20000), (128, 128, 10000), (1024, 64, 1000)]  # N, D, C
 SMALL = (8, 2, 10)
 CONTENDERS = ["refloss", "textbook NumPy", "autograd", "torch eager", "torch compiled", "JAX jit"]
+EXTENDED = (256, 512, 2000)  # for precision="extended"
+PROFILED = [*(("double", shape) for shape in SHAPES), ("extended", EXTENDED)]
 CLASSES = [10**3, 10**4, 10**5, 10**6, 2 * 10**6]  # of the plot, with N = 64 and D = 128
 
 
@@ -41,10 +45,11 @@ def problem(N: int, D: int, C: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]
     return rng.normal(size=(N, D)), rng.normal(size=(C, D)), rng.integers(0, C, size=N)
 
 
-def make(name: str, classes: int) -> Any:
+def make(name: str, classes: int, **options: Any) -> Any:
     import refloss
 
-    return refloss.get(name, **({"class_weights": np.ones(classes)} if name == "weighted_softmax" else {}))
+    weights = {"class_weights": np.ones(classes)} if name == "weighted_softmax" else {}
+    return refloss.get(name, **weights, **options)
 
 
 # -- contenders: each gives a function that computes the loss and the gradients in x and W -------------
@@ -209,6 +214,52 @@ def in_turns(runs: dict[str, Callable], rounds: int) -> dict[str, float]:
     return {name: float(np.median(of)) for name, of in taken.items()}
 
 
+def extended(names: list[str], rounds: int) -> dict:
+    """loss → [part of one matrix product, part of the same in doubles]."""
+    x, W, y = problem(*EXTENDED)
+    runs: dict[str, Callable] = {"product": lambda: x @ W.T}
+    for name in names:
+        for precision in ("double", "extended"):
+            runs[f"{name} {precision}"] = of_refloss(make(name, len(W), precision=precision), x, W, y)
+    taken = in_turns(runs, rounds)
+    return {name: [taken[f"{name} extended"] / taken[of] for of in ("product", f"{name} double")] for name in names}
+
+
+# what a part of the time is spent in: functions that do not call one another, by file
+PARTS = {
+    "matrix products": {"products.py": ("inner", "combine"), "slicing.py": ("_sliced_product",)},
+    "the target pairs: θ, its tangents and ψ": {"passes.py": ("_measured",)},
+    "exponentials": {"logsumexp.py": ("_below",)},
+    "copies and checks of the inputs, checks of the logits": {
+        "inputs.py": ("features_and_weights", "no_zero_rows"),
+        "results.py": ("finite_logits",),
+    },
+}
+WHERE = (
+    "One thread, in Python's profiler. Besides the matrix products a loss goes some twenty times over N × C numbers, "
+    "an operation of NumPy at a time; a compiler joins them into a few loops. On two threads torch cuts each operation "
+    "in two, while here each thread has blocks of its own, and they wait for one another where Python itself runs, "
+    "between the operations: so the second thread gains the less, the less there is to do between."
+)
+
+
+def parts(name: str, precision: str, *shape: int) -> dict[str, float]:
+    """Percent of a loss's time by part, as Python's profiler sees it."""
+    x, W, y = problem(*shape)
+    run = of_refloss(make(name, len(W), precision=precision), x, W, y)
+    run()
+    profile = cProfile.Profile()
+    for _ in range(5):
+        profile.runcall(run)
+    stats = pstats.Stats(profile).stats  # type: ignore[attr-defined]
+    total = sum(own for _, _, own, _, _ in stats.values())
+    found = {}
+    for part, functions in PARTS.items():
+        inside = (at for (file, _, of), at in stats.items() if of in functions.get(Path(file).name, ()))
+        found[part] = 100 * sum(cumulative for *_, cumulative, _ in inside) / total
+    return found
+
+
 def memory(contender: str) -> float | None:
     """MiB that ArcFace at the first shape needs at most, beyond what the process had with its inputs."""
     x, W, y = problem(*SHAPES[0])
@@ -263,6 +314,10 @@ def serve(threads: str, what: str, *given: str) -> None:
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: int(threads)])
     if what == "times":
         result: Any = times(given[0], given[1].split(","), int(given[2]))
+    elif what == "extended":
+        result = extended(given[0].split(","), int(given[1]))
+    elif what == "parts":
+        result = parts(given[0], given[1], *map(int, given[2:]))
     elif what == "memory":
         result = memory(given[0])
     else:
@@ -277,11 +332,16 @@ def measured(rounds: int, contenders: list[str], classes: list[int], cores: list
     import refloss
 
     names = refloss.losses()
-    found: dict[str, Any] = {"times": {}, "memory": {}, "growth": []}
+    found: dict[str, Any] = {"times": {}, "extended": {}, "parts": {}, "memory": {}, "growth": []}
     for threads in cores:
         for contender in contenders:
             print(f"{contender}, threads: {threads}", file=sys.stderr)
             found["times"][f"{threads} {contender}"] = worker(threads, "times", contender, ",".join(names), str(rounds))
+    for threads in cores:
+        found["extended"][str(threads)] = worker(threads, "extended", "softmax,arcface", str(min(rounds, 5)))
+    for precision, shape in PROFILED:
+        print(f"parts of the time, {shape}", file=sys.stderr)
+        found["parts"][f"{precision} {shape}"] = worker(1, "parts", "arcface", precision, *map(str, shape))
     for contender in contenders:
         found["memory"][contender] = worker(cores[-1], "memory", contender)
     for C in classes:
@@ -292,6 +352,17 @@ def measured(rounds: int, contenders: list[str], classes: list[int], cores: list
 
 def shown(value: Any, digits: int = 2) -> str:
     return "–" if value is None else f"{value:.{digits}f}"
+
+
+def in_parts(found: dict) -> list[str]:
+    """The table of the parts of ArcFace's time, a column a shape."""
+    columns = [f"{N} × {D} × {C}" + (", extended" if of == "extended" else "") for of, (N, D, C) in PROFILED]
+    of_columns = [found["parts"][f"{precision} {shape}"] or {} for precision, shape in PROFILED]
+    lines = ["| ArcFace, % | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
+    for part in PARTS:
+        lines.append(f"| {part} | " + " | ".join(shown(of.get(part), 0) for of in of_columns) + " |")
+    rest = [100 - sum(of.values()) if of else None for of in of_columns]
+    return [*lines, "| the rest: sums, scaling, normalising | " + " | ".join(shown(v, 0) for v in rest) + " |"]
 
 
 def page(found: dict, contenders: list[str], cores: list[int]) -> str:
@@ -319,7 +390,21 @@ def page(found: dict, contenders: list[str], cores: list[int]) -> str:
                     cells = [*(shown(v) for v in row[:-1]), shown(row[-1], 0)]
                     lines.append(f"| {name} | {contender} | " + " | ".join(cells) + " |")
         lines.append("")
-    lines += [f"## Memory of ArcFace at {shapes[0]}", "", "Beyond the process and its inputs, in MiB.", ""]
+    lines += ["## Where the time goes", "", WHERE, "", *in_parts(found), ""]
+    N, D, C = EXTENDED
+    lines += [
+        '## precision="extended"',
+        "",
+        f"`value_and_grad` at {N} × {D} × {C}, as a multiple of one matrix product of this shape on the same cores, "
+        "and of the same loss in doubles. Every matrix product of pairs is made of 14 or more of doubles.",
+        "",
+        "| loss | threads | of one matrix product | of doubles |",
+        "|---|---|---|---|",
+    ]
+    for threads in cores:
+        for name, (of_product, of_doubles) in (found["extended"][str(threads)] or {}).items():
+            lines.append(f"| {name} | {threads} | {shown(of_product, 0)} | {shown(of_doubles, 0)} |")
+    lines += ["", f"## Memory of ArcFace at {shapes[0]}", "", "Beyond the process and its inputs, in MiB.", ""]
     lines += ["| by | MiB |", "|---|---|"]
     lines += [f"| {contender} | {shown(found['memory'][contender], 0)} |" for contender in contenders]
     lines += [
