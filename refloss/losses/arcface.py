@@ -34,7 +34,7 @@ class ArcFace(MarginLoss):
         margin (float): m in radians, 0 ≤ m < π.
         easy_margin (bool): True puts the margin only where cos θ_y > 0; elsewhere z_y = s cos θ_y.
         past_pi (str): "cos", the formula for every θ; or, as released, "linear", s (cos θ − m sin m) where θ ≥ π − m
-            (easy_margin goes first).
+            (none where easy_margin drops the margin).
         **options: those of `refloss.Loss`.
 
     Singular points:
@@ -89,7 +89,7 @@ class ArcFace(MarginLoss):
         # (5) z_ij = s cos θ_ij, z_iy = s ψ(θ_y)
         z = s * cos_theta
         z[pairs] = s * psi.value
-        # (6) z goes on to steps/cross_entropy.py; all of this is kept for the backward and the record
+        # (6) z goes on to the cross-entropy; all of this is for the backward and the record
         return LogitsPass(
             x=x, W=W, x_norm=x.norm, W_norm=W.norm, cos_theta=cos_theta, near=near, logits=z,
             pairs=pairs, angles=angles, psi=psi,

@@ -77,7 +77,7 @@ class FNormSphereFace(PsiMarginLoss):
         # (5) z_ij = s cos θ_ij, z_iy = s ψ(θ_y)
         z = s * cos_theta
         z[pairs] = s * psi.value
-        # (6) z goes on to steps/cross_entropy.py; all of this is kept for the backward and the record
+        # (6) z goes on to the cross-entropy; all of this is for the backward and the record
         return LogitsPass(
             x=x, W=W, x_norm=x.norm, W_norm=W.norm, cos_theta=cos_theta, near=near, logits=z,
             pairs=pairs, angles=angles, psi=psi,

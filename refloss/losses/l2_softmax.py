@@ -67,7 +67,7 @@ class L2Softmax(NormalisingLoss):
         along = linear(x_hat, W.v)
         z = self.alpha * along if b is None else self.alpha * along + b
         near = near_poles(along, W.norm)  # where the cosine W_j·x̂_i / ‖W_j‖ is near ±1, for the backward
-        # (3) z goes on to steps/cross_entropy.py; all of this is kept for the backward and the record
+        # (3) z goes on to the cross-entropy; all of this is for the backward and the record
         return LogitsPass(x=x, W=W, has_b=b is not None, x_norm=x.norm, along=along, near=near, logits=z)
 
     def backward_logits(self, kept: LogitsPass, g: Array) -> dict[str, Array]:

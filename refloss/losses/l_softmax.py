@@ -78,7 +78,7 @@ class LSoftmax(PsiMarginLoss):
         # (5) z_ij = ‖W_j‖‖x_i‖ cos θ_ij, z_iy = ‖W_y‖‖x_i‖ ψ(θ_y)
         z = x.norm[:, None] * W.norm * cos_theta
         z[pairs] = angles.x_norm * angles.w_norm * psi.value
-        # (6) z goes on to steps/cross_entropy.py; all of this is kept for the backward and the record
+        # (6) z goes on to the cross-entropy; all of this is for the backward and the record
         return LogitsPass(
             x=x, W=W, x_norm=x.norm, W_norm=W.norm, cos_theta=cos_theta, logits=z,
             pairs=pairs, angles=angles, psi=psi,

@@ -77,7 +77,9 @@ class Loss(CrossEntropyOptions):
     # -- the passes, in the file of each loss ------------------------------------------------------
 
     def psi_of(self, angles: Angle) -> Psi:
-        """The margin of a loss that has one, which is formed for all target pairs before their classes come in blocks.
+        """The margin of a loss that has one, formed for all target pairs before the classes come in blocks.
+
+        `forward_logits` takes it, with the angles, by `measured(x, W, pairs, self.psi_of)` of `refloss.steps.margin`.
 
         Args:
             angles (Angle): the angles θ_y of R target pairs.
@@ -86,7 +88,7 @@ class Loss(CrossEntropyOptions):
             Psi: ψ(θ_y), ψ'(θ_y) and ∂ψ/∂m, each (R,); after annealing and detaching.
 
         Raises:
-            ValueError: a user's own function gives something else than a number for every angle.
+            TypeError, ValueError: a user's own function gives something else than a finite real number for each angle.
         """
         raise NotImplementedError
 

@@ -33,8 +33,9 @@ class MarginSoftmax(MarginLoss):
     Args:
         psi (function): ψ(θ), called as psi(theta, xp) with theta (R,) in radians and xp the array namespace to
             compute with (xp.cos, xp.sin, xp.where, xp.pi, …), so that every witness of `refloss.gradcheck` can
-            run it. A constant that Python computes (2 / math.pi) is rounded before refloss sees it, and bounds
-            and extended precision cannot know: write 2 / xp.pi.
+            run it. theta are some or all of the angles: it may be called several times, on several threads. A
+            constant that Python computes (2 / math.pi) is rounded before refloss sees it, and bounds and extended
+            precision cannot know: write 2 / xp.pi.
         dpsi (function): ψ'(θ), called in the same way.
         radius (str): "scale", r = s; "x_norm", r = ‖x‖; or "both_norms", r = ‖W_j‖‖x‖.
         scale (float): s > 0, used by radius="scale".
@@ -83,7 +84,7 @@ class MarginSoftmax(MarginLoss):
         return self.radius == "both_norms"
 
     def psi_of(self, angles: Angle) -> Psi:
-        # (G4) ψ(θ_y), ψ'(θ_y)
+        # (G4) ψ(θ_y), ψ'(θ_y), then detaching
         theta, xp = angles.theta, functions_of(angles.theta)
         value = per_angle(self.psi(theta, xp), theta, "psi")
         slope = per_angle(self.dpsi(theta, xp), theta, "dpsi")
@@ -98,7 +99,7 @@ class MarginSoftmax(MarginLoss):
         r, _, _ = self._radius(x.norm, W.norm)
         z = r * cos_theta
         z[pairs] = r[pairs] * psi.value
-        # (G6) z goes on to steps/cross_entropy.py; all of this is kept for the backward and the record
+        # (G6) z goes on to the cross-entropy; all of this is for the backward and the record
         return LogitsPass(
             x=x, W=W, x_norm=x.norm, W_norm=W.norm, cos_theta=cos_theta, along=cos_theta,
             near=near, logits=z, pairs=pairs, angles=angles, psi=psi,
@@ -131,7 +132,7 @@ class MarginSoftmax(MarginLoss):
         return grads
 
     def _radius(self, x_norm: Array, W_norm: Array) -> tuple[Array, Array, Array]:
-        """r, r/‖x‖ and r/‖W‖, each (N, C); formed without a product that could leave float64's range."""
+        """r, r/‖x‖ and r/‖W‖, each (N, C); the last two not as quotients of r, which may leave float64's range."""
         ones = like(np.ones((len(x_norm), len(W_norm))), x_norm)
         over_x, over_W = over_norm(ones, x_norm), over_norm(ones.T, W_norm).T
         x = x_norm[:, None]

@@ -68,7 +68,7 @@ class LogitsPass:
     has_b: bool = False
     x_norm: Array = ABSENT
     W_norm: Array = ABSENT
-    cos_theta: Array = ABSENT  # for the record: gone when the backward comes
+    cos_theta: Array = ABSENT  # for the record; of several blocks none is kept
     along: Array = ABSENT  # W_j·x̂_i, or the cosine, for the backward
     near: Pairs = ABSENT  # those next to a pole
     pairs: Pairs = ABSENT  # whose target logit carries a margin

@@ -56,7 +56,7 @@ class WNormSoftmax(NormalisingLoss):
         W_hat = W.hat  # (1) ŵ_j = W_j / ‖W_j‖
         z = linear(x.v, W_hat)  # (2) z_ij = ŵ_j·x_i
         near = near_poles(z, x.norm[:, None])  # where the cosine z_ij / ‖x_i‖ is near ±1, for the backward
-        # (3) z goes on to steps/cross_entropy.py; all of this is kept for the backward and the record
+        # (3) z goes on to the cross-entropy; all of this is for the backward and the record
         return LogitsPass(x=x, W=W, W_norm=W.norm, near=near, logits=z)
 
     def backward_logits(self, kept: LogitsPass, g: Array) -> dict[str, Array]:

@@ -36,7 +36,7 @@ class WeightedSoftmax(Softmax):
 
     Released code:
         HED leaves a gradient on pixels that are neither edge nor non-edge although their loss is 0; torch divides
-        the mean by the weights of the valid rows (our "weighted_mean").
+        the mean for labels by the weights of the valid rows (our "weighted_mean").
 
     Raises:
         ValueError, TypeError: for a parameter outside its domain; for inputs as `refloss.Loss.forward`.

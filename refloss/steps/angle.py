@@ -67,7 +67,7 @@ def cosines_backward(grad_cos: Array, x: Rows, W: Rows, near: Pairs, of: str = "
 class Angle(NamedTuple):
     """θ of R pairs (x_r, w_r) and the directions in which it falls.
 
-    x, w        (R, D)  the rows themselves
+    x, w        (R, D)  the rows, times powers of two (A3)
     cos, sin    (R,)    of θ, each with all its digits wherever θ is; 0 and 1 if x or w is a zero row
     t_x, t_w    (R, D)  unit tangents: from x̂ towards ŵ, and from ŵ towards x̂. Zero where x ∥ w
                         (there is no direction to choose) and where x or w is a zero row

@@ -45,7 +45,7 @@ def finish(gathered: Gathered, setting: Setting) -> CrossEntropyPass:
 
 
 def _divisor(setting: Setting, numbers: Array) -> Array:
-    """n: the number of valid rows, or the sum of their weights; 1 for "sum" and "none"."""
+    """n: the number of valid rows, or Σ w_y over them (of soft targets Σ_c w_c y_c); 1 for "sum" and "none"."""
     targets, w = setting.targets, setting.class_weights
     valid = ~targets.ignored
     count = np.count_nonzero(valid)
@@ -87,7 +87,7 @@ def cross_entropy_backward(z: Array, end: CrossEntropyPass, upstream: Array, blo
     # (C8) v_i / n, the gradient in ℓ_i; 0 in ignored rows
     grad_losses = _divide(upstream, end.divisor, end.setting.empty_mean)
     grad_losses = np.where(end.setting.targets.ignored, 0.0, grad_losses)
-    # of this block a_j (C1), e_j (C2), and Σ_{k≠j} e_k (C4): for labels without smoothing, of the target pairs alone
+    # of this block e_j (C2); a_j (C1) and Σ_{k≠j} e_k (C4), for labels without smoothing of the target pairs alone
     a, e = end.setting.weighted(block, z), exponentials(z, end.gathered, block)
     left = others(e, end.gathered, block, a.pairs if isinstance(a, OneHot) else None)
     # (C9) g_ij = share_i (e_j Σ_{c≠j} a_c − a_j Σ_{k≠j} e_k), share_i = v_i / (n (1 + r))

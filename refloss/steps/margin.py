@@ -1,7 +1,7 @@
 """What happens to the target logit: z_y = r · ψ(θ). Additive margins, annealing, detaching.
 
-Every function gives ψ(θ), its slope ψ'(θ) and its derivative in m for R target pairs; the loss
-multiplies by its radius r. Derivation: derivations/margins.md, steps (M1)–(M6).
+(M1) to (M5) give ψ(θ), its slope ψ'(θ) and its derivative in m for R target pairs; the loss multiplies by its radius r.
+Derivation: derivations/margins.md, steps (M1)–(M6).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Psi(NamedTuple):
 
 
 def measured(x: Rows, W: Rows, pairs: Pairs, psi_of: Callable[[Angle], Psi]) -> tuple[Angle, Psi]:
-    """θ and ψ(θ) of the target pairs: from here, or as they have been measured already, for all classes at once."""
+    """θ and ψ(θ) of the target pairs: as `pairs` carries them if all were measured at once; else formed here."""
     if isinstance(pairs, MeasuredPairs):
         return pairs.angles, pairs.psi
     angles = angle(x[pairs.rows], W[pairs.y])

@@ -59,7 +59,7 @@ class NormFace(NormalisingLoss):
         x_hat, W_hat = x.hat, W.hat
         cos_theta, near = cosines(x_hat, W_hat)  # (2) cos θ_ij = x̂_i·ŵ_j
         z = self.scale * cos_theta  # (3) z_j = s cos θ_j
-        # (4) z goes on to steps/cross_entropy.py; all of this is kept for the backward and the record
+        # (4) z goes on to the cross-entropy; all of this is for the backward and the record
         return LogitsPass(x=x, W=W, x_norm=x.norm, W_norm=W.norm, cos_theta=cos_theta, near=near, logits=z)
 
     def backward_logits(self, kept: LogitsPass, g: Any) -> dict[str, Any]:
