@@ -97,6 +97,11 @@ def test_a_failure_says_what_it_is(inner, pytester):
     (told,) = json.loads(report.read_text())["kernels"]
     assert (told["test"], told["ran"], told["of"], told["grade"]) == ("test_it.py::test_it[float32]", 3, 3, "F")
     assert 'message="Failed: CrossEntropy() float32: grade F' in junit.read_text()
+    # the report of a case once, of all cases at the end; of the second failing test a few lines
+    assert result.stdout.str().count("to reproduce (") == 2
+    second = result.stdout.str().partition("_ test_it[float32-upstream_mixed] _")[2].partition("\n=")[0]
+    assert "grad_logits[" in second
+    assert len(second.splitlines()) < 8
 
 
 def test_what_was_not_judged_is_said(inner):

@@ -204,7 +204,9 @@ class Group:
         if result.failures:
             self.told += 1
             report = checker.of_one(result, closely=self.told == 1)
-            pytest.fail(f"{report._headline}\n\n{report}", pytrace=False)
+            # the first says all; the others are short, as the report of all cases stands at the end
+            words = report if self.told == 1 else "\n".join(failure.message for failure in result.failures)
+            pytest.fail(f"{report._headline}\n\n{words}", pytrace=False)
 
     def _result(self, checker: Checker, at: int) -> Any:
         name = checker.cases[at].name
