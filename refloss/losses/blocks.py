@@ -16,7 +16,7 @@ import numpy as np
 
 ENTRIES = 1 << 18  # numbers in the largest array of a block: 2 MiB of doubles
 NARROWEST = 64  # classes in a block, for the sake of its matrix products
-LARGEST_SEEN = (1 << 25) - (1 << 16)  # bytes
+LARGEST_SEEN = (1 << 25) - (1 << 16)  # bytes, just below the limit of glibc
 WORK = 1 << 17  # multiplications below which one thread is enough, and below which BLAS starts none of its own
 
 Result = TypeVar("Result")
@@ -25,7 +25,8 @@ Result = TypeVar("Result")
 def blocks_of(classes: int, rows: int) -> list[slice]:
     """Slices of the classes, so wide that a block's arrays (rows, width) have at most ENTRIES numbers.
 
-    Where one is not enough, they are as equal as can be, and a multiple of four, so that the threads end together.
+    Where one is not enough, they are as equal as can be, and a multiple of four if the widths allow: so the threads end
+    together.
     """
     width = max(min(NARROWEST, classes), min(classes, ENTRIES // max(rows, 1)))
     if width < classes:
@@ -89,9 +90,9 @@ def on_terminal(after: float = 2.0) -> Callable[[int, int], None] | None:
 def _keep_freed_memory() -> None:
     """Lets the C library hold on to the memory of a block for the next one.
 
-    glibc gives freed memory back to the system, which then clears every page anew (a third of all time for Softmax of
+    glibc gives freed memory back to the system, which then clears every page anew (a fifth of all time for Softmax of
     128 × 128 × 10,000), until it has seen an array of 32 MiB, its limit, come and go: mallopt(3), M_MMAP_THRESHOLD.
-    Nothing is written into this one, so it costs nothing. Other libraries are not touched.
+    Nothing is written into this one, so it costs nothing; with another C library it has no effect.
     """
     np.empty(LARGEST_SEEN, dtype=np.uint8)
 

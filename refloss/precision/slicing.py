@@ -31,18 +31,26 @@ def inner(a: Array, b: Array) -> Array:
 def cosine_of_rows(a: np.ndarray, b: np.ndarray) -> Pair:
     """a_r · b_r / (‖a_r‖ ‖b_r‖) of doubles (R, K), no row zero: off by less than 2^-97."""
     bits, count = _bits_and_slices(a.shape[1], BITS)
-    of_a, of_b = cuts = [np.empty((count, *v.shape)) for v in (a, b)]
-    for v, cut in zip((a, b), cuts, strict=True):
-        rest = np.ldexp(v, -row_exponent(v)[:, None])
-        for s, part in enumerate(cut):
-            _take_slice(rest, bits, s, part)
+    of_a, of_b = (_slices_of_doubles(np.ldexp(v, -row_exponent(v)[:, None]), bits, count) for v in (a, b))
     total = Pair(np.zeros((3, len(a))))
     for d in reversed(range(count)):
-        operands = (of_a, of_a), (of_b, of_b), (of_a, of_b)
-        products = [np.einsum("srk,srk->r", u[: d + 1], v[d::-1]) for u, v in operands]
+        products = []
+        for u, v in ((of_a, of_a), (of_b, of_b), (of_a, of_b)):
+            i, j = max(0, d - len(v) + 1), min(d, len(u) - 1) + 1
+            products.append(np.einsum("srk,srk->r", u[i:j], v[d - j + 1 : d - i + 1][::-1]))
         total = add(total, np.stack(products))
     squares_of_a, squares_of_b, along = total[0], total[1], total[2]
     return along / (np.sqrt(squares_of_a) * np.sqrt(squares_of_b))
+
+
+def _slices_of_doubles(rest: np.ndarray, bits: int, count: int) -> np.ndarray:
+    """The slices (S, R, K) of doubles that are not all 0; S is at most `count`."""
+    slices = np.empty((count, *rest.shape))
+    for s in range(count):
+        if not rest.any():
+            return slices[:s]
+        _take_slice(rest, bits, s, slices[s])
+    return slices
 
 
 def combine(g: Array, v: Array) -> Array:
