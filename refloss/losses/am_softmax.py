@@ -24,7 +24,7 @@ class AMSoftmax(MarginLoss):
         z_j = s cos θ_j,  z_y = s (cos θ_y − m)
 
     Source:
-        Wang et al., arXiv 1801.05599, eq. (6); Wang et al., "CosFace", CVPR 2018, eq. (4); survey, section 2.5.
+        Wang et al., arXiv 1801.05599, eq. (6); Wang et al., "CosFace", CVPR 2018, eq. (4), (5); survey, section 2.5.
 
     Shapes:
         x (N, D), W (C, D), labels (N,).
