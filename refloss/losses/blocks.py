@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from threading import Lock
 from typing import Any, TypeVar
@@ -94,7 +94,8 @@ def _keep_freed_memory() -> None:
     128 × 128 × 10,000), until it has seen an array of 32 MiB, its limit, come and go: mallopt(3), M_MMAP_THRESHOLD.
     Nothing is written into this one, so it costs nothing; with another C library it has no effect.
     """
-    np.empty(LARGEST_SEEN, dtype=np.uint8)
+    with suppress(MemoryError):  # of a process that may not have so much: then nothing is gained
+        np.empty(LARGEST_SEEN, dtype=np.uint8)
 
 
 class _OneThreadOfBlas:
