@@ -7,6 +7,7 @@ into slices of so few bits that a plain float64 matrix product of two slices is 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -31,7 +32,11 @@ def inner(a: Array, b: Array) -> Array:
 def cosine_of_rows(a: np.ndarray, b: np.ndarray) -> Pair:
     """a_r · b_r / (‖a_r‖ ‖b_r‖) of doubles (R, K), no row zero: off by less than 2^-97."""
     bits, count = _bits_and_slices(a.shape[1], BITS)
-    of_a, of_b = (_slices_of_doubles(np.ldexp(v, -row_exponent(v)[:, None]), bits, count) for v in (a, b))
+    cuts = []
+    for v in (a, b):
+        cut = np.empty((count, *v.shape))
+        cuts.append(cut[: _slices(_rows_below_one(Pair(v))[0], bits, list(cut))])
+    of_a, of_b = cuts
     total = Pair(np.zeros((3, len(a))))
     for d in reversed(range(count)):
         products = []
@@ -41,16 +46,6 @@ def cosine_of_rows(a: np.ndarray, b: np.ndarray) -> Pair:
         total = add(total, np.stack(products))
     squares_of_a, squares_of_b, along = total[0], total[1], total[2]
     return along / (np.sqrt(squares_of_a) * np.sqrt(squares_of_b))
-
-
-def _slices_of_doubles(rest: np.ndarray, bits: int, count: int) -> np.ndarray:
-    """The slices (S, R, K) of doubles that are not all 0; S is at most `count`."""
-    slices = np.empty((count, *rest.shape))
-    for s in range(count):
-        if not rest.any():
-            return slices[:s]
-        _take_slice(rest, bits, s, slices[s])
-    return slices
 
 
 def combine(g: Array, v: Array) -> Array:
@@ -97,7 +92,10 @@ def _sliced_product(a: Pair, b: Pair, bits_kept: int) -> Pair:
     if not terms:
         return Pair(np.zeros((len(a), len(b))))
     bits, count = _bits_and_slices(terms, bits_kept)
-    (left, used), (right, used_of_b) = _slices(a, bits, count), _slices(b, bits, count, backwards=True)
+    # slices side by side, those of b the last one first
+    left, right = np.empty((len(a), count * terms)), np.empty((len(b), count * terms))
+    used = _slices(a, bits, np.split(left, count, axis=1))
+    used_of_b = _slices(b, bits, np.split(right, count, axis=1)[::-1])
     if not used or not used_of_b:
         return Pair(np.zeros((len(a), len(b))))
     high: Any = 0.0
@@ -128,29 +126,21 @@ def _bits(terms: int) -> int:
     return (53 - int(np.ceil(np.log2(terms)))) // 2 if terms > 1 else 26
 
 
-def _take_slice(rest: np.ndarray, bits: int, s: int, part: np.ndarray) -> None:
-    """Slice s of `rest` into `part`; `rest` is left without it."""
-    # adding and taking away 1.5 · 2^52 units rounds to whole units
-    rounder = 1.5 * 2.0 ** (52 - bits * (s + 1))
-    np.add(rest, rounder, out=part)
-    part -= rounder
-    rest -= part
-
-
-def _slices(v: Pair, bits: int, count: int, backwards: bool = False) -> tuple[np.ndarray, int]:
-    """v (R, K) in slices side by side, (R, count · K), the last one first if `backwards`; and how many are not 0.
+def _slices(v: Pair, bits: int, places: Sequence[np.ndarray]) -> int:
+    """Cuts v (R, K) into slices, each into its place (R, K); gives how many are not 0, and leaves the other places.
 
     v = Σ_s slice_s up to 2^(−bits · count − 1); slice s is a multiple of 2^(−bits (s + 1)), below 2^(−bits s).
     """
-    terms = v.shape[1]
-    side_by_side = np.empty((len(v), count * terms))
     high, low = v.high.copy(), v.low
     doubles = not low.any()
-    for s in range(count):
+    for s, part in enumerate(places):
         if not high.any():
-            return side_by_side, s
-        at = count - 1 - s if backwards else s
-        _take_slice(high, bits, s, side_by_side[:, terms * at : terms * (at + 1)])
+            return s
+        # adding and taking away 1.5 · 2^52 units rounds to whole units
+        rounder = 1.5 * 2.0 ** (52 - bits * (s + 1))
+        np.add(high, rounder, out=part)
+        part -= rounder
+        high -= part
         if not doubles:
             high, low = two_sum(high, low)
-    return side_by_side, count
+    return len(places)

@@ -237,7 +237,7 @@ PARTS = {
     },
 }
 WHERE = (
-    "One thread, in Python's profiler. Besides the matrix products a loss goes some twenty times over N × C numbers, "
+    "One thread, in Python's profiler. Besides the matrix products a loss goes many times over N × C numbers, "
     "an operation of NumPy at a time; a compiler joins them into a few loops. On two threads torch cuts each operation "
     "in two, while here each thread has blocks of its own, and they wait for one another where Python itself runs, "
     "between the operations: so the second thread gains the less, the less there is to do between."
@@ -256,7 +256,8 @@ def parts(name: str, precision: str, *shape: int) -> dict[str, float]:
     total = sum(own for _, _, own, _, _ in stats.values())
     found = {}
     for part, functions in PARTS.items():
-        inside = (at for (file, _, of), at in stats.items() if of in functions.get(Path(file).name, ()))
+        inside = [at for (file, _, of), at in stats.items() if of in functions.get(Path(file).name, ())]
+        assert inside, f"no function of {part}"
         found[part] = 100 * sum(cumulative for *_, cumulative, _ in inside) / total
     return found
 
