@@ -87,7 +87,28 @@ class TestIt:
     result.stdout.fnmatch_lines(["FAILED *TestIt::test_it[[]1-float32-typical[]]*"])
 
 
-def test_a_failure_says_what_it_is(inner, pytester):
+def summary(result):
+    """How many lines the summary at the end has."""
+    return len(result.stdout.str().partition("= short test summary info =")[2].splitlines()) - 2
+
+
+def test_the_summary_of_a_check_called_in_a_test_has_one_line(inner, monkeypatch):
+    monkeypatch.setenv("CI", "true")
+    source = f"def test_it():\n    refloss.testing.check(one_row, LOSS, {SOME}).raise_if_failed()\n"
+    result = inner(source)
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(
+        ["E * to reproduce (*", "FAILED *::test_it - refloss.report.MismatchError: CrossEntropy() float32: grade F*"]
+    )
+    assert summary(result) == 1
+
+
+@pytest.mark.parametrize("ci", [False, True])  # pytest does not shorten its summary where this variable is set
+def test_a_failure_says_what_it_is(inner, pytester, monkeypatch, ci):
+    for name in ("CI", "BUILD_NUMBER"):
+        monkeypatch.delenv(name, raising=False)
+    if ci:
+        monkeypatch.setenv("CI", "true")
     report, junit = pytester.path / "out.json", pytester.path / "junit.xml"
     result = inner(kernel("one_row"), f"--refloss-report={report}", f"--junit-xml={junit}")
     result.assert_outcomes(passed=2, failed=2)
@@ -102,6 +123,7 @@ def test_a_failure_says_what_it_is(inner, pytester):
     second = result.stdout.str().partition("_ test_it[float32-upstream_mixed] _")[2].partition("\n=")[0]
     assert "grad_logits[" in second
     assert len(second.splitlines()) < 8
+    assert summary(result) == 2
 
 
 def test_what_was_not_judged_is_said(inner):

@@ -14,13 +14,14 @@ import dataclasses
 import inspect
 import json
 import pickle
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import refloss
+from refloss.report import MismatchError
 
 if TYPE_CHECKING:
     from refloss.testing.check import Asked, Checker
@@ -243,16 +244,32 @@ class Group:
         }  # fmt: skip
 
 
+def part_of(item: pytest.Item) -> Part | None:
+    """That of a test which has the marker."""
+    return item.callspec.params.get(PARAMETER) if hasattr(item, "callspec") else None
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     """In place of the call: the kernel on one case."""
-    callspec = getattr(pyfuncitem, "callspec", None)
-    part = callspec.params.get(PARAMETER) if callspec else None
+    part = part_of(pyfuncitem)
     if part is None:
         return None
     session: Any = pyfuncitem.config.pluginmanager.get_plugin("refloss-session")
     session.group(pyfuncitem, part).judge(pyfuncitem, part)
     return True
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, Any]:
+    """Of a failure of refloss the summary at the end has one line, also on CI, where pytest does not shorten it."""
+    report = yield
+    error = call.excinfo.value if call.excinfo else None
+    ours = isinstance(error, MismatchError) or (isinstance(error, pytest.fail.Exception) and part_of(item))
+    crash = getattr(report.longrepr, "reprcrash", None)
+    if ours and crash is not None:
+        crash.message = crash.message.partition("\n")[0]
+    return report
 
 
 # -- known failures --------------------------------------------------------------------------------
@@ -317,8 +334,7 @@ class Session:
             ids[name].add_marker(pytest.mark.xfail(strict=True, reason=f"in {self.xfails}"))
         if config.pluginmanager.hasplugin("xdist"):  # of use with --dist loadgroup
             for item in items:
-                part = item.callspec.params.get(PARAMETER) if hasattr(item, "callspec") else None
-                if part is not None:
+                if part := part_of(item):
                     label = item.nodeid.removesuffix(f"-{part.name}]")
                     item.add_marker(pytest.mark.xdist_group(label))
         files = {name.partition("::")[0] for name in ids}
