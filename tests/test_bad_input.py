@@ -169,7 +169,7 @@ BAD_TOGETHER = refused(
     all_ignored=(({"ignore_index": -1}, {"labels": np.full(6, -1)}), r"divides by zero: no valid row.*empty_mean"),
     no_weight=(
         ({"reduction": "weighted_mean", "class_weights": [1, 0, 1, 1]}, {"labels": np.full(6, 1)}),
-        r"weights of the valid rows sum to 0.*empty_mean",
+        r"weighted targets of the valid rows sum to 0.*empty_mean",
     ),
     few_weights=(({"class_weights": [1.0, 2.0]}, {}), r"class_weights must have.*\(4,\), got 2"),
     many_weights=(({"class_weights": [1.0] * 5}, {}), r"class_weights must have.*\(4,\), got 5"),

@@ -57,6 +57,24 @@ def test_small_blocks_give_the_same_to_rounding(variant, entries, count, rng, mo
 
 
 @both
+@pytest.mark.parametrize("entries", [1, 1 << 18])  # a class a block; one block
+@pytest.mark.parametrize("targets", [[0, 1], [[1.0, 0.0, 0.0, 0.0], [0.0, 1.0, 0.0, 0.0]]])
+def test_a_class_that_is_no_target_may_be_any_distance_below(targets, entries, precision, monkeypatch):
+    """a_c d_c is 0 where a_c = 0, though d_c, or a block's distance from the largest logit, leaves the range."""
+    in_blocks(monkeypatch, entries)
+    b = np.array([1e308, 1e308, -1e308, -1e308])
+    out, grads = both_passes(
+        refloss.Softmax(precision=precision),
+        {"x": np.zeros((2, 1)), "W": np.zeros((4, 1)), "labels": targets, "b": b},
+        1,
+    )
+    np.testing.assert_allclose(out.losses, np.log(2), rtol=1e-15)
+    np.testing.assert_array_equal(grads.logits, [[-0.25, 0.25, 0, 0], [0.25, -0.25, 0, 0]])
+    with pytest.raises(ValueError, match="too far apart"):
+        refloss.Softmax(precision=precision).forward(np.zeros((1, 1)), np.zeros((4, 1)), [2], b)
+
+
+@both
 @every_variant
 def test_kept_or_computed_anew_the_bits_are_the_same(variant, precision, rng, monkeypatch):
     """Logits that are kept for the backward, and logits that are computed a second time."""

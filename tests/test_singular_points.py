@@ -470,6 +470,14 @@ def test_one_ulp_off_the_pole_is_no_cone(pole, nudge, precision):
     assert_close(grads.x[0] - plain, slope * tangent, scale, 10 * nudge + relative_error_of(out), "target's part")
 
 
+def test_a_sine_below_the_range_is_no_cone(precision):
+    """sin θ = 2^-1075 rounds to 0, and yet there is a tangent, along which the target pulls."""
+    out, grads = passes(refloss.ArcFace(precision=precision), [[2.0, 2.0**-1074]], [[1.0, 0.0], [-1.0, 0.0]], [0])
+    assert out.theta[0] == 0
+    assert not out.cone[0]
+    assert grads.x[0, 1] > 0
+
+
 @pytest.mark.parametrize("radius", ["scale", "x_norm", "both_norms"])
 @pytest.mark.parametrize("pole", POLES)
 def test_cones_of_a_users_margin_are_marked(radius, pole, precision):

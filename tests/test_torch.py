@@ -289,7 +289,7 @@ def test_labels_of_weight_zero_only_give_torchs_nan_only_if_asked_for(smoothing)
     assert np.isnan(theirs)
     assert np.isnan(their_g).all()
     shared = {"class_weights": w, "label_smoothing": smoothing}
-    with pytest.raises(ValueError, match="the weights of the valid rows sum to 0"):
+    with pytest.raises(ValueError, match="the weighted targets of the valid rows sum to 0"):
         refloss.CrossEntropy(reduction="weighted_mean", **shared).forward(logits, labels)
     nan = refloss.CrossEntropy(reduction="weighted_mean", empty_mean="nan", **shared)
     loss, grads = nan.value_and_grad(logits, labels)

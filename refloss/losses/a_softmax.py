@@ -40,8 +40,7 @@ class ASoftmax(PsiMarginLoss):
 
     Released code:
         SphereFace's Caffe layer is not the derivative of its forward: its gradient of W is that of m = 1 without
-        projection, and the coefficients of ∇_x z_y are divided by the root of the sum of their
-        squares.
+        projection, and the coefficients of ∇_x z_y are divided by the root of the sum of their squares.
 
     Raises:
         ValueError, TypeError: for a parameter outside its domain; for inputs as `refloss.Loss.forward`.

@@ -54,7 +54,7 @@ class Softmax(Loss):
     def forward_logits(self, x: Rows, W: Rows, b: Array | None, pairs: Pairs) -> LogitsPass:
         # (1) z_ij = W_j·x_i + b_j
         z = linear(x.v, W.v, b)
-        # (2) z goes on to the cross-entropy; all of this is for the backward
+        # (2) z goes on to the cross-entropy; all of this is for the backward and the record
         return LogitsPass(x=x, W=W, has_b=b is not None, logits=z)
 
     def backward_logits(self, kept: LogitsPass, g: Array) -> dict[str, Array]:

@@ -62,10 +62,14 @@ def add(a: Array | float, b: Array | float) -> Pair:
     """AccurateDWPlusDW (algorithm 6): relative error ≤ 3u² + 13u³, whatever the signs. With a double ≤ 2u²."""
     (a_high, a_low), (b_high, b_low) = _parts(a), _parts(b)
     if a_low is not None and b_low is not None:
-        return Pair(*sum_of_pairs(a_high, a_low, b_high, b_low))
-    high, low = two_sum(a_high, b_high)
-    if a_low is not None or b_low is not None:
-        high, low = quick_two_sum(high, low + (b_low if a_low is None else a_low))
+        high, low = sum_of_pairs(a_high, a_low, b_high, b_low)
+    else:
+        high, low = two_sum(a_high, b_high)
+        if a_low is not None or b_low is not None:
+            high, low = quick_two_sum(high, low + (b_low if a_low is None else a_low))
+    lost = np.isnan(high)
+    if lost.any():  # beyond the range the parts are inf and NaN
+        high, low = np.where(lost, a_high + b_high, high), np.where(lost, 0.0, low)
     return Pair(high, low)
 
 

@@ -18,7 +18,7 @@ from refloss.steps.targets import NO_PAIRS, Pairs
 
 NEAR_POLE = 0.9  # |cos θ|; farther from a pole a projection loses a factor of at most 1/sin θ < 2.3
 NEAR_POLE_OF_PAIRS = 1 - 2.0**-24  # likewise sin θ > 2^-12: pairs have 12 bits to spare
-HEIGHT = 480  # bits of a row's largest entry; products of two stay below 2^996
+HEIGHT = 480  # exponent of a row's largest entry: an exact product allows 996, and no product of two overflows
 PAIRS_AT_ONCE = 1 << 14  # so that memory stays bounded where every pair is near a pole
 
 
@@ -26,7 +26,7 @@ def cosines(x_hat: Array, W_hat: Array) -> tuple[Array, Pairs]:
     """(A1) cos θ_ij = x̂_i · ŵ_j for every pair, (N, C); and the pairs near a pole. x_hat: (N, D), W_hat: (C, D)."""
     cos_theta = inner(x_hat, W_hat)
     near = near_poles(cos_theta)
-    if len(near.rows):  # rounding may leave [−1, 1] by an ulp; the true cosine does not
+    if len(near.rows):  # rounding may leave [−1, 1] by a few ulps; the true cosine does not
         cos_theta[near] = np.clip(cos_theta[near], -1.0, 1.0)
     return cos_theta, near
 
@@ -44,10 +44,11 @@ def near_poles(dots: Array, norm: Array | float = 1.0) -> Pairs:
 def cosines_backward(grad_cos: Array, x: Rows, W: Rows, near: Pairs, of: str = "xW") -> tuple[Any, Any]:
     """∂L/∂x̂ (N, D) and ∂L/∂ŵ (C, D), up to parts along x̂_i and ŵ_j, which the normalisation projects out.
 
-    grad_cos: (N, C), h_ij = ∂L/∂cos θ_ij; near: the pairs of `near_poles`; of: "x" or "W" if one is enough.
+    grad_cos: (N, C), h_ij = ∂L/∂cos θ_ij; near: the pairs of `near_poles`; of: "x" or "W" if one is enough, the other
+    is then 0.0.
     """
     # (A2) ∂L/∂x̂_i = Σ_j h_ij ŵ_j, ∂L/∂ŵ_j = Σ_i h_ij x̂_i. Near a pole projecting ŵ_j = cos θ x̂_i + sin θ t_x would
-    # cancel: there only sin θ t_x is added
+    # cancel: there only sin θ t_x is added, and sin θ t_w for x̂_i
     h, far = near.split(grad_cos)
     grad_x_hat = combine(far, W.hat) if "x" in of else 0.0
     grad_W_hat = combine(far.T, x.hat) if "W" in of else 0.0
@@ -68,7 +69,8 @@ class Angle(NamedTuple):
     """θ of R pairs (x_r, w_r) and the directions in which it falls.
 
     x, w        (R, D)  the rows, times powers of two (A3)
-    cos, sin    (R,)    of θ, each with all its digits wherever θ is; 0 and 1 if x or w is a zero row
+    cos, sin    (R,)    of θ; the sine right relative to itself wherever θ is, the cosine relative to 1; 0 and 1 if x
+                        or w is a zero row
     t_x, t_w    (R, D)  unit tangents: from x̂ towards ŵ, and from ŵ towards x̂. Zero where x ∥ w
                         (there is no direction to choose) and where x or w is a zero row
     x_norm, w_norm      (R,)
@@ -91,7 +93,7 @@ class Angle(NamedTuple):
     @property
     def at_pole(self) -> np.ndarray:
         """(R,) True where x ∥ w exactly: θ is 0 or π and no tangent exists (D ≥ 2)."""
-        return (self.sin == 0) & (self.t_x.shape[1] > 1)
+        return (self.sin == 0) & ~nearest(self.t_x).any(axis=1) & (self.t_x.shape[1] > 1)
 
 
 def angle(x: Any, w: Any) -> Angle:
@@ -108,7 +110,7 @@ def angle(x: Any, w: Any) -> Angle:
     rows_of_x = np.arange(len(x))
     p = np.argmax(np.abs(nearest(x)), axis=1)
     r = _over_pivot(x, w, x[rows_of_x, p][:, None], w[rows_of_x, p][:, None])
-    # (A5) e = r − (r·x̂) x̂, the part of w across x. |r·x̂| ≤ √D ‖e‖: at most √D of the digits cancel
+    # (A5) e = r − (r·x̂) x̂, the part of w across x. |r·x̂| ≤ √D ‖e‖: what is taken away is at most √D times what is left
     length, t_x = normalise(across(r, of_x.hat))
     # (A6) ‖w‖ sin θ = ‖e‖ and ‖w‖ cos θ = w·x / ‖x‖
     scaled_norm = np.sqrt(np.einsum("rd,rd->r", x, x))

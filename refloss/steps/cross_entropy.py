@@ -59,7 +59,7 @@ def _divisor(setting: Setting, numbers: Array) -> Array:
     else:
         divisor = (like(targets.soft[valid], numbers) * (1.0 if w is None else w)).sum()  # type: ignore[index]
     if nearest(divisor) == 0 and setting.empty_mean == "error":
-        what = "no valid row" if count == 0 else "the weights of the valid rows sum to 0"
+        what = "no valid row" if count == 0 else "the weighted targets of the valid rows sum to 0"
         raise ValueError(
             f"reduction={setting.reduction!r} divides by zero: {what}. "
             "Pass empty_mean='zero' or empty_mean='nan', or reduction='sum'"

@@ -16,7 +16,7 @@ from refloss.steps.targets import OneHot, Pairs
 
 
 class Mass(NamedTuple):
-    """Σ_j μ_j of M rows, μ ≥ 0, the (first) largest term kept apart from the rest, each (M,)."""
+    """Σ_j μ_j of M rows, μ ≥ 0, the largest term (of equal ones the first) kept apart from the rest, each (M,)."""
 
     largest: Array
     rest: Array
@@ -82,7 +82,7 @@ class Gathered(NamedTuple):
 
         Σ_j e^{z_j} = e^{z_max} · (mass.largest + mass.rest)
 
-    Two of them are combined by `join`, in any order.
+    Two of them are combined by `join`, in any order; in that of the classes equal logits leave the first for z_max.
 
     z_max         the largest logit
     mass          of e^{z_j − z_max}
@@ -97,7 +97,7 @@ class Gathered(NamedTuple):
 
     @property
     def rest(self) -> Array:
-        """r = Σ_j e^{z_j − z_max} − 1, once all classes are in, to be added to the weighted gap."""
+        """r = Σ_j e^{z_j − z_max} − 1, once all classes are in; with a power of two only where the loss is as small."""
         return beside(self.mass.rest, self.weighted_gap)
 
     @property
@@ -113,8 +113,13 @@ def join(a: Gathered, b: Gathered) -> Gathered:
     for part in (a, b):
         lower = np.where(nearest(part.z_max) == -np.inf, 0.0, z_max - part.z_max)
         masses.append(part.mass.lowered(lower))
-        weighted_gap = weighted_gap + part.weighted_gap + lower * part.weight.total
+        weighted_gap = weighted_gap + part.weighted_gap + _times(part.weight.total, lower)
     return Gathered(z_max, masses[0].join(masses[1]), weighted_gap, a.weight.join(b.weight))
+
+
+def _times(a: Array, gap: Array) -> Array:
+    """a · gap; 0 where a = 0, even of a gap that leaves the range."""
+    return np.where(nearest(a) == 0, 0.0, a * gap)
 
 
 def gather(z: Array, a: Array | OneHot, block: slice) -> Gathered:
@@ -124,8 +129,10 @@ def gather(z: Array, a: Array | OneHot, block: slice) -> Gathered:
     below, e = _below(z, z_max, column)
     mass = mass_of(e, column, block)
     if isinstance(a, OneHot):
-        return Gathered(z_max, mass, _by_rows(a, -a.own * below[a.pairs], len(z)), _mass_of_labels(a, len(z), block))
-    return Gathered(z_max, mass, -(a * below).sum(axis=1), mass_of(a, argmax(a), block))
+        gap, weight = _by_rows(a, -_times(a.own, below[a.pairs]), len(z)), _mass_of_labels(a, len(z), block)
+    else:
+        gap, weight = -_times(a, below).sum(axis=1), mass_of(a, argmax(a), block)
+    return Gathered(z_max, mass, gap, weight)
 
 
 def _below(z: Array, z_max: Array, column: np.ndarray) -> tuple[Array, Array]:

@@ -15,13 +15,13 @@ def normalise(v: Array) -> tuple[Array, Array]:
     """Length and direction of every row.
 
     v: (R, D), finite. Returns ‖v‖ (R,) and v̂ (R, D). A zero row has length 0 and, by convention,
-    the zero vector for its direction. Neither overflows nor underflows unless ‖v‖ itself does.
+    the zero vector for its direction. Neither leaves the range unless ‖v‖, or an entry of v̂, is itself beyond it.
     """
-    # (N1) a row whose squares would leave the range is scaled by a power of two, exactly: its largest entry to [1/2, 1)
+    # (N1) ṽ = 2^−e v, the largest entry in [1/2, 1); e = 0 where no square leaves the range as it is
     scaled, exponent, squares = in_range(v)
-    # (N2) ‖v‖ = √Σ v_d²
+    # (N2) ‖ṽ‖ = √Σ ṽ_d²
     length = np.sqrt(squares)
-    # (N3) v̂ = v / ‖v‖
+    # (N3) v̂ = ṽ / ‖ṽ‖, and ‖v‖ = 2^e ‖ṽ‖
     unit = direction(scaled, length)
     return times_power(length, exponent), unit
 
@@ -81,9 +81,9 @@ def normalise_backward(grad_unit: Array, norm: Array, unit: Array) -> Array:
     return over_norm(across(grad_unit, unit), norm)
 
 
-def across(v: Array, unit: Array) -> Array:
-    """(I − v̂ v̂ᵀ) v: the part of each row that is perpendicular to the row of `unit`. (R, D)."""
-    return v - unit * np.einsum("rd,rd->r", unit, v)[:, None]
+def across(h: Array, unit: Array) -> Array:
+    """(I − v̂ v̂ᵀ) h: the part of each row h that is perpendicular to v̂, the row of `unit`. (R, D)."""
+    return h - unit * np.einsum("rd,rd->r", unit, h)[:, None]
 
 
 def over_norm(v: Array, norm: Array) -> Array:

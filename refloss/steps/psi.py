@@ -24,7 +24,7 @@ def multiplied_angle(angles: Angle, m: int, continuation: Continuation | None = 
     Liu et al., "Large-Margin Softmax Loss", ICML 2016, eq. (6). `continuation` = (D, D') replaces
     the branches beyond π/m (eq. (5)); each is called as f(theta, xp).
     """
-    # (P1) cos kθ and sin kθ by turning m − 1 times through θ
+    # (P1) cos mθ and sin mθ by turning m − 1 times through θ
     cos_m, sin_m = angles.cos, angles.sin
     for _ in range(m - 1):
         cos_m, sin_m = cos_m * angles.cos - sin_m * angles.sin, sin_m * angles.cos + cos_m * angles.sin
@@ -47,7 +47,7 @@ def multiplied_angle(angles: Angle, m: int, continuation: Continuation | None = 
     k = np.clip(np.floor(m * nearest(theta) / np.pi), 0, m - 1)
     # (P4) ψ(θ) = (−1)^k cos mθ − 2k
     value = np.where(k % 2 == 0, cos_m, -cos_m) - 2 * k
-    # a k that θ's own error e has turned is off by 2 (1 − |cos me|)
+    # a k that θ's own error e has turned is off by at most 2 (1 − |cos me|) ≤ (me)²
     value = widened(value, (m * error_of(theta)) ** 2)
     # (P5) ψ'(θ) = −m |sin mθ|
     slope = -m * sin_m

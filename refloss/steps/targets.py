@@ -16,13 +16,13 @@ from refloss.precision.scaled import exponent_of
 
 
 class Pairs(NamedTuple):
-    """The target pairs (x_i, W_{y_i}) of the rows that have a class: two index arrays (R,)."""
+    """Pairs (x_i, W_j), two index arrays (R,): usually the target pairs, j = y_i, of the rows that have a class."""
 
     rows: np.ndarray
     y: np.ndarray
 
     def split(self, g: Array) -> tuple[Array, Array]:
-        """∂L/∂z (N, C) as g_y (R,) and the rest (N, C), where the target's entries are zero."""
+        """g (N, C) as its entries at these pairs (R,) and the rest (N, C), 0 at the pairs; or g itself if none."""
         if not len(self.rows):
             return g[self], g
         others = g.copy()
@@ -44,7 +44,7 @@ class Pairs(NamedTuple):
 
 
 class MeasuredPairs(Pairs):
-    """Pairs whose `angles` (an `Angle`) and `psi` (a `Psi`) are known already."""
+    """Pairs whose `angles` (an `Angle`) and `psi` (a `Psi`) are known already: derivations/margins.md."""
 
     angles: Any
     psi: Any
@@ -117,7 +117,7 @@ class Setting:
 
     @property
     def exponent(self) -> int:
-        """The e ≥ 0 with every w_c t_c below 2^e."""
+        """An e ≥ 1 with every w_c t_c below 2^e."""
         sizes = [v for v in (self.class_weights, self.targets.soft) if v is not None]
         return sum(max(0, exponent_of(v)) for v in sizes) + 1
 

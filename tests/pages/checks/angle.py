@@ -39,12 +39,12 @@ def angle_world(seed: int, **changes: Any) -> World:
         "r": pairs(rejected),
         "e": pairs(across),
         "along": pairs(lambda x, w: sum(rejected(x, w) * unit(x))),
-        "h": pairs(lambda x, w: length(w)),
+        "rho": pairs(lambda x, w: length(w)),
     }
     world = margin_world(seed, "s", "none", 0, **changes)
     world = world.extended(graph=graph, positions={"p": lambda w, place: top(abs(w["x"][place["i"]]))})
     world.symbols = {name: SYMBOLS[name] for name in ("x", "hat x", "hat w", "theta", "t_x", "t_w", "L", "D")}
-    world.symbols |= {**indexed("id", "w", "r", "e"), "a": "along:i", "h": "h:i|h_ij:ij"}
+    world.symbols |= {**indexed("id", "w", "r", "e"), "a": "along:i", "rho": "rho:i", "h": "h_ij:ij"}
     return world
 
 
@@ -55,14 +55,14 @@ def angle_example(example: Example) -> World:
 page = Page("angle.md", lambda: [angle_world(seed) for seed in (1, 2)], angle_example)
 
 
-@page.claims(r"x \leftarrow 2^{480 - e} x, \qquad w \leftarrow 2^{480 - f} w")
+@page.claims(r"x \leftarrow 2^{480 - k} x, \qquad w \leftarrow 2^{480 - l} w")
 def powers_of_two_keep_the_angle(latex):
     """The angle stays, and the largest entries come to lie between 2^479 and 2^480."""
     for seed, size in ((1, 1), (2, mp.mpf(2) ** -900)):
         both = reals(seed, 3), reals(seed + 10, 3)
         rows = {"x": both[0] * size, "w": both[1] / size}
-        e, f = (int(mp.floor(mp.log(max(abs(row)), 2))) + 1 for row in rows.values())
-        world = plain_world({**rows, "e": e, "f": f})
+        of_x, of_w = (int(mp.floor(mp.log(max(abs(row)), 2))) + 1 for row in rows.values())
+        world = plain_world({**rows, "k": of_x, "l": of_w})
         scaled = [last_side(piece.replace(r"\leftarrow", "="), world) for piece in parts(latex)]
         assert close(angle_of(*scaled), angle_of(*rows.values()))
         assert all(mp.mpf(2) ** 479 <= max(abs(row)) < mp.mpf(2) ** 480 for row in scaled)
