@@ -126,3 +126,14 @@ def test_extreme_upstream_is_never_silent(variant, upstream, rng, precision):
     if refused:
         assert upstream > 1e299, refused
         assert "upstream" in refused
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize("size", [2.0**1023, 1.7e308])
+def test_losses_up_to_the_largest_double(size, reduction, precision):
+    """A mean of losses whose sum leaves the range is within it."""
+    rows = 1 if reduction == "sum" else 3
+    loss = refloss.CrossEntropy(precision=precision, reduction=reduction)
+    out, grads = passes(loss, np.tile([size, 0.0], (rows, 1)), [1] * rows)
+    np.testing.assert_allclose(out.loss, size, rtol=1e-15)
+    np.testing.assert_allclose(grads.logits, np.tile([1.0, -1.0], (rows, 1)) / (rows if reduction == "mean" else 1))

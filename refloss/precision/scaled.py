@@ -145,10 +145,10 @@ def at(power: Any, v: Any) -> Any:
 
 
 def next_to_one(v: Array) -> Array:
-    """v with the power of two of its largest number apart; doubles as they are."""
+    """v with the power of two of its largest number apart, which is then in [1, 2); doubles as they are."""
     if not is_extended(v):
         return v
-    e = exponent_of(v)
+    e = exponent_of(v) - 1
     return Scaled(at(-e, v), -e)
 
 
@@ -207,6 +207,10 @@ def _log1p(v: Scaled) -> Scaled:
 
 def _sum(v: Scaled, axis: int | None = None) -> Scaled:
     power = np.min(v.power, initial=HEADROOM)
+    if (
+        axis is None and exponent_of(at(power, v)) > HEADROOM
+    ):  # the sum of all may not overflow where their mean does not
+        power = power - HEADROOM
     return Scaled(at(power, v).sum(axis=axis), power)
 
 
