@@ -6,8 +6,8 @@ python tests/benchmarks/speed.py --quick   # few rounds, up to 1e5 classes, prin
 Every contender runs in turns with the floor in one process, on as many cores as it has threads; a time is the median of
 its rounds over the median of the floor's. The floor: the matrix products x Wᵀ, g W and gᵀ x. All compute in float64.
 
-OpenBLAS' threads go to sleep at once after a product (OPENBLAS_THREAD_TIMEOUT=4): by default those of the floor keep
-their cores busy for some 30 ms more, and whatever runs next has one core less.
+Each turn follows itself: after a pause, in which threads that still wait for work fall asleep, and a call that is not
+counted, which fills the caches. Otherwise the floor takes up to twice as long after one contender as after another.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[2]
 SHAPES = [(256, 512, 20000), (128, 128, 10000), (1024, 64, 1000)]  # N, D, C
 SMALL = (8, 2, 10)
+PAUSE = 0.1  # seconds before a turn
 CONTENDERS = ["refloss", "textbook NumPy", "autograd", "torch eager", "torch compiled", "JAX jit"]
 EXTENDED = (256, 512, 2000)  # for precision="extended"
 PROFILED = [*(("double", shape) for shape in SHAPES), ("extended", EXTENDED)]
@@ -190,28 +191,31 @@ def times(contender: str, names: list[str], rounds: int) -> dict:
             x @ W.T, g @ W, g.T @ x
 
         runs = {name: OF[contender](make(name, C), x, W, y) for name in names}
-        more = 1 if N * D * C > 10**9 else 4  # rounds where one takes milliseconds
-        taken = in_turns({"floor": floor} | {name: run for name, run in runs.items() if run}, more * rounds)
+        calls = 1 if N * D * C > 10**9 else 8
+        taken = in_turns({"floor": floor} | {name: run for name, run in runs.items() if run}, rounds, calls)
         for name in names:
             found[name].append(taken[name] / taken["floor"] if name in taken else None)
     x, W, y = problem(*SMALL)
     runs = {name: OF[contender](make(name, SMALL[2]), x, W, y) for name in names}
-    taken = in_turns({name: run for name, run in runs.items() if run}, 50 * rounds)
+    taken = in_turns({name: run for name, run in runs.items() if run}, rounds, calls=50)
     for name in names:
         found[name].append(1e6 * taken[name] if name in taken else None)
     return found
 
 
-def in_turns(runs: dict[str, Callable], rounds: int) -> dict[str, float]:
-    """Medians in seconds; the first run of each, which may compile, is not counted."""
-    for run in runs.values():
+def in_turns(runs: dict[str, Callable], rounds: int, calls: int = 1) -> dict[str, float]:
+    """Medians in seconds, of so many calls in every round."""
+    for run in runs.values():  # may compile
         run()
     taken: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(rounds):
         for name, run in runs.items():
-            start = time.perf_counter()
+            time.sleep(PAUSE)
             run()
-            taken[name].append(time.perf_counter() - start)
+            for _ in range(calls):
+                start = time.perf_counter()
+                run()
+                taken[name].append(time.perf_counter() - start)
     return {name: float(np.median(of)) for name, of in taken.items()}
 
 
@@ -303,7 +307,6 @@ def private() -> int:
 def worker(threads: int, *what: str) -> Any:
     """What a function of this file gives in a process of its own, on so many cores."""
     environment = os.environ | {"OMP_NUM_THREADS": str(threads), "OPENBLAS_NUM_THREADS": str(threads)}
-    environment["OPENBLAS_THREAD_TIMEOUT"] = "4"
     command = [sys.executable, __file__, "--worker", str(threads), *what]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -445,7 +448,7 @@ def plot(found: dict, path: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="few rounds, up to 1e5 classes; print, write nothing")
-    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--by", nargs="*", default=CONTENDERS, choices=CONTENDERS)
     parser.add_argument("--threads", type=int, nargs="*", default=[1, 2])
     given = parser.parse_args()
