@@ -207,10 +207,8 @@ def _log1p(v: Scaled) -> Scaled:
 
 def _sum(v: Scaled, axis: int | None = None) -> Scaled:
     power = np.min(v.power, initial=HEADROOM)
-    if (
-        axis is None and exponent_of(at(power, v)) > HEADROOM
-    ):  # the sum of all may not overflow where their mean does not
-        power = power - HEADROOM
+    if axis is None and exponent_of(at(power, v)) > HEADROOM:
+        power = power - HEADROOM  # their mean may be in the range where their sum is not
     return Scaled(at(power, v).sum(axis=axis), power)
 
 
