@@ -197,7 +197,7 @@ def times(contender: str, names: list[str], rounds: int) -> dict:
             found[name].append(taken[name] / taken["floor"] if name in taken else None)
     x, W, y = problem(*SMALL)
     runs = {name: OF[contender](make(name, SMALL[2]), x, W, y) for name in names}
-    taken = in_turns({name: run for name, run in runs.items() if run}, rounds, calls=50)
+    taken = in_turns({name: run for name, run in runs.items() if run}, rounds, calls=500)
     for name in names:
         found[name].append(1e6 * taken[name] if name in taken else None)
     return found
@@ -448,7 +448,7 @@ def plot(found: dict, path: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="few rounds, up to 1e5 classes; print, write nothing")
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--by", nargs="*", default=CONTENDERS, choices=CONTENDERS)
     parser.add_argument("--threads", type=int, nargs="*", default=[1, 2])
     given = parser.parse_args()
