@@ -208,7 +208,7 @@ def _log1p(v: Scaled) -> Scaled:
 def _sum(v: Scaled, axis: int | None = None) -> Scaled:
     power = np.min(v.power, initial=HEADROOM)
     if axis is None and exponent_of(at(power, v)) > HEADROOM:
-        power = power - HEADROOM  # their mean may be in the range where their sum is not
+        power = power - HEADROOM  # their mean may be in the range where their sum is not; rows have sizes of their own
     return Scaled(at(power, v).sum(axis=axis), power)
 
 

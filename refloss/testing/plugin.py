@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import refloss
-from refloss.report import MismatchError
 
 if TYPE_CHECKING:
     from refloss.testing.check import Asked, Checker
@@ -264,11 +263,13 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, Any]:
     """Of a failure of refloss the summary at the end has one line, also on CI, where pytest does not shorten it."""
     report = yield
-    error = call.excinfo.value if call.excinfo else None
-    ours = isinstance(error, MismatchError) or (isinstance(error, pytest.fail.Exception) and part_of(item))
     crash = getattr(report.longrepr, "reprcrash", None)
-    if ours and crash is not None:
-        crash.message = crash.message.partition("\n")[0]
+    if call.excinfo is not None and crash is not None:
+        from refloss.report import MismatchError
+
+        error = call.excinfo.value
+        if isinstance(error, MismatchError) or (isinstance(error, pytest.fail.Exception) and part_of(item)):
+            crash.message = crash.message.partition("\n")[0]
     return report
 
 

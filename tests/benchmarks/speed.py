@@ -7,7 +7,7 @@ Every contender runs in turns with the floor in one process, on as many cores as
 its rounds over the median of the floor's. The floor: the matrix products x Wᵀ, g W and gᵀ x. All compute in float64.
 
 Each turn follows itself: after a pause, in which threads that still wait for work fall asleep, and a call that is not
-counted, which fills the caches. Otherwise the floor takes up to twice as long after one contender as after another.
+counted, which fills the caches. Otherwise what the floor takes depends on whose call came before it.
 """
 
 from __future__ import annotations
@@ -205,13 +205,11 @@ def times(contender: str, names: list[str], rounds: int) -> dict:
 
 def in_turns(runs: dict[str, Callable], rounds: int, calls: int = 1) -> dict[str, float]:
     """Medians in seconds, of so many calls in every round."""
-    for run in runs.values():  # may compile
-        run()
     taken: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(rounds):
         for name, run in runs.items():
             time.sleep(PAUSE)
-            run()
+            run()  # may compile, the first time
             for _ in range(calls):
                 start = time.perf_counter()
                 run()
